@@ -1,0 +1,130 @@
+//! What the shell offers to an application, and what it expects of one.
+//!
+//! The shell owns connections and bytes; the application owns meaning. They meet in one call a
+//! message: borrowed text goes in, and through the [`Outbox`] go out frames that own themselves
+//! and ids. The product's application is the hub; the conformance suite runs an echo.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::http::head::Head;
+pub use crate::http::response::Response;
+pub use crate::http::status::Status;
+use crate::id::ConnectionId;
+use crate::time::Timestamp;
+use crate::ws::close::CloseCode;
+use crate::ws::error::ProtocolError;
+use crate::ws::frame::EncodedFrame;
+pub use crate::ws::message::Message;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The address at the other end of the TCP connection.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.address, f)
+    }
+}
+
+/// A request, as the application may know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub peer: Peer,
+    /// What was asked.
+    pub head: &'a Head<'a>,
+}
+
+/// What the application grants to a connection whose upgrade it accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Admission {
+    /// The largest message that it may send, in bytes of payload, fragments added up.
+    pub message_bytes_max: usize,
+}
+
+/// Why the shell closes a connection on its own account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseCause {
+    /// The peer broke RFC 6455, or the size limit.
+    Protocol(ProtocolError),
+    /// A message was not complete in time.
+    UnfinishedMessage,
+    /// The peer did not take its notifications fast enough.
+    SlowConsumer,
+    /// The process as a whole keeps too many bytes for its peers.
+    Overload,
+    /// The server is stopping.
+    Shutdown,
+}
+
+impl CloseCause {
+    /// The status code that says so.
+    #[must_use]
+    pub const fn close_code(self) -> CloseCode {
+        match self {
+            Self::Protocol(error) => error.close_code(),
+            Self::UnfinishedMessage => CloseCode::POLICY_VIOLATION,
+            Self::SlowConsumer | Self::Overload => CloseCode::TRY_AGAIN_LATER,
+            Self::Shutdown => CloseCode::GOING_AWAY,
+        }
+    }
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivered {
+    /// Connections whose send queue took the frame.
+    pub queued: usize,
+    /// Connections that were cut off because their queue was full.
+    pub dropped: usize,
+}
+
+/// The way out for an application while it handles a message.
+pub trait Outbox {
+    /// Queues a text message to the connection whose message is being handled.
+    fn reply(&mut self, payload: &str);
+
+    /// Queues `frame` to each of `recipients`, which name no connection twice. A connection
+    /// that is gone or closing takes nothing and counts nowhere.
+    fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered;
+
+    /// Starts the closing handshake with the connection whose message is being handled;
+    /// replies queued before go out first, what it sends from now on is discarded.
+    fn close(&mut self, code: CloseCode, reason: &str);
+
+    /// Milliseconds after which a client that is closed now should come back; jittered.
+    fn retry_ms(&mut self) -> u64;
+
+    /// The current time.
+    fn now(&self) -> Timestamp;
+}
+
+/// What runs behind the shell.
+pub trait Application {
+    /// Decides about a valid upgrade. A connection that is admitted is told to
+    /// [`Application::handle_gone`] later, exactly once.
+    ///
+    /// # Errors
+    /// The response that refuses it.
+    fn handle_upgrade(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> Result<Admission, Response>;
+
+    /// Answers a request that asks for no upgrade.
+    fn handle_request(&mut self, request: &Request<'_>) -> Response;
+
+    /// Takes a message of an open connection.
+    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox);
+
+    /// An admitted connection is no longer open: it gets nothing from now on.
+    fn handle_gone(&mut self, id: ConnectionId);
+
+    /// The reason of a Close frame that the shell starts, at most 123 bytes.
+    fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String;
+}

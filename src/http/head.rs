@@ -1,0 +1,407 @@
+//! The head of an HTTP/1.1 request (RFC 9112 §2-§5): request line and field lines.
+//!
+//! Strict where leniency lets two readers of one byte stream disagree: lines end in CRLF only,
+//! nothing stands between a name and its colon, no line is folded. Knows nothing of what the
+//! fields mean.
+
+use std::fmt;
+
+use super::status::Status;
+
+/// More field lines than any honest client sends.
+pub const FIELDS_MAX: usize = 100;
+
+/// A request head that lies in the caller's buffer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head<'a> {
+    /// The method, case-sensitive (RFC 9110 §9.1).
+    pub method: &'a str,
+    /// The request target as it was sent, visible ASCII.
+    pub target: &'a str,
+    /// The minor version of HTTP/1.
+    pub minor_version: u8,
+    fields: Vec<(&'a str, &'a [u8])>,
+}
+
+/// Why a head can't be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeadError {
+    /// More bytes or more fields than are allowed.
+    TooLarge,
+    /// Not `METHOD target HTTP/1.x`.
+    RequestLine,
+    /// A version of HTTP that isn't 1.x.
+    Version,
+    /// A line that is not `name: value` (RFC 9112 §5.1 and §5.2).
+    Field,
+}
+
+impl HeadError {
+    /// The answer that tells the client.
+    #[must_use]
+    pub const fn status(self) -> Status {
+        match self {
+            Self::TooLarge => Status::HEAD_TOO_LARGE,
+            Self::RequestLine | Self::Field => Status::BAD_REQUEST,
+            Self::Version => Status::VERSION_NOT_SUPPORTED,
+        }
+    }
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the request head is too large",
+            Self::RequestLine => "the request line is not \"METHOD target HTTP/1.1\"",
+            Self::Version => "only HTTP/1.1 is spoken here",
+            Self::Field => "a field line is not \"name: value\"",
+        })
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+impl<'a> Head<'a> {
+    /// Reads the head at the start of `bytes` and says how long it is, the empty line
+    /// included; `None` if it isn't all there yet. `scanned` is how many of the bytes an
+    /// earlier call has already seen, so that a head in many small pieces is searched once.
+    ///
+    /// # Errors
+    /// [`HeadError`], also before the head is complete where its start already shows it.
+    pub fn parse(
+        bytes: &'a [u8],
+        scanned: usize,
+        head_bytes_max: usize,
+    ) -> Result<Option<(Self, usize)>, HeadError> {
+        // What can't begin a method will not become a request: TLS, a frame, noise.
+        if bytes.first().is_some_and(|&byte| !is_token_byte(byte)) {
+            return Err(HeadError::RequestLine);
+        }
+        let Some(length) = find_end(bytes, scanned) else {
+            return if bytes.len() >= head_bytes_max {
+                Err(HeadError::TooLarge)
+            } else {
+                Ok(None)
+            };
+        };
+        if length > head_bytes_max {
+            return Err(HeadError::TooLarge);
+        }
+        // Both CRLFs of the end go: the last field line loses its own as well.
+        Self::parse_lines(&bytes[..length - 4]).map(|head| Some((head, length)))
+    }
+
+    fn parse_lines(block: &'a [u8]) -> Result<Self, HeadError> {
+        let (request_line, mut rest) = split_line(block);
+        let (method, target, minor_version) = parse_request_line(request_line)?;
+        let mut fields = Vec::with_capacity(16);
+        while let Some(block) = rest {
+            let (line, next) = split_line(block);
+            if fields.len() == FIELDS_MAX {
+                return Err(HeadError::TooLarge);
+            }
+            fields.push(parse_field(line)?);
+            rest = next;
+        }
+        Ok(Self {
+            method,
+            target,
+            minor_version,
+            fields,
+        })
+    }
+
+    /// The values of every field called `name`, in order, without the white space around.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields
+            .iter()
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|&(_, value)| value)
+    }
+
+    /// Whether there is a field called `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.values(name).next().is_some()
+    }
+
+    /// The value of the field called `name` if there is exactly one.
+    #[must_use]
+    pub fn only_value(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.values(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// Whether a field called `name` begins with `prefix`.
+    #[must_use]
+    pub fn has_prefixed(&self, prefix: &str) -> bool {
+        self.fields.iter().any(|(field, _)| {
+            field
+                .get(..prefix.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        })
+    }
+
+    /// Whether the comma-separated lists of all fields called `name` hold `token`, in any
+    /// case (RFC 9110 §5.6.1).
+    #[must_use]
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.values(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// The path of the target, without a query; of an absolute target too (RFC 9112 §3.2.2).
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        let target = match self.target.split_once("://") {
+            Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+                rest.find(['/', '?']).map_or("/", |start| &rest[start..])
+            }
+            _ => self.target,
+        };
+        match target.split(['?', '#']).next() {
+            Some("") | None => "/",
+            Some(path) => path,
+        }
+    }
+}
+
+/// The length of the head: to the end of the first empty line.
+fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
+    // The end may have begun in the last three bytes that were seen before.
+    let from = scanned.saturating_sub(3);
+    bytes[from..]
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|position| from + position + 4)
+}
+
+/// The first line and, if a CRLF ended it, what is behind.
+fn split_line(block: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match block.windows(2).position(|window| window == b"\r\n") {
+        Some(end) => (&block[..end], Some(&block[end + 2..])),
+        None => (block, None),
+    }
+}
+
+fn parse_request_line(line: &[u8]) -> Result<(&str, &str, u8), HeadError> {
+    let line = std::str::from_utf8(line).map_err(|_| HeadError::RequestLine)?;
+    let mut parts = line.split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(HeadError::RequestLine);
+    };
+    if method.is_empty() || !method.bytes().all(is_token_byte) {
+        return Err(HeadError::RequestLine);
+    }
+    if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(HeadError::RequestLine);
+    }
+    match version.as_bytes() {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'0'..=b'9',
+        ] => Ok((method, target, minor - b'0')),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(HeadError::Version),
+        _ => Err(HeadError::RequestLine),
+    }
+}
+
+fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
+    let colon = line
+        .iter()
+        .position(|&byte| byte == b':')
+        .ok_or(HeadError::Field)?;
+    // A space before the colon, or the start of a folded line, is no token byte.
+    let name = &line[..colon];
+    if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+        return Err(HeadError::Field);
+    }
+    let name = std::str::from_utf8(name).map_err(|_| HeadError::Field)?;
+    let value = line[colon + 1..].trim_ascii();
+    let is_value_byte = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+    if !value.iter().all(is_value_byte) {
+        return Err(HeadError::Field);
+    }
+    Ok((name, value))
+}
+
+/// RFC 9110 §5.6.2: what a token is made of.
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1024;
+
+    fn parse(text: &str) -> Result<Option<(Head<'_>, usize)>, HeadError> {
+        Head::parse(text.as_bytes(), 0, MAX)
+    }
+
+    fn head(text: &str) -> Head<'_> {
+        parse(text).expect("valid").expect("complete").0
+    }
+
+    #[test]
+    fn a_request_is_read() {
+        let text =
+            "GET /chat?x=1 HTTP/1.1\r\nHost: a:80\r\nX-Two:one\r\nx-two:  two \t\r\n\r\nrest";
+        let (head, length) = parse(text).expect("valid").expect("complete");
+        assert_eq!(&text[length..], "rest");
+        assert_eq!(
+            (head.method, head.target, head.minor_version),
+            ("GET", "/chat?x=1", 1)
+        );
+        assert_eq!(head.path(), "/chat");
+        assert_eq!(head.only_value("HOST"), Some(&b"a:80"[..]));
+        assert_eq!(head.values("X-TWO").collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!(head.only_value("x-two"), None);
+        assert!(
+            head.has("host")
+                && !head.has("hos")
+                && head.has_prefixed("X-T")
+                && !head.has_prefixed("X-Two-")
+        );
+    }
+
+    #[test]
+    fn every_split_point_is_incomplete_until_the_end() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for end in 0..text.len() {
+            assert_eq!(parse(&text[..end]), Ok(None), "{end}");
+            let resumed = Head::parse(text.as_bytes(), end, MAX)
+                .expect("valid")
+                .expect("complete");
+            assert_eq!(resumed.1, text.len());
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_in_lists_of_any_case() {
+        let head =
+            head("GET / HTTP/1.1\r\nConnection: keep-alive\r\nConnection: x, UPGRADE ,y\r\n\r\n");
+        assert!(head.has_token("connection", "upgrade"));
+        assert!(head.has_token("connection", "keep-alive"));
+        assert!(!head.has_token("connection", "grade"));
+        assert!(!head.has_token("connection", "keep"));
+    }
+
+    #[test]
+    fn paths() {
+        for (target, path) in [
+            ("/", "/"),
+            ("/publish?a=/b", "/publish"),
+            ("http://host:8000/publish?q", "/publish"),
+            ("http://host", "/"),
+            ("http://host?x=/y", "/"),
+            ("/a?u=http://b/c", "/a"),
+            ("*", "*"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\n\r\n");
+            assert_eq!(head(&text).path(), path, "{target}");
+        }
+    }
+
+    #[test]
+    fn request_lines_that_are_refused() {
+        for line in [
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET / HTTP/1.10",
+            "GET / http/1.1",
+            "GET /\u{e9} HTTP/1.1",
+            "GET /\t HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET / HTTP/1.1\nHost: a",
+        ] {
+            assert_eq!(
+                parse(&format!("{line}\r\nHost: a\r\n\r\n")),
+                Err(HeadError::RequestLine),
+                "{line:?}"
+            );
+        }
+        assert_eq!(parse("GET / HTTP/2.0\r\n\r\n"), Err(HeadError::Version));
+        assert_eq!(head("GET / HTTP/1.0\r\n\r\n").minor_version, 0);
+    }
+
+    #[test]
+    fn field_lines_that_are_refused() {
+        for line in [
+            "Host : a",
+            " Host: a",
+            "Host",
+            ": a",
+            "Ho st: a",
+            "Host: a\r\n\tb",
+            "Host: a\0b",
+            "Host: a\rb",
+            "Host: a\nX: b",
+        ] {
+            assert_eq!(
+                parse(&format!("GET / HTTP/1.1\r\n{line}\r\n\r\n")),
+                Err(HeadError::Field),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused_at_its_first_byte() {
+        for first in [0x16, 0x81, 0, b' ', b'\r'] {
+            assert_eq!(Head::parse(&[first], 0, MAX), Err(HeadError::RequestLine));
+        }
+    }
+
+    #[test]
+    fn limits_at_max_and_one_more() {
+        let with_length = |length: usize| {
+            let start = "GET / HTTP/1.1\r\nX: ";
+            format!("{start}{}\r\n\r\n", "x".repeat(length - start.len() - 4))
+        };
+        assert!(matches!(parse(&with_length(MAX)), Ok(Some((_, MAX)))));
+        assert_eq!(parse(&with_length(MAX + 1)), Err(HeadError::TooLarge));
+        assert_eq!(parse(&with_length(MAX)[..MAX - 1]), Ok(None));
+        assert_eq!(
+            parse(&with_length(MAX + 1)[..MAX]),
+            Err(HeadError::TooLarge)
+        );
+
+        let with_fields =
+            |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(count));
+        assert!(parse(&with_fields(FIELDS_MAX)).is_ok());
+        assert_eq!(
+            parse(&with_fields(FIELDS_MAX + 1)),
+            Err(HeadError::TooLarge)
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP/1.1 without sockets: request heads in, responses out. Names nothing else of ours.
+
+pub mod head;
+pub mod response;
+pub mod status;

@@ -1,0 +1,70 @@
+//! Responses of HTTP/1.1 (RFC 9112 §4, §6) as this server sends them: whole, with their length,
+//! and the last on their connection.
+
+use super::status::Status;
+
+/// A response that ends its connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    /// The status line.
+    pub status: Status,
+    /// Further fields; names and values are ours, so they need no escaping.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body, plain text.
+    pub body: String,
+}
+
+impl Response {
+    /// A response that says `body`, one line of text.
+    #[must_use]
+    pub fn new(status: Status, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            fields: Vec::new(),
+            body: body.into(),
+        }
+    }
+
+    /// The same with a field more.
+    #[must_use]
+    pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// The bytes that say this.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let Status { code, phrase } = self.status;
+        let body_len = self.body.len() + 1;
+        let mut text = format!(
+            "HTTP/1.1 {code} {phrase}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n"
+        );
+        for (name, value) in &self.fields {
+            text.push_str(name);
+            text.push_str(": ");
+            text.push_str(value);
+            text.push_str("\r\n");
+        }
+        text.push_str("\r\n");
+        text.push_str(&self.body);
+        text.push('\n');
+        text.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_states_its_length_and_its_end() {
+        let response =
+            Response::new(Status::UPGRADE_REQUIRED, "no").with_field("Sec-WebSocket-Version", "13");
+        assert_eq!(
+            String::from_utf8(response.encode()).expect("text"),
+            "HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: 3\r\nSec-WebSocket-Version: 13\r\n\r\nno\n"
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! Status codes of HTTP (RFC 9110 §15) that this server sends.
+
+/// A status code with its reason phrase.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The three digits.
+    pub code: u16,
+    /// The words behind them.
+    pub phrase: &'static str,
+}
+
+impl Status {
+    /// The request is malformed.
+    pub const BAD_REQUEST: Self = Self::new(400, "Bad Request");
+    /// There is nothing at this path.
+    pub const NOT_FOUND: Self = Self::new(404, "Not Found");
+    /// The method is not one that this path takes.
+    pub const METHOD_NOT_ALLOWED: Self = Self::new(405, "Method Not Allowed");
+    /// The head did not come in time.
+    pub const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
+    /// Another protocol, or another version of it, is needed.
+    pub const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
+    /// The head is beyond the limit.
+    pub const HEAD_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
+    /// The server is full, or stopping.
+    pub const SERVICE_UNAVAILABLE: Self = Self::new(503, "Service Unavailable");
+    /// Not HTTP/1.
+    pub const VERSION_NOT_SUPPORTED: Self = Self::new(505, "HTTP Version Not Supported");
+
+    const fn new(code: u16, phrase: &'static str) -> Self {
+        Self { code, phrase }
+    }
+}

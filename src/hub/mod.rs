@@ -1,0 +1,1 @@
+//! The application: who subscribed to what, and who gets a notification.

@@ -1,0 +1,10 @@
+//! crieur: a real-time notification server for an API host.
+#![doc = ""]
+
+pub mod application;
+pub mod config;
+pub mod http;
+pub mod hub;
+pub mod id;
+pub mod time;
+pub mod ws;

@@ -1,0 +1,10 @@
+//! RFC 6455 without sockets: bytes and the time go in, events and bytes come out.
+//!
+//! Knows no sockets, no clock, no JSON and no subscriptions.
+
+pub mod close;
+pub mod error;
+pub mod frame;
+pub mod mask;
+pub mod message;
+pub mod pinned;
