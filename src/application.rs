@@ -74,6 +74,18 @@ impl CloseCause {
     }
 }
 
+impl fmt::Display for CloseCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(error) => fmt::Display::fmt(error, f),
+            Self::UnfinishedMessage => f.write_str("a message was not complete in time"),
+            Self::SlowConsumer => f.write_str("it does not take its notifications fast enough"),
+            Self::Overload => f.write_str("the server keeps too much for its peers"),
+            Self::Shutdown => f.write_str("the server is stopping"),
+        }
+    }
+}
+
 /// What became of a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Delivered {
@@ -87,6 +99,9 @@ pub struct Delivered {
 pub trait Outbox {
     /// Queues a text message to the connection whose message is being handled.
     fn reply(&mut self, payload: &str);
+
+    /// Queues a binary message to the connection whose message is being handled.
+    fn reply_binary(&mut self, payload: &[u8]);
 
     /// Queues `frame` to each of `recipients`, which name no connection twice. A connection
     /// that is gone or closing takes nothing and counts nowhere.

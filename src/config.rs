@@ -2,6 +2,7 @@
 //!
 //! What is in a `Config` has been validated: the parts that use it check nothing again.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the hub allows to one connection.
@@ -45,6 +46,105 @@ impl Default for HubConfig {
             limits: HubLimits::default(),
             ping_interval: Duration::from_secs(25),
             local_publish: true,
+        }
+    }
+}
+
+/// How long the server waits for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// For the opening handshake, from accept to the end of the request head.
+    pub handshake: Duration,
+    /// Silence after which a peer is pinged.
+    pub ping_interval: Duration,
+    /// For any sign of life after a Ping has left.
+    pub pong: Duration,
+    /// For a message, from its first byte to its last.
+    pub message: Duration,
+    /// For the peer's Close and end of file, once the closing handshake has begun.
+    pub close: Duration,
+    /// For a socket that takes nothing, while something waits to be written.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            pong: Duration::from_secs(10),
+            message: Duration::from_secs(60),
+            close: Duration::from_secs(5),
+            write: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the shell allows to all connections together, and to each of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServerLimits {
+    /// Open sessions at once.
+    pub connections_max: usize,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Bytes that may wait to be written to one connection.
+    pub send_queue_bytes_max: usize,
+    /// Bytes that the process keeps for all peers together.
+    pub buffer_bytes_max: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            head_bytes_max: 16 * 1024,
+            send_queue_bytes_max: 1024 * 1024,
+            buffer_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// What the shell needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// The limits.
+    pub limits: ServerLimits,
+    /// The times.
+    pub timeouts: Timeouts,
+    /// How long clients get to take their Close when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8000))],
+            limits: ServerLimits::default(),
+            timeouts: Timeouts::default(),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the program runs with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The shell's part.
+    pub server: ServerConfig,
+    /// The hub's part.
+    pub hub: HubConfig,
+    /// The level of the log.
+    pub log: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: ServerConfig::default(),
+            hub: HubConfig::default(),
+            log: "info".to_owned(),
         }
     }
 }

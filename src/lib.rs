@@ -2,9 +2,14 @@
 #![doc = ""]
 
 pub mod application;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod http;
 pub mod hub;
 pub mod id;
+pub mod metrics;
+pub mod net;
+pub mod random;
 pub mod time;
 pub mod ws;

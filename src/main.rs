@@ -1,3 +1,7 @@
-//! The command line program.
+//! The program: arguments in, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    crieur::cli::main(std::env::args_os().skip(1))
+}

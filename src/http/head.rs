@@ -1,4 +1,4 @@
-//! The head of an HTTP/1.1 request (RFC 9112 §2-§5): request line and field lines.
+//! The head of an HTTP/1.1 request or response (RFC 9112 §2-§5): first line and field lines.
 //!
 //! Strict where leniency lets two readers of one byte stream disagree: lines end in CRLF only,
 //! nothing stands between a name and its colon, no line is folded. Knows nothing of what the
@@ -11,6 +11,19 @@ use super::status::Status;
 /// More field lines than any honest client sends.
 pub const FIELDS_MAX: usize = 100;
 
+/// The field lines of a head, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
+
+/// The head of a response, as a client reads it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResponseHead<'a> {
+    /// The three digits of the status.
+    pub status_code: u16,
+    /// The field lines.
+    pub fields: Fields<'a>,
+}
+
 /// A request head that lies in the caller's buffer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head<'a> {
@@ -20,7 +33,8 @@ pub struct Head<'a> {
     pub target: &'a str,
     /// The minor version of HTTP/1.
     pub minor_version: u8,
-    fields: Vec<(&'a str, &'a [u8])>,
+    /// The field lines.
+    pub fields: Fields<'a>,
 }
 
 /// Why a head can't be taken.
@@ -92,8 +106,64 @@ impl<'a> Head<'a> {
     }
 
     fn parse_lines(block: &'a [u8]) -> Result<Self, HeadError> {
-        let (request_line, mut rest) = split_line(block);
+        let (request_line, rest) = split_line(block);
         let (method, target, minor_version) = parse_request_line(request_line)?;
+        Ok(Self {
+            method,
+            target,
+            minor_version,
+            fields: Fields::parse(rest)?,
+        })
+    }
+
+    /// The path of the target, without a query; of an absolute target too (RFC 9112 §3.2.2).
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        let target = match self.target.split_once("://") {
+            Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+                rest.find(['/', '?']).map_or("/", |start| &rest[start..])
+            }
+            _ => self.target,
+        };
+        match target.split(['?', '#']).next() {
+            Some("") | None => "/",
+            Some(path) => path,
+        }
+    }
+}
+
+impl<'a> ResponseHead<'a> {
+    /// Reads the head at the start of `bytes` and says how long it is; `None` if it isn't all
+    /// there yet.
+    ///
+    /// # Errors
+    /// As [`Head::parse`].
+    pub fn parse(
+        bytes: &'a [u8],
+        head_bytes_max: usize,
+    ) -> Result<Option<(Self, usize)>, HeadError> {
+        let Some(length) = find_end(bytes, 0) else {
+            return if bytes.len() >= head_bytes_max {
+                Err(HeadError::TooLarge)
+            } else {
+                Ok(None)
+            };
+        };
+        let (status_line, rest) = split_line(&bytes[..length - 4]);
+        let status_code = parse_status_line(status_line).ok_or(HeadError::RequestLine)?;
+        let fields = Fields::parse(rest)?;
+        Ok(Some((
+            Self {
+                status_code,
+                fields,
+            },
+            length,
+        )))
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn parse(mut rest: Option<&'a [u8]>) -> Result<Self, HeadError> {
         let mut fields = Vec::with_capacity(16);
         while let Some(block) = rest {
             let (line, next) = split_line(block);
@@ -103,17 +173,12 @@ impl<'a> Head<'a> {
             fields.push(parse_field(line)?);
             rest = next;
         }
-        Ok(Self {
-            method,
-            target,
-            minor_version,
-            fields,
-        })
+        Ok(Self(fields))
     }
 
     /// The values of every field called `name`, in order, without the white space around.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields
+        self.0
             .iter()
             .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
             .map(|&(_, value)| value)
@@ -135,7 +200,7 @@ impl<'a> Head<'a> {
     /// Whether a field called `name` begins with `prefix`.
     #[must_use]
     pub fn has_prefixed(&self, prefix: &str) -> bool {
-        self.fields.iter().any(|(field, _)| {
+        self.0.iter().any(|(field, _)| {
             field
                 .get(..prefix.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
@@ -149,21 +214,6 @@ impl<'a> Head<'a> {
         self.values(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-    }
-
-    /// The path of the target, without a query; of an absolute target too (RFC 9112 §3.2.2).
-    #[must_use]
-    pub fn path(&self) -> &'a str {
-        let target = match self.target.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
-                rest.find(['/', '?']).map_or("/", |start| &rest[start..])
-            }
-            _ => self.target,
-        };
-        match target.split(['?', '#']).next() {
-            Some("") | None => "/",
-            Some(path) => path,
-        }
     }
 }
 
@@ -213,6 +263,17 @@ fn parse_request_line(line: &[u8]) -> Result<(&str, &str, u8), HeadError> {
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(HeadError::Version),
         _ => Err(HeadError::RequestLine),
     }
+}
+
+/// The status of `HTTP/1.x 101 Phrase`; the phrase may be missing.
+fn parse_status_line(line: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(line).ok()?;
+    let digits = line
+        .strip_prefix("HTTP/1.")?
+        .get(1..)?
+        .strip_prefix(' ')?
+        .get(..3)?;
+    digits.parse().ok()
 }
 
 fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
@@ -281,14 +342,17 @@ mod tests {
             ("GET", "/chat?x=1", 1)
         );
         assert_eq!(head.path(), "/chat");
-        assert_eq!(head.only_value("HOST"), Some(&b"a:80"[..]));
-        assert_eq!(head.values("X-TWO").collect::<Vec<_>>(), [b"one", b"two"]);
-        assert_eq!(head.only_value("x-two"), None);
+        assert_eq!(head.fields.only_value("HOST"), Some(&b"a:80"[..]));
+        assert_eq!(
+            head.fields.values("X-TWO").collect::<Vec<_>>(),
+            [b"one", b"two"]
+        );
+        assert_eq!(head.fields.only_value("x-two"), None);
         assert!(
-            head.has("host")
-                && !head.has("hos")
-                && head.has_prefixed("X-T")
-                && !head.has_prefixed("X-Two-")
+            head.fields.has("host")
+                && !head.fields.has("hos")
+                && head.fields.has_prefixed("X-T")
+                && !head.fields.has_prefixed("X-Two-")
         );
     }
 
@@ -308,10 +372,30 @@ mod tests {
     fn tokens_are_found_in_lists_of_any_case() {
         let head =
             head("GET / HTTP/1.1\r\nConnection: keep-alive\r\nConnection: x, UPGRADE ,y\r\n\r\n");
-        assert!(head.has_token("connection", "upgrade"));
-        assert!(head.has_token("connection", "keep-alive"));
-        assert!(!head.has_token("connection", "grade"));
-        assert!(!head.has_token("connection", "keep"));
+        assert!(head.fields.has_token("connection", "upgrade"));
+        assert!(head.fields.has_token("connection", "keep-alive"));
+        assert!(!head.fields.has_token("connection", "grade"));
+        assert!(!head.fields.has_token("connection", "keep"));
+    }
+
+    #[test]
+    fn a_response_is_read() {
+        let text = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81";
+        let (head, length) = ResponseHead::parse(text, MAX)
+            .expect("valid")
+            .expect("complete");
+        assert_eq!((head.status_code, length), (101, text.len() - 1));
+        assert!(head.fields.has_token("upgrade", "websocket"));
+        for line in [
+            "HTTP/1.1",
+            "HTTP/1.1 1",
+            "HTTP/2 200",
+            "ICY 200 OK",
+            "HTTP/1.1 2x0 OK",
+        ] {
+            let text = format!("{line}\r\n\r\n");
+            assert!(ResponseHead::parse(text.as_bytes(), MAX).is_err(), "{line}");
+        }
     }
 
     #[test]

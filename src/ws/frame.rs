@@ -109,6 +109,16 @@ impl FrameHeader {
     pub const fn frame_len(&self) -> usize {
         self.header_len + self.payload_len
     }
+
+    /// Unmasks `payload`, which is all of the frame's payload, in place; nothing if the frame
+    /// isn't masked.
+    #[inline]
+    pub fn unmask(&self, payload: &mut [u8]) {
+        debug_assert_eq!(payload.len(), self.payload_len);
+        if let Some(key) = self.masking_key {
+            apply_mask(payload, key);
+        }
+    }
 }
 
 /// A whole frame whose unmasked payload lies in the caller's buffer.
@@ -238,9 +248,7 @@ pub fn decode_frame(
     let Some(payload) = bytes.get_mut(header.header_len..header.frame_len()) else {
         return Ok(None);
     };
-    if let Some(key) = header.masking_key {
-        apply_mask(payload, key);
-    }
+    header.unmask(payload);
     Ok(Some(Frame { header, payload }))
 }
 

@@ -1,4 +1,11 @@
 //! Messages (RFC 6455 §5.4, §5.6): fragments put together, text checked for UTF-8.
+//!
+//! A message in one frame is lent straight from the caller's buffer; only fragments are
+//! copied, into a buffer that is bounded by the size limit. Text is checked as each frame
+//! completes, so that a peer is told of bad text without sending the rest of it.
+
+use super::error::ProtocolError;
+use super::frame::{FrameHeader, Opcode};
 
 /// A whole message, lent for the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -7,4 +14,272 @@ pub enum Message<'a> {
     Text(&'a str),
     /// Anything else.
     Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    fn new(kind: Kind, payload: &'a [u8]) -> Result<Self, ProtocolError> {
+        match kind {
+            Kind::Binary => Ok(Self::Binary(payload)),
+            Kind::Text => std::str::from_utf8(payload)
+                .map(Self::Text)
+                .map_err(|_| ProtocolError::InvalidUtf8),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Text,
+    Binary,
+}
+
+/// Puts the fragments of one connection's messages together.
+///
+/// Invariants: the buffer is empty unless a message has begun; of a text message the first
+/// `valid_len` bytes of the buffer are UTF-8, and what follows them is the start of one
+/// character at most.
+#[derive(Default, Debug)]
+pub struct MessageAssembler {
+    buffer: Vec<u8>,
+    valid_len: usize,
+    begun: Option<Kind>,
+}
+
+/// What a data frame made of the message that it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// The frame was the whole message: it is the payload.
+    Whole,
+    /// The frame was the last fragment: the message is in the assembler.
+    Assembled,
+    /// More fragments must come.
+    Unfinished,
+}
+
+impl MessageAssembler {
+    /// Whether a message has begun that isn't finished.
+    #[must_use]
+    pub const fn is_unfinished(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Bytes of fragments that are kept.
+    #[must_use]
+    pub const fn buffered_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Bytes of memory that the fragments take.
+    #[must_use]
+    pub const fn pinned_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Checks that a data frame may come now (§5.4), before its payload is waited for.
+    ///
+    /// # Errors
+    /// A continuation of nothing, or a new message inside of another.
+    pub const fn check_order(&self, opcode: Opcode) -> Result<(), ProtocolError> {
+        match (opcode, self.begun) {
+            (Opcode::Continuation, None) => Err(ProtocolError::UnexpectedContinuation),
+            (Opcode::Text | Opcode::Binary, Some(_)) => Err(ProtocolError::ExpectedContinuation),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a data frame whose order was checked.
+    ///
+    /// # Errors
+    /// Text that is not, and can't become, UTF-8.
+    pub fn accept(
+        &mut self,
+        header: &FrameHeader,
+        payload: &[u8],
+    ) -> Result<Progress, ProtocolError> {
+        debug_assert!(
+            !header.opcode.is_control(),
+            "control frames are no part of a message"
+        );
+        let kind = match (self.begun, header.opcode) {
+            (Some(kind), _) => kind,
+            (None, Opcode::Text) => Kind::Text,
+            (None, _) => Kind::Binary,
+        };
+        if self.begun.is_none() && header.fin {
+            return Ok(Progress::Whole);
+        }
+        self.begun = Some(kind);
+        self.buffer.extend_from_slice(payload);
+        if kind == Kind::Text {
+            self.check_utf8(header.fin)?;
+        }
+        Ok(if header.fin {
+            Progress::Assembled
+        } else {
+            Progress::Unfinished
+        })
+    }
+
+    /// The message that the frame `header` with `payload` was, after [`Progress::Whole`].
+    ///
+    /// # Errors
+    /// Text that is not UTF-8.
+    #[inline]
+    pub fn whole<'a>(
+        header: &FrameHeader,
+        payload: &'a [u8],
+    ) -> Result<Message<'a>, ProtocolError> {
+        let kind = if header.opcode == Opcode::Text {
+            Kind::Text
+        } else {
+            Kind::Binary
+        };
+        Message::new(kind, payload)
+    }
+
+    /// The message that the fragments made, after [`Progress::Assembled`].
+    ///
+    /// # Errors
+    /// Text that is not UTF-8.
+    pub fn assembled(&mut self) -> Result<Message<'_>, ProtocolError> {
+        let kind = self.begun.unwrap_or(Kind::Binary);
+        Message::new(kind, &self.buffer)
+    }
+
+    /// Forgets the message that [`MessageAssembler::assembled`] lent, memory included.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Checks what came since the last check; a character that the frame cut in two is left
+    /// for the next, unless this was the last.
+    fn check_utf8(&mut self, fin: bool) -> Result<(), ProtocolError> {
+        match std::str::from_utf8(&self.buffer[self.valid_len..]) {
+            Ok(_) => self.valid_len = self.buffer.len(),
+            Err(error) if error.error_len().is_none() && !fin => {
+                self.valid_len += error.valid_up_to()
+            }
+            Err(_) => return Err(ProtocolError::InvalidUtf8),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(opcode: Opcode, fin: bool, payload_len: usize) -> FrameHeader {
+        FrameHeader {
+            fin,
+            opcode,
+            payload_len,
+            masking_key: None,
+            header_len: 2,
+        }
+    }
+
+    /// Feeds `parts` as the fragments of one text message.
+    fn assemble(parts: &[&[u8]]) -> Result<String, ProtocolError> {
+        let mut assembler = MessageAssembler::default();
+        for (i, part) in parts.iter().enumerate() {
+            let opcode = if i == 0 {
+                Opcode::Text
+            } else {
+                Opcode::Continuation
+            };
+            let header = header(opcode, i + 1 == parts.len(), part.len());
+            assembler.check_order(opcode)?;
+            match assembler.accept(&header, part)? {
+                Progress::Whole => return MessageAssembler::whole(&header, part).map(text),
+                Progress::Assembled => return assembler.assembled().map(text),
+                Progress::Unfinished => assert!(assembler.is_unfinished()),
+            }
+        }
+        unreachable!("the last part has FIN")
+    }
+
+    fn text(message: Message<'_>) -> String {
+        match message {
+            Message::Text(text) => text.to_owned(),
+            Message::Binary(_) => panic!("text was sent"),
+        }
+    }
+
+    #[test]
+    fn fragments_are_put_together() {
+        assert_eq!(assemble(&[b"Hel", b"lo"]).as_deref(), Ok("Hello"));
+        assert_eq!(assemble(&[b"", b"", b"x", b""]).as_deref(), Ok("x"));
+        assert_eq!(assemble(&[b"Hello"]).as_deref(), Ok("Hello"));
+    }
+
+    #[test]
+    fn text_may_be_cut_at_every_byte() {
+        let text = "κόσμε 𝄞 é";
+        for first in 0..text.len() {
+            for second in first..text.len() {
+                let bytes = text.as_bytes();
+                let parts = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(assemble(&parts).as_deref(), Ok(text), "{first} {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8() {
+        let error = Err(ProtocolError::InvalidUtf8);
+        assert_eq!(assemble(&[b"\xff"]), error);
+        assert_eq!(assemble(&[b"ok", b"\xce"]), error, "cut off at the end");
+        assert_eq!(assemble(&[b"\xed\xa0\x80"]), error, "a surrogate");
+        assert_eq!(
+            assemble(&[b"\xf4\x90", b"\x80\x80"]),
+            error,
+            "beyond U+10FFFF"
+        );
+
+        let mut assembler = MessageAssembler::default();
+        let result = assembler.accept(&header(Opcode::Text, false, 2), b"\xce\xff");
+        assert_eq!(
+            result,
+            Err(ProtocolError::InvalidUtf8),
+            "told before the message ends"
+        );
+    }
+
+    #[test]
+    fn binary_is_not_checked_as_text() {
+        let mut assembler = MessageAssembler::default();
+        let first = assembler.accept(&header(Opcode::Binary, false, 1), b"\xff");
+        assert_eq!(first, Ok(Progress::Unfinished));
+        let last = assembler.accept(&header(Opcode::Continuation, true, 1), b"\xfe");
+        assert_eq!(last, Ok(Progress::Assembled));
+        assert_eq!(assembler.assembled(), Ok(Message::Binary(b"\xff\xfe")));
+        assembler.reset();
+        assert_eq!(
+            (assembler.is_unfinished(), assembler.pinned_bytes()),
+            (false, 0)
+        );
+    }
+
+    #[test]
+    fn order_of_fragments() {
+        let mut assembler = MessageAssembler::default();
+        assert_eq!(
+            assembler.check_order(Opcode::Continuation),
+            Err(ProtocolError::UnexpectedContinuation)
+        );
+        assert_eq!(assembler.check_order(Opcode::Text), Ok(()));
+        assembler
+            .accept(&header(Opcode::Text, false, 1), b"a")
+            .expect("valid");
+        assert_eq!(
+            assembler.check_order(Opcode::Text),
+            Err(ProtocolError::ExpectedContinuation)
+        );
+        assert_eq!(
+            assembler.check_order(Opcode::Binary),
+            Err(ProtocolError::ExpectedContinuation)
+        );
+        assert_eq!(assembler.check_order(Opcode::Continuation), Ok(()));
+    }
 }

@@ -5,6 +5,10 @@
 pub mod close;
 pub mod error;
 pub mod frame;
+pub mod handshake;
+pub mod incoming;
 pub mod mask;
 pub mod message;
 pub mod pinned;
+pub mod send_queue;
+pub mod session;

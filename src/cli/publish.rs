@@ -1,0 +1,200 @@
+//! `crieur publish`: a notification on an ephemeral connection, or many on a kept one.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lexopt::ValueExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::client::{Client, Received, Url};
+use crate::ws::close::CloseCode;
+
+use super::subscribe::default_url;
+use super::{CliError, print, write_line};
+
+const HELP: &str = "\
+Usage: crieur publish [--url URL] [--type TYPE] NOTIFICATION
+
+Sends a notification, prints how many connections it was delivered to as
+{\"delivered\":N}, and exits; 1 if it was refused.
+
+  NOTIFICATION    a JSON object with package and page, or channel, or all three;
+                  or - to read one a line from standard input and to send them all
+                  over one connection
+  --url URL       the server [ws://127.0.0.1:8000/, or CRIEUR_URL]
+  --type TYPE     the type that subscribers see [notification]
+
+Example:
+  crieur publish '{\"channel\":\"Production\",\"message\":{\"text\":\"Bonjour\"}}'
+";
+
+/// How long the server may take to answer a notification.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a server answers on a kept connection.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: &'a str,
+    delivered: Option<u64>,
+    dropped: Option<u64>,
+    error: Option<ErrorBody>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: String,
+    detail: String,
+}
+
+pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut url = default_url()?;
+    let mut kind = None;
+    let mut notification = None;
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return print(HELP),
+            Long("url") => url = parser.value()?.string()?,
+            Long("type") => kind = Some(parser.value()?.string()?),
+            Value(value) if notification.is_none() => notification = Some(value.string()?),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    let url = Url::parse(&url).map_err(|error| CliError::usage(format!("--url: {error}")))?;
+    match notification.as_deref() {
+        None => Err(CliError::usage(
+            "a notification is missing: see crieur publish --help",
+        )),
+        Some("-") => publish_lines(&url, kind.as_deref()),
+        Some(notification) => publish_one(&url, kind.as_deref(), notification),
+    }
+}
+
+/// The message that publishes `notification`, which goes in byte for byte.
+fn message(kind: Option<&str>, notification: &str) -> Result<String, CliError> {
+    let raw: &RawValue = serde_json::from_str(notification)
+        .map_err(|error| CliError::failure(format!("the notification is not JSON: {error}")))?;
+    let kind = match kind {
+        None => String::new(),
+        Some(kind) => format!("\"type\":{},", serde_json::Value::from(kind)),
+    };
+    Ok(format!(
+        "{{\"sender\":\"server\",{kind}\"notification\":{raw}}}"
+    ))
+}
+
+fn publish_one(url: &Url, kind: Option<&str>, notification: &str) -> Result<ExitCode, CliError> {
+    let message = message(kind, notification)?;
+    let mut client = connect(url)?;
+    client
+        .send_text(&message)
+        .map_err(|error| failed(url, error))?;
+    let mut refusal = None;
+    loop {
+        match client.receive().map_err(|error| failed(url, error))? {
+            Received::Text(text) => refusal = error_of(&text).or(refusal),
+            Received::Close(frame) => {
+                return match (frame.code, refusal) {
+                    (Some(CloseCode::NORMAL), _) => print_line(&frame.reason),
+                    (_, Some(error)) => Err(CliError::failure(error)),
+                    (Some(code), None) => Err(CliError::failure(format!(
+                        "the server closed with {code} {}",
+                        frame.reason
+                    ))),
+                    (None, None) => Err(CliError::failure("the server closed without saying why")),
+                };
+            }
+        }
+    }
+}
+
+fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
+    let url = &url.with_target("/publish");
+    let mut client = connect(url)?;
+    let mut status = ExitCode::SUCCESS;
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| CliError::failure(format!("standard input: {error}")))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        client
+            .send_text(&message(kind, &line)?)
+            .map_err(|error| failed(url, error))?;
+        match next_answer(&mut client, url)? {
+            Ok(result) => print_line(&result).map(drop)?,
+            Err(refusal) => {
+                status = ExitCode::FAILURE;
+                let _ = write_line(&mut io::stderr(), &format!("crieur: {refusal}"));
+            }
+        }
+    }
+    let _ = client.close();
+    Ok(status)
+}
+
+/// The answer to one notification on a kept connection: the result, or why it was refused.
+fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>, CliError> {
+    let mut refusal = None;
+    loop {
+        match client.receive().map_err(|error| failed(url, error))? {
+            Received::Text(text) => {
+                if let Some(error) = error_of(&text) {
+                    if error.starts_with("forbidden") {
+                        refusal = Some(error);
+                        continue;
+                    }
+                    return Ok(Err(error));
+                }
+                if let Ok(Answer {
+                    kind: "published",
+                    delivered: Some(delivered),
+                    dropped,
+                    ..
+                }) = serde_json::from_str(&text)
+                {
+                    let dropped =
+                        dropped.map_or(String::new(), |dropped| format!(",\"dropped\":{dropped}"));
+                    return Ok(Ok(format!("{{\"delivered\":{delivered}{dropped}}}")));
+                }
+            }
+            Received::Close(frame) => {
+                let reason =
+                    refusal.unwrap_or_else(|| format!("the server closed: {}", frame.reason));
+                return Err(CliError::failure(reason));
+            }
+        }
+    }
+}
+
+/// What an error message says, if `text` is one.
+pub(super) fn error_of(text: &str) -> Option<String> {
+    match serde_json::from_str(text) {
+        Ok(Answer {
+            kind: "error",
+            error: Some(error),
+            ..
+        }) => Some(format!("{}: {}", error.code, error.detail)),
+        _ => None,
+    }
+}
+
+fn connect(url: &Url) -> Result<Client, CliError> {
+    let client = Client::connect(url).map_err(|error| failed(url, error))?;
+    client
+        .set_read_timeout(Some(ANSWER_TIMEOUT))
+        .map_err(|error| failed(url, error))?;
+    Ok(client)
+}
+
+fn failed(url: &Url, error: impl std::fmt::Display) -> CliError {
+    CliError::failure(format!("{url}: {error}"))
+}
+
+fn print_line(line: &str) -> Result<ExitCode, CliError> {
+    print(&format!("{line}\n"))
+}

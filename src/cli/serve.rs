@@ -1,0 +1,119 @@
+//! `crieur serve`: the server with its hub, its logs and its limits.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use log::{info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::net::engine::SPARE_CONNECTIONS;
+use crate::net::server::{Server, Stopped};
+
+use super::logging::LogWriter;
+use super::{CliError, print, settings};
+
+/// Descriptors that aren't connections: standard streams, poll, signals, listeners.
+const DESCRIPTORS_RESERVED: usize = 32;
+
+/// How long the last lines of the log may take at the end.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub(super) fn help() -> String {
+    format!(
+        "\
+Usage: crieur [serve] [OPTIONS]
+
+Runs the server until SIGTERM or SIGINT. Each option can be given as an environment
+variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brackets.
+
+  --listen ADDRESS:PORT         Where to listen; may be given several times [127.0.0.1:8000]
+  --no-local-publish            Nobody may publish by being local to this machine
+  --log LEVEL                   error, warn, info, debug or trace [info]
+
+{}",
+        settings::help()
+    )
+}
+
+pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
+    let Some(mut config) = settings::read(arguments)? else {
+        return print(&help());
+    };
+    let logs = LogWriter::start(&config.log)?;
+    let result = serve(&mut config);
+    logs.flush(LOG_FLUSH_TIMEOUT);
+    match result? {
+        Stopped::Drained => Ok(ExitCode::SUCCESS),
+        Stopped::Forced(signal) => Ok(ExitCode::from(128 + signal as u8)),
+    }
+}
+
+fn serve(config: &mut Config) -> Result<Stopped, CliError> {
+    fit_descriptors(config)?;
+    let hub = Hub::new(config.hub);
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed)
+        .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
+    let mut server =
+        Server::bind(&config.server, hub, u64::from_ne_bytes(seed)).map_err(CliError::failure)?;
+    let addresses = server.local_addrs().map_err(CliError::failure)?;
+    let limits = &config.server.limits;
+    for address in addresses {
+        info!("listening on {address}");
+    }
+    info!(
+        "crieur {}: at most {} connections, {} bytes a send queue, {} bytes in all buffers",
+        env!("CARGO_PKG_VERSION"),
+        limits.connections_max,
+        limits.send_queue_bytes_max,
+        limits.buffer_bytes_max
+    );
+    if config.hub.local_publish {
+        warn!(
+            "local peers may publish: a proxy on this machine that adds no forwarding header and rewrites Host \
+             would open this to the world (--no-local-publish turns it off)"
+        );
+    }
+    server
+        .run()
+        .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
+}
+
+/// Raises the soft limit of descriptors to the hard one, and lowers the number of connections
+/// to what that allows.
+fn fit_descriptors(config: &mut Config) -> Result<(), CliError> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What is not granted shows in the limit that is read next.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                ..limit
+            },
+        );
+    }
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
+        return Ok(());
+    };
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let reserved = DESCRIPTORS_RESERVED + SPARE_CONNECTIONS + config.server.listen.len();
+    let connections_max = descriptors.saturating_sub(reserved);
+    if connections_max == 0 {
+        return Err(CliError::failure(format!(
+            "{descriptors} descriptors are too few: {} are needed (ulimit -n)",
+            reserved + 1
+        )));
+    }
+    let wanted = &mut config.server.limits.connections_max;
+    if *wanted > connections_max {
+        warn!(
+            "{descriptors} descriptors allow {connections_max} connections, not {wanted} (ulimit -n)"
+        );
+        *wanted = connections_max;
+    }
+    Ok(())
+}

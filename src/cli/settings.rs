@@ -1,0 +1,390 @@
+//! The settings of the server: one table says for each its flag, its environment variable, its
+//! bounds, its default and its help.
+
+use std::fmt::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::config::{Config, HubConfig};
+
+use super::{CliError, from_environment, variable};
+
+/// One setting: `--name VALUE`, or `CRIEUR_NAME`.
+struct Setting {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+/// What a setting's value is, and where it goes.
+enum Kind {
+    /// A number of things.
+    Count {
+        field: fn(&mut Config) -> &mut usize,
+        min: usize,
+        max: usize,
+    },
+    /// Bytes.
+    Bytes {
+        field: fn(&mut Config) -> &mut usize,
+        min: usize,
+        max: usize,
+    },
+    /// Seconds, fractions allowed.
+    Seconds {
+        field: fn(&mut Config) -> &mut Duration,
+    },
+}
+
+const KIB: usize = 1024;
+const GIB: usize = 1024 * 1024 * 1024;
+
+/// The longest time that can be set: a day.
+const SECONDS_MAX: f64 = 86_400.0;
+
+static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "max-connections",
+        kind: Kind::Count {
+            field: |config| &mut config.server.limits.connections_max,
+            min: 1,
+            max: 1_000_000,
+        },
+        help: "Clients at once; the next gets 503 and Retry-After",
+    },
+    Setting {
+        name: "max-message-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.hub.limits.message_bytes_max,
+            min: 128,
+            max: GIB,
+        },
+        help: "Message of a connection that may not publish; beyond: Close 1009",
+    },
+    Setting {
+        name: "max-publish-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.hub.limits.publish_bytes_max,
+            min: 128,
+            max: GIB,
+        },
+        help: "Message of a connection that may publish; beyond: Close 1009",
+    },
+    Setting {
+        name: "max-head-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.server.limits.head_bytes_max,
+            min: 256,
+            max: 1024 * KIB,
+        },
+        help: "Request head of an upgrade; beyond: 431",
+    },
+    Setting {
+        name: "max-subscriptions",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.subscriptions_max,
+            min: 1,
+            max: 1_000_000,
+        },
+        help: "Subscriptions of a connection; beyond: too-many-subscriptions",
+    },
+    Setting {
+        name: "max-values",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.values_max,
+            min: 1,
+            max: 1_000_000,
+        },
+        help: "Values in all subscriptions of a connection; beyond: too-many-subscriptions",
+    },
+    Setting {
+        name: "send-queue-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.server.limits.send_queue_bytes_max,
+            min: 4 * KIB,
+            max: GIB,
+        },
+        help: "Bytes that wait for one connection; beyond: Close 1013",
+    },
+    Setting {
+        name: "buffer-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.server.limits.buffer_bytes_max,
+            min: 1024 * KIB,
+            max: 1024 * GIB,
+        },
+        help: "Bytes kept for all connections; beyond: the worst get Close 1013",
+    },
+    Setting {
+        name: "handshake-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.timeouts.handshake,
+        },
+        help: "From accept to the end of the upgrade; then: 408",
+    },
+    Setting {
+        name: "ping-interval",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.timeouts.ping_interval,
+        },
+        help: "Silence of a client after which it is pinged",
+    },
+    Setting {
+        name: "pong-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.timeouts.pong,
+        },
+        help: "Silence after the ping has left; then the connection is dropped",
+    },
+    Setting {
+        name: "message-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.timeouts.message,
+        },
+        help: "From the first byte of a message to its last; then: Close 1008",
+    },
+    Setting {
+        name: "close-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.timeouts.close,
+        },
+        help: "For the answer to a Close; then the connection is dropped",
+    },
+    Setting {
+        name: "write-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.timeouts.write,
+        },
+        help: "For a client that takes nothing of what waits for it; then: Close 1013",
+    },
+    Setting {
+        name: "drain-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.server.drain,
+        },
+        help: "For the clients' answers when the server stops",
+    },
+];
+
+impl Setting {
+    fn apply(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        match self.kind {
+            Kind::Count { field, min, max } | Kind::Bytes { field, min, max } => {
+                let number = value
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|number| (min..=max).contains(number));
+                *field(config) =
+                    number.ok_or_else(|| format!("a whole number from {min} to {max}"))?;
+            }
+            Kind::Seconds { field } => {
+                let seconds = value
+                    .parse::<f64>()
+                    .ok()
+                    .filter(|seconds| (0.001..=SECONDS_MAX).contains(seconds));
+                let seconds =
+                    seconds.ok_or_else(|| format!("seconds from 0.001 to {SECONDS_MAX}"))?;
+                *field(config) = Duration::from_secs_f64(seconds);
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands behind the flag in the help, and the default.
+    fn shown(&self, defaults: &mut Config) -> (&'static str, String) {
+        match self.kind {
+            Kind::Count { field, .. } => ("N", field(defaults).to_string()),
+            Kind::Bytes { field, .. } => ("BYTES", field(defaults).to_string()),
+            Kind::Seconds { field } => ("SECONDS", field(defaults).as_secs_f64().to_string()),
+        }
+    }
+}
+
+/// The help of all settings, a line each.
+pub(super) fn help() -> String {
+    let mut defaults = Config::default();
+    let mut text = String::new();
+    for setting in SETTINGS {
+        let (value, default) = setting.shown(&mut defaults);
+        let flag = format!("--{} {value}", setting.name);
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "  {flag:<29} {} [{default}]", setting.help);
+    }
+    text
+}
+
+/// What the command line and the environment make of the server; the command line wins.
+/// `None` if only the help was asked for.
+pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>, CliError> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut config = Config::default();
+    read_environment(&mut config)?;
+    let mut has_listen = false;
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return Ok(None),
+            Long("listen") => {
+                let value = parser.value()?;
+                let value = value.to_str().unwrap_or("");
+                if !std::mem::replace(&mut has_listen, true) {
+                    config.server.listen.clear();
+                }
+                config
+                    .server
+                    .listen
+                    .extend(parse_listen("--listen", value)?);
+            }
+            Long("no-local-publish") => config.hub.local_publish = false,
+            Long("log") => config.log = lexopt::ValueExt::string(parser.value()?)?,
+            Long(name) => {
+                let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+                    return Err(CliError::usage(format!(
+                        "there is no option --{name}: see crieur --help"
+                    )));
+                };
+                let value = lexopt::ValueExt::string(parser.value()?)?;
+                let expected = setting.apply(&mut config, &value);
+                expected.map_err(|expected| {
+                    CliError::usage(format!("--{} {value:?}: expected {expected}", setting.name))
+                })?;
+            }
+            Short(_) | Value(_) => return Err(argument.unexpected().into()),
+        }
+    }
+    config.hub = HubConfig {
+        ping_interval: config.server.timeouts.ping_interval,
+        ..config.hub
+    };
+    Ok(Some(config))
+}
+
+fn read_environment(config: &mut Config) -> Result<(), CliError> {
+    if let Some(value) = from_environment("listen")? {
+        config.server.listen.clear();
+        for address in value.split(',') {
+            config
+                .server
+                .listen
+                .extend(parse_listen("CRIEUR_LISTEN", address.trim())?);
+        }
+    }
+    if let Some(value) = from_environment("no-local-publish")? {
+        config.hub.local_publish = match value.as_str() {
+            "1" | "true" => false,
+            "" | "0" | "false" => true,
+            _ => {
+                return Err(CliError::usage(format!(
+                    "CRIEUR_NO_LOCAL_PUBLISH={value:?}: expected 1 or 0"
+                )));
+            }
+        };
+    }
+    if let Some(value) = from_environment("log")? {
+        config.log = value;
+    }
+    for setting in SETTINGS {
+        if let Some(value) = from_environment(setting.name)? {
+            setting.apply(config, &value).map_err(|expected| {
+                CliError::usage(format!(
+                    "{}={value:?}: expected {expected}",
+                    variable(setting.name)
+                ))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// `ADDRESS:PORT`, or `NAME:PORT` for every address that the name has here.
+fn parse_listen(source: &str, value: &str) -> Result<Vec<SocketAddr>, CliError> {
+    match value.to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(_) => Err(CliError::usage(format!(
+            "{source} {value:?}: expected an address and a port, like 127.0.0.1:8000 or [::1]:8000"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Option<Config>, CliError> {
+        read(arguments.iter().map(Into::into).collect())
+    }
+
+    #[test]
+    fn flags_reach_their_fields() {
+        let config = parse(&[
+            "--listen",
+            "127.0.0.1:1",
+            "--listen=[::1]:2",
+            "--max-connections",
+            "7",
+            "--ping-interval=0.5",
+            "--no-local-publish",
+        ]);
+        let config = config.expect("valid").expect("no help");
+        assert_eq!(
+            config.server.listen,
+            [
+                "127.0.0.1:1".parse().expect("valid"),
+                "[::1]:2".parse().expect("valid")
+            ]
+        );
+        assert_eq!(config.server.limits.connections_max, 7);
+        assert_eq!(
+            config.server.timeouts.ping_interval,
+            Duration::from_millis(500)
+        );
+        assert_eq!(config.hub.ping_interval, Duration::from_millis(500));
+        assert!(!config.hub.local_publish);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (arguments, expected) in [
+            (
+                &["--max-connections", "0"][..],
+                "--max-connections \"0\": expected a whole number from 1 to 1000000",
+            ),
+            (
+                &["--ping-interval", "-1"],
+                "--ping-interval \"-1\": expected seconds from 0.001 to 86400",
+            ),
+            (
+                &["--ping-interval", "NaN"],
+                "--ping-interval \"NaN\": expected seconds from 0.001 to 86400",
+            ),
+            (
+                &["--listen", "8000"],
+                "--listen \"8000\": expected an address and a port, like 127.0.0.1:8000 or [::1]:8000",
+            ),
+            (
+                &["--nonsense"],
+                "there is no option --nonsense: see crieur --help",
+            ),
+        ] {
+            let error = parse(arguments).expect_err("a mistake");
+            assert_eq!((error.status, error.message.as_str()), (2, expected));
+        }
+        assert_eq!(parse(&["extra"]).expect_err("a mistake").status, 2);
+        assert!(parse(&["--max-connections"]).is_err());
+        assert!(parse(&["--help"]).expect("valid").is_none());
+    }
+
+    #[test]
+    fn every_default_is_within_its_bounds() {
+        let mut defaults = Config::default();
+        for setting in SETTINGS {
+            let (_, default) = setting.shown(&mut defaults);
+            assert_eq!(
+                setting.apply(&mut Config::default(), &default),
+                Ok(()),
+                "{}",
+                setting.name
+            );
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! One connection: its transport, its session, and where it stands in the loop's lists.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+
+use crate::application::Peer;
+use crate::id::ConnectionId;
+use crate::time::Timestamp;
+use crate::ws::send_queue::SLICES_MAX;
+use crate::ws::session::Session;
+
+/// What carries the bytes: TCP in the product, memory in a simulation. Never blocks.
+pub trait Transport: Read + Write {
+    /// Tells the peer that nothing more will be sent.
+    ///
+    /// # Errors
+    /// As the transport's.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+}
+
+impl Transport for mio::net::TcpStream {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// Where a connection stands in the loop; each list holds a connection once.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Marks {
+    /// The last write would have blocked, and no writable edge was seen since.
+    pub is_blocked: bool,
+    /// An edge was seen whose bytes have not all been read.
+    pub is_readable: bool,
+    /// The end of the input is near: read on even after a short read.
+    pub read_to_end: bool,
+    /// A write failed: only reading is left to do.
+    pub is_write_failed: bool,
+    /// On the list of connections to be read again.
+    pub is_ready: bool,
+    /// On the list of connections with an answer to be written.
+    pub has_reply: bool,
+    /// On the list of connections with deliveries to be written.
+    pub has_delivery: bool,
+    /// Its queue did not take a delivery: it gets nothing more and is about to be cut off.
+    pub is_overflowed: bool,
+    /// On the list of connections to be dropped.
+    pub is_reaped: bool,
+    /// The application was told of it and has not been told that it is gone.
+    pub is_admitted: bool,
+}
+
+/// A connection in its slot.
+#[derive(Debug)]
+pub struct Connection<T> {
+    /// Its name.
+    pub id: ConnectionId,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// What carries its bytes.
+    pub transport: T,
+    /// The protocol's side.
+    pub session: Session,
+    /// Where it stands in the loop.
+    pub marks: Marks,
+}
+
+impl<T: Transport> Connection<T> {
+    /// Writes as much of the send queue as the transport takes. A write that was taken in part
+    /// means that the next would block: it isn't tried.
+    ///
+    /// # Errors
+    /// What the transport says, but for `WouldBlock`.
+    pub fn flush(&mut self, now: Timestamp) -> io::Result<()> {
+        while !self.session.queue().is_empty() {
+            let offered = self.session.queue().unsent_bytes();
+            match self.write_once() {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    let is_cut =
+                        self.session.queue().segments_len() <= SLICES_MAX && sent < offered;
+                    self.session.handle_sent(sent, now);
+                    if is_cut {
+                        self.handle_blocked(now);
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.handle_blocked(now);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_blocked(&mut self, now: Timestamp) {
+        self.marks.is_blocked = true;
+        self.session.handle_blocked(now);
+    }
+
+    fn write_once(&mut self) -> io::Result<usize> {
+        let queue = self.session.queue();
+        if let Some(bytes) = queue.single() {
+            return self.transport.write(bytes);
+        }
+        // Clearing a thousand slices costs as much as writing a few.
+        if queue.segments_len() <= 64 {
+            let mut slices = [IoSlice::new(&[]); 64];
+            let filled = queue.gather(&mut slices);
+            self.transport.write_vectored(&slices[..filled])
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = queue.gather(&mut slices);
+            self.transport.write_vectored(&slices[..filled])
+        }
+    }
+}

@@ -1,0 +1,612 @@
+//! The body of the loop: what readiness, time and the application's answers do to connections.
+//!
+//! Generic over the application and over the transport; knows no mio. The server (or a
+//! simulation) brings readiness in and calls, in every iteration: [`Engine::handle_ready`],
+//! [`Engine::read_again`], [`Engine::flush_replies`], then [`Engine::flush_deliveries`] in
+//! slices, [`Engine::handle_timers`] and [`Engine::reap`].
+//!
+//! Invariants: a connection leaves its slot in `reap` only; a session that has left Open is
+//! known to the application as gone before the call that made it leave returns; each list
+//! holds a connection once.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+
+use log::{debug, info};
+
+use crate::application::{Admission, Application, CloseCause, Peer, Request, Response};
+use crate::config::{ServerLimits, Timeouts};
+use crate::id::ConnectionId;
+use crate::metrics::Metrics;
+use crate::random::Random;
+use crate::time::{Clock, Timestamp};
+use crate::ws::close::CloseFrame;
+use crate::ws::pinned::PinnedBytes;
+use crate::ws::session::{Event, Expiry, Rejection, Session};
+
+use super::connection::{Connection, Marks, Transport};
+use super::connections::Connections;
+use super::shell::{Shell, ShellOutbox};
+use super::timers::Timers;
+
+/// Bytes that are read at once, from whichever connection is at turn.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Reads of one connection before the others have their turn.
+const READS_A_TURN_MAX: usize = 4;
+
+/// Connections beyond the limit that are let in to be told so, and handshakes under way.
+pub const SPARE_CONNECTIONS: usize = 64;
+
+/// How many clients a second come back after a shutdown.
+const RETURNS_A_SECOND: u64 = 500;
+
+/// The shortest and the longest time over which they are spread, in milliseconds.
+const RETRY_SPREAD_MS: (u64, u64) = (1_000, 60_000);
+
+/// What an event said about a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Readiness {
+    /// There may be something to read.
+    pub is_readable: bool,
+    /// There may be room to write.
+    pub is_writable: bool,
+    /// The peer sends no more, or the connection failed.
+    pub is_ending: bool,
+}
+
+/// Sessions, timers and lists, driven by whoever owns the sockets.
+pub struct Engine<T, A, C> {
+    application: A,
+    shell: Shell<T, C>,
+    timers: Timers,
+    read_buffer: Vec<u8>,
+    /// Connections whose reading a budget cut short.
+    ready: VecDeque<ConnectionId>,
+    /// Connections to be dropped.
+    closed: Vec<ConnectionId>,
+    admitted: usize,
+    is_stopping: bool,
+    limits: ServerLimits,
+    timeouts: Timeouts,
+}
+
+impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
+    /// An engine without connections; `seed` is the jitter's.
+    #[must_use]
+    pub fn new(
+        application: A,
+        clock: C,
+        limits: ServerLimits,
+        timeouts: Timeouts,
+        seed: u64,
+    ) -> Self {
+        Self {
+            application,
+            shell: Shell {
+                clock,
+                connections: Connections::default(),
+                replies: Vec::new(),
+                deliveries: VecDeque::new(),
+                overflowed: Vec::new(),
+                pinned: PinnedBytes::new(limits.buffer_bytes_max),
+                random: Random::new(seed),
+                metrics: Metrics::default(),
+                send_queue_bytes_max: limits.send_queue_bytes_max,
+            },
+            timers: Timers::default(),
+            read_buffer: vec![0; READ_BUFFER_BYTES],
+            ready: VecDeque::new(),
+            closed: Vec::new(),
+            admitted: 0,
+            is_stopping: false,
+            limits,
+            timeouts,
+        }
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.shell.clock.now()
+    }
+
+    /// The application.
+    pub const fn application(&self) -> &A {
+        &self.application
+    }
+
+    /// What has been counted so far.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.shell.metrics
+    }
+
+    /// Bytes that are kept for peers.
+    pub fn pinned_bytes(&self) -> usize {
+        self.shell.pinned.bytes()
+    }
+
+    /// How many connections there are, in whatever state.
+    pub fn connections_len(&self) -> usize {
+        self.shell.connections.len()
+    }
+
+    /// Whether another connection may be accepted.
+    pub fn has_room(&self) -> bool {
+        self.shell.connections.len() < self.limits.connections_max + SPARE_CONNECTIONS
+    }
+
+    /// Takes a new connection in.
+    pub fn insert(&mut self, transport: T, peer: Peer, now: Timestamp) -> ConnectionId {
+        let id = self.shell.connections.insert(|id| Connection {
+            id,
+            peer,
+            transport,
+            session: Session::new(now),
+            marks: Marks::default(),
+        });
+        self.shell.metrics.connections_accepted += 1;
+        self.timers.set(id.index, now + self.timeouts.handshake);
+        id
+    }
+
+    /// The transport of a connection, for whoever registers it with a poll.
+    pub fn transport_mut(&mut self, id: ConnectionId) -> Option<&mut T> {
+        self.shell
+            .connections
+            .get_mut(id)
+            .map(|connection| &mut connection.transport)
+    }
+
+    /// Drops a connection that never came to life.
+    pub fn discard(&mut self, id: ConnectionId) {
+        self.timers.clear(id.index);
+        self.shell.connections.remove(id);
+    }
+
+    // Input.
+
+    /// Does what an event asks for. An event for a connection that is gone is ignored.
+    pub fn handle_ready(&mut self, id: ConnectionId, readiness: Readiness, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            self.shell.metrics.events_stale += 1;
+            return;
+        };
+        connection.marks.is_readable |= readiness.is_readable || readiness.is_ending;
+        connection.marks.read_to_end |= readiness.is_ending;
+        if readiness.is_writable && mem::replace(&mut connection.marks.is_blocked, false) {
+            self.flush(id, now);
+        }
+        self.read(id, now);
+    }
+
+    /// Whether connections wait to be read again.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Reads on where a budget cut the last turn short; one turn for each.
+    pub fn read_again(&mut self, now: Timestamp) {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else {
+                return;
+            };
+            if let Some(connection) = self.shell.connections.get_mut(id) {
+                connection.marks.is_ready = false;
+                self.read(id, now);
+            }
+        }
+    }
+
+    /// A turn of reading: until the socket is drained or the budget is used up.
+    fn read(&mut self, id: ConnectionId, now: Timestamp) {
+        let mut buffer = mem::take(&mut self.read_buffer);
+        for _ in 0..READS_A_TURN_MAX {
+            let Some(connection) = self.shell.connections.get_mut(id) else {
+                break;
+            };
+            if !connection.marks.is_readable || connection.session.is_closed() {
+                break;
+            }
+            match connection.transport.read(&mut buffer) {
+                Ok(0) => self.end(id, None),
+                Ok(received) => {
+                    // A short read drained the socket; the edge comes again with more.
+                    connection.marks.is_readable =
+                        received == buffer.len() || connection.marks.read_to_end;
+                    connection.session.handle_read(now);
+                    self.shell.metrics.bytes_read += received as u64;
+                    self.handle_input(id, &mut buffer[..received], now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    connection.marks.is_readable = false;
+                    if connection.marks.is_write_failed {
+                        self.end(id, Some(&error));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.end(id, Some(&error)),
+            }
+        }
+        self.read_buffer = buffer;
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && connection.marks.is_readable
+            && !connection.session.is_closed()
+            && !mem::replace(&mut connection.marks.is_ready, true)
+        {
+            self.ready.push_back(id);
+        }
+        self.settle(id);
+        self.cut_off_overflowed(now);
+    }
+
+    /// The input has come to its end, or to an error.
+    fn end(&mut self, id: ConnectionId, error: Option<&io::Error>) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        if connection.session.is_open() {
+            match error {
+                None => debug!("{id} {}: hung up without a close", connection.peer),
+                Some(error) => debug!("{id} {}: {error}", connection.peer),
+            }
+            self.shell.metrics.closed_without_close += 1;
+        }
+        connection.marks.is_readable = false;
+        connection.marks.is_write_failed |= error.is_some();
+        connection.session.handle_end();
+    }
+
+    /// Hands the input to the session and its events to the application.
+    fn handle_input(&mut self, id: ConnectionId, received: &mut [u8], now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        let mut incoming = connection.session.take_incoming();
+        let mut input = incoming.input(received);
+        while let Some(connection) = self.shell.connections.get_mut(id) {
+            let Some(event) =
+                connection
+                    .session
+                    .next_event(&mut input, now, self.limits.head_bytes_max)
+            else {
+                break;
+            };
+            self.handle_event(id, event, now);
+        }
+        let leftover = input.finish();
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            connection
+                .session
+                .keep_incoming(incoming, received, &leftover, now);
+            if !connection.session.queue().is_empty() {
+                self.shell.mark_reply(id);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        let peer = connection.peer;
+        match event {
+            Event::Message(message) => {
+                let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
+                self.application.handle_message(id, message, &mut outbox);
+            }
+            Event::Upgrade { head, accept } => {
+                let request = Request { peer, head: &head };
+                match self.admit(id, &request) {
+                    Ok(admission) => {
+                        if let Some(connection) = self.shell.connections.get_mut(id) {
+                            connection
+                                .session
+                                .accept(accept, admission.message_bytes_max);
+                            connection.marks.is_admitted = true;
+                        }
+                        self.admitted += 1;
+                        self.shell.metrics.upgrades += 1;
+                    }
+                    Err(response) => self.respond(id, &response, now),
+                }
+            }
+            Event::Request { head } => {
+                let response = self
+                    .application
+                    .handle_request(&Request { peer, head: &head });
+                self.respond(id, &response, now);
+            }
+            Event::Rejected(rejection) => {
+                self.shell.metrics.requests_rejected += 1;
+                match rejection {
+                    Rejection::Head(error) => debug!("{id} {peer}: {error}"),
+                    Rejection::Handshake(error) => debug!("{id} {peer}: {error}"),
+                }
+            }
+            Event::Discarded => self.shell.metrics.messages_discarded += 1,
+            Event::Failed(error) => self.close(id, CloseCause::Protocol(error), now),
+            Event::Closed { code: Some(code) } => debug!("{id} {peer}: closed with {code}"),
+            Event::Closed { code: None } => debug!("{id} {peer}: closed"),
+        }
+        // Whoever has left must not be reached by the next event's message.
+        self.settle_gone(id);
+        self.cut_off_overflowed(now);
+    }
+
+    fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
+        if self.is_stopping || self.admitted >= self.limits.connections_max {
+            self.shell.metrics.upgrades_refused_full += 1;
+            let why = if self.is_stopping { "stopping" } else { "full" };
+            return Err(self.shell.unavailable(why));
+        }
+        self.application.handle_upgrade(id, request)
+    }
+
+    fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            debug!(
+                "{id} {}: answered {}",
+                connection.peer, response.status.code
+            );
+            connection.session.respond(response, now);
+        }
+    }
+
+    // Output.
+
+    /// Writes what answers the peers themselves: they wait for it, and what they send next
+    /// may be the notification that the coming deliveries can be written with.
+    pub fn flush_replies(&mut self, now: Timestamp) {
+        while let Some(id) = self.shell.replies.pop() {
+            if let Some(connection) = self.shell.connections.get_mut(id) {
+                connection.marks.has_reply = false;
+                self.flush(id, now);
+            }
+        }
+    }
+
+    /// Whether deliveries wait to be written.
+    pub fn has_deliveries(&self) -> bool {
+        !self.shell.deliveries.is_empty()
+    }
+
+    /// Writes the deliveries of `connections_max` connections at most.
+    pub fn flush_deliveries(&mut self, connections_max: usize, now: Timestamp) {
+        for _ in 0..connections_max {
+            let Some(id) = self.shell.deliveries.pop_front() else {
+                return;
+            };
+            if let Some(connection) = self.shell.connections.get_mut(id) {
+                connection.marks.has_delivery = false;
+                self.flush(id, now);
+            }
+        }
+    }
+
+    /// Writes what the socket takes; what it doesn't stays until the writable edge.
+    fn flush(&mut self, id: ConnectionId, now: Timestamp) {
+        self.shell.flush(id, now);
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            if connection.marks.is_write_failed
+                && !mem::replace(&mut connection.marks.is_ready, true)
+            {
+                self.ready.push_back(id);
+            }
+            if connection.session.take_shutdown() {
+                // A peer that is gone already has no use for it.
+                let _ = connection.transport.shutdown_write();
+            }
+        }
+        self.settle(id);
+    }
+
+    // Time.
+
+    /// The next time at which [`Engine::handle_timers`] has something to do.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(deadline, _)| deadline)
+    }
+
+    /// Does what is due.
+    pub fn handle_timers(&mut self, now: Timestamp) {
+        while let Some((deadline, slot)) = self.timers.first()
+            && deadline <= now
+        {
+            let Some(id) = self.shell.connections.id_at(slot) else {
+                self.timers.clear(slot);
+                continue;
+            };
+            self.handle_expiry(id, now);
+            let next = self
+                .shell
+                .connections
+                .get(id)
+                .and_then(|connection| connection.session.poll_timeout(&self.timeouts));
+            match next {
+                Some(next) => self.timers.set(slot, next),
+                None => self.timers.clear(slot),
+            }
+        }
+    }
+
+    fn handle_expiry(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        let Some(expiry) = connection.session.handle_timeout(now, &self.timeouts) else {
+            return;
+        };
+        let peer = connection.peer;
+        let cause = match expiry {
+            Expiry::Handshake => {
+                debug!("{id} {peer}: no handshake in time");
+                self.shell.metrics.handshakes_expired += 1;
+                None
+            }
+            Expiry::PingDue => None,
+            Expiry::PongOverdue => {
+                debug!("{id} {peer}: no sign of life");
+                self.shell.metrics.peers_dead += 1;
+                None
+            }
+            Expiry::Close => None,
+            Expiry::Message => Some(CloseCause::UnfinishedMessage),
+            Expiry::Write => Some(CloseCause::SlowConsumer),
+        };
+        if let Some(cause) = cause {
+            self.close(id, cause, now);
+        }
+        // A thousand Pings that are due at once are written in slices, like deliveries.
+        self.shell.mark_delivery(id);
+        self.settle(id);
+    }
+
+    // Closing.
+
+    /// Closes a connection on the shell's own account.
+    fn close(&mut self, id: ConnectionId, cause: CloseCause, now: Timestamp) {
+        let frame = self.close_frame(cause);
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        info!(
+            "{id} {}: {cause}, closed with {}",
+            connection.peer,
+            cause.close_code()
+        );
+        match cause {
+            CloseCause::SlowConsumer | CloseCause::Overload => {
+                self.shell.metrics.slow_consumers += 1;
+                connection.session.cut_off(&frame, now);
+            }
+            CloseCause::Protocol(_) | CloseCause::UnfinishedMessage => {
+                self.shell.metrics.protocol_errors += 1;
+                connection.session.fail(&frame, now);
+            }
+            CloseCause::Shutdown => connection.session.close(&frame, now),
+        }
+    }
+
+    fn close_frame(&mut self, cause: CloseCause) -> CloseFrame {
+        let retry_ms = self.shell.retry_ms();
+        CloseFrame::new(
+            cause.close_code(),
+            self.application.close_reason(cause, retry_ms),
+        )
+    }
+
+    /// Cuts off those whose queue did not take a delivery.
+    fn cut_off_overflowed(&mut self, now: Timestamp) {
+        while let Some(id) = self.shell.overflowed.pop() {
+            self.close(id, CloseCause::SlowConsumer, now);
+            self.shell.mark_delivery(id);
+            self.settle(id);
+        }
+    }
+
+    /// If the process keeps more for its peers than it may: cuts off those for whom it keeps
+    /// the most, until an eighth of the budget is free.
+    pub fn shed(&mut self, now: Timestamp) {
+        if !self.shell.pinned.is_over() {
+            return;
+        }
+        let connections = self.shell.connections.iter();
+        let mut worst: Vec<_> = connections
+            .filter(|connection| connection.session.is_open())
+            .map(|connection| (connection.session.pinned_bytes(), connection.id))
+            .collect();
+        worst.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
+        for (_, id) in worst {
+            if self.shell.pinned.bytes() <= self.limits.buffer_bytes_max / 8 * 7 {
+                break;
+            }
+            self.close(id, CloseCause::Overload, now);
+            self.shell.mark_delivery(id);
+            self.settle(id);
+        }
+    }
+
+    /// Starts to close every connection; each client gets a time of its own to come back,
+    /// spread evenly, so that they don't all come at once. Nobody is let in any more.
+    pub fn shut_down(&mut self, now: Timestamp) {
+        self.is_stopping = true;
+        let spread_ms = (self.admitted as u64 * 1000 / RETURNS_A_SECOND)
+            .clamp(RETRY_SPREAD_MS.0, RETRY_SPREAD_MS.1);
+        let clients = (self.admitted as u64).max(1);
+        let ids: Vec<_> = self.shell.connections.ids().collect();
+        let mut open = 0;
+        for id in ids {
+            let Some(connection) = self.shell.connections.get_mut(id) else {
+                continue;
+            };
+            if connection.session.is_open() {
+                open += 1;
+                let retry_ms = spread_ms * open / clients;
+                let reason = self
+                    .application
+                    .close_reason(CloseCause::Shutdown, retry_ms);
+                let frame = CloseFrame::new(CloseCause::Shutdown.close_code(), reason);
+                connection.session.close(&frame, now);
+            } else if connection.session.is_connecting() {
+                let response = self.shell.unavailable("stopping");
+                self.respond(id, &response, now);
+            }
+            self.shell.mark_delivery(id);
+            self.settle(id);
+        }
+    }
+
+    /// Tells the application of a connection that has left Open, once.
+    fn settle_gone(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && connection.marks.is_admitted
+            && !connection.session.is_open()
+        {
+            connection.marks.is_admitted = false;
+            self.admitted -= 1;
+            self.application.handle_gone(id);
+        }
+    }
+
+    /// Brings everything that follows from a session's state up to date. To be called at the
+    /// end of whatever changed it.
+    fn settle(&mut self, id: ConnectionId) {
+        self.settle_gone(id);
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        connection.session.settle(&self.shell.pinned);
+        match connection.session.poll_timeout(&self.timeouts) {
+            Some(deadline) => {
+                // A later deadline waits until the earlier one comes and is found too early.
+                if self
+                    .timers
+                    .deadline(id.index)
+                    .is_none_or(|armed| deadline < armed)
+                {
+                    self.timers.set(id.index, deadline);
+                }
+            }
+            None => {
+                if !mem::replace(&mut connection.marks.is_reaped, true) {
+                    self.closed.push(id);
+                }
+            }
+        }
+    }
+
+    /// Drops the connections that are closed. Slots are freed here and nowhere else, so that
+    /// an id stays good for a whole iteration.
+    pub fn reap(&mut self, now: Timestamp) {
+        while let Some(id) = self.closed.pop() {
+            // The peer may have shut only its sending side: what it is owed is tried once.
+            self.shell.flush(id, now);
+            self.timers.clear(id.index);
+            if let Some(mut connection) = self.shell.connections.remove(id) {
+                connection.session.release(&self.shell.pinned);
+                self.shell.metrics.connections_dropped += 1;
+            }
+        }
+    }
+}

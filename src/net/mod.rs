@@ -1,0 +1,9 @@
+//! The shell: the only part that knows sockets.
+
+pub mod connection;
+pub mod connections;
+pub mod engine;
+pub mod listener;
+pub mod server;
+mod shell;
+pub mod timers;

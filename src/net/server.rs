@@ -1,0 +1,335 @@
+//! The loop itself: one poll, its readiness, the clock.
+//!
+//! Every iteration takes in all input that is ready and looks again before it writes to
+//! subscribers, so that a burst of notifications, from however many publishers, costs each
+//! subscriber one write. Long flushes are cut into slices, between which input is taken in:
+//! a fan-out to thousands delays nobody's handshake.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::{debug, info};
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::application::{Application, Peer};
+use crate::config::ServerConfig;
+use crate::id::ConnectionId;
+use crate::time::{Clock, Timestamp};
+
+use super::engine::{Engine, Readiness};
+use super::listener::Listener;
+
+/// Events that one poll may bring.
+const EVENTS_MAX: usize = 1024;
+
+/// Connections that one listener accepts before others have their turn.
+const ACCEPTS_A_TURN_MAX: usize = 256;
+
+/// How often the loop looks for more input before it writes deliveries, and for how long.
+const GATHER_ROUNDS_MAX: usize = 16;
+const GATHER_TIME_MAX: Duration = Duration::from_micros(300);
+
+/// Connections written between two looks at the clock, and the time until input is taken in.
+const FLUSHES_A_CHUNK: usize = 32;
+const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
+
+/// Tokens that no connection can have: its slot would be out of reach.
+const SIGNALS: Token = Token(u32::MAX as usize);
+const FIRST_LISTENER: usize = u32::MAX as usize - 1;
+
+/// Microseconds since the server was made.
+#[derive(Clone, Copy, Debug)]
+pub struct MonotonicClock(Instant);
+
+impl Clock for MonotonicClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.elapsed().as_micros() as u64)
+    }
+}
+
+/// Why a server can't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system has no poll or no signals for us.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: ")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("the port is in use"),
+                    io::ErrorKind::AddrNotAvailable => {
+                        f.write_str("this machine does not have the address")
+                    }
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)",
+                    ),
+                    _ => write!(f, "{error}"),
+                }
+            }
+            Self::System(error) => write!(f, "cannot set up the event loop: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// How a server came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// A signal asked for it, and everybody was told.
+    Drained,
+    /// A second signal, this one, ended it at once.
+    Forced(i32),
+}
+
+/// Sockets and engine.
+pub struct Server<A> {
+    poll: Poll,
+    signals: Signals,
+    listeners: Vec<Listener>,
+    engine: Engine<mio::net::TcpStream, A, MonotonicClock>,
+    drain: Duration,
+    /// When the last connection must be gone, once the server is stopping.
+    drained_by: Option<Timestamp>,
+    forced_by: Option<i32>,
+}
+
+impl<A: Application> Server<A> {
+    /// Listens on all addresses of the configuration. From here on SIGTERM and SIGINT are the
+    /// server's. `seed` is the jitter's.
+    ///
+    /// # Errors
+    /// What the system doesn't grant.
+    pub fn bind(config: &ServerConfig, application: A, seed: u64) -> Result<Self, StartError> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        poll.registry()
+            .register(&mut signals, SIGNALS, Interest::READABLE)?;
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for (number, &address) in config.listen.iter().enumerate() {
+            let mut listener =
+                Listener::bind(address).map_err(|error| StartError::Listen(address, error))?;
+            let token = Token(FIRST_LISTENER - number);
+            poll.registry()
+                .register(listener.source(), token, Interest::READABLE)?;
+            listeners.push(listener);
+        }
+        let clock = MonotonicClock(Instant::now());
+        Ok(Self {
+            poll,
+            signals,
+            listeners,
+            engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
+            drain: config.drain,
+            drained_by: None,
+            forced_by: None,
+        })
+    }
+
+    /// The addresses that are listened on.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(Listener::local_addr).collect()
+    }
+
+    /// Serves until a signal stops it.
+    ///
+    /// # Errors
+    /// A poll that fails, which is the system's fault or our bug.
+    pub fn run(&mut self) -> io::Result<Stopped> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        loop {
+            let timeout = self.poll_timeout();
+            self.take_input(&mut events, timeout)?;
+            self.gather(&mut events)?;
+            self.flush();
+            let now = self.engine.now();
+            self.engine.shed(now);
+            self.engine.handle_timers(now);
+            self.engine.reap(now);
+            if let Some(signal) = self.forced_by {
+                return Ok(Stopped::Forced(signal));
+            }
+            if let Some(drained_by) = self.drained_by
+                && (self.engine.connections_len() == 0 || drained_by <= now)
+            {
+                info!("stopped; {:?}", self.engine.metrics());
+                return Ok(Stopped::Drained);
+            }
+        }
+    }
+
+    /// How long the poll may wait: not at all while there is work, else until the next
+    /// deadline.
+    fn poll_timeout(&self) -> Option<Duration> {
+        let now = self.engine.now();
+        let can_accept =
+            self.engine.has_room() && self.listeners.iter().any(|listener| listener.is_ready(now));
+        if can_accept || self.engine.has_ready() || self.engine.has_deliveries() {
+            return Some(Duration::ZERO);
+        }
+        let pauses = self
+            .listeners
+            .iter()
+            .filter_map(Listener::paused_until)
+            .filter(|&until| until > now);
+        let deadlines = self
+            .engine
+            .next_deadline()
+            .into_iter()
+            .chain(self.drained_by);
+        let next = pauses.chain(deadlines).min()?;
+        // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
+        let wait = next - now;
+        Some(Duration::from_millis(wait.as_micros().div_ceil(1000) as u64))
+    }
+
+    /// Polls once and takes in what is ready: connections, input, signals. Answers are
+    /// written, deliveries only queued. Says whether anything came.
+    fn take_input(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<bool> {
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let now = self.engine.now();
+        for event in events.iter() {
+            match event.token() {
+                SIGNALS => self.handle_signals(now),
+                Token(token)
+                    if token <= FIRST_LISTENER && FIRST_LISTENER - token < self.listeners.len() =>
+                {
+                    self.listeners[FIRST_LISTENER - token].handle_ready();
+                }
+                token => {
+                    let readiness = Readiness {
+                        is_readable: event.is_readable(),
+                        is_writable: event.is_writable(),
+                        is_ending: event.is_read_closed() || event.is_error(),
+                    };
+                    self.engine
+                        .handle_ready(connection_of(token), readiness, now);
+                }
+            }
+        }
+        self.accept(now);
+        self.engine.read_again(now);
+        self.engine.flush_replies(now);
+        Ok(!events.is_empty())
+    }
+
+    /// Looks for more input before deliveries are written, within bounds.
+    fn gather(&mut self, events: &mut Events) -> io::Result<()> {
+        if !self.engine.has_deliveries() {
+            return Ok(());
+        }
+        let start = self.engine.now();
+        for _ in 0..GATHER_ROUNDS_MAX {
+            let came = self.take_input(events, Some(Duration::ZERO))?;
+            if !came || self.engine.now() - start >= GATHER_TIME_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes deliveries for a slice of time; what is left comes in the next iteration.
+    fn flush(&mut self) {
+        let start = self.engine.now();
+        let mut now = start;
+        while self.engine.has_deliveries() && now - start < FLUSH_TIME_MAX {
+            self.engine.flush_deliveries(FLUSHES_A_CHUNK, now);
+            now = self.engine.now();
+        }
+    }
+
+    fn accept(&mut self, now: Timestamp) {
+        for listener in &mut self.listeners {
+            for _ in 0..ACCEPTS_A_TURN_MAX {
+                if !listener.is_ready(now) || !self.engine.has_room() {
+                    break;
+                }
+                let Some((stream, address)) = listener.accept(now) else {
+                    break;
+                };
+                let id = self.engine.insert(stream, Peer { address }, now);
+                let Some(stream) = self.engine.transport_mut(id) else {
+                    continue;
+                };
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                if let Err(error) = self
+                    .poll
+                    .registry()
+                    .register(stream, token_of(id), interest)
+                {
+                    debug!("{address}: not registered: {error}");
+                    self.engine.discard(id);
+                }
+            }
+        }
+    }
+
+    fn handle_signals(&mut self, now: Timestamp) {
+        let signals: Vec<_> = self.signals.pending().collect();
+        for signal in signals {
+            if self.drained_by.is_some() {
+                self.forced_by = Some(signal);
+                continue;
+            }
+            info!(
+                "stopping: {} connections are told",
+                self.engine.connections_len()
+            );
+            self.drained_by = Some(now + self.drain);
+            self.listeners.clear();
+            self.engine.shut_down(now);
+        }
+    }
+}
+
+/// The token of a connection: its serial above its slot.
+const fn token_of(id: ConnectionId) -> Token {
+    Token(((id.serial as usize) << 32) | id.index as usize)
+}
+
+const fn connection_of(token: Token) -> ConnectionId {
+    ConnectionId {
+        index: token.0 as u32,
+        serial: (token.0 >> 32) as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_connections() {
+        for id in [(0, 0), (1, 7), (0xffff, u32::MAX), (123_456, 1 << 31)] {
+            let id = ConnectionId {
+                index: id.0,
+                serial: id.1,
+            };
+            assert_eq!(connection_of(token_of(id)), id);
+            assert!(token_of(id) != SIGNALS && token_of(id).0 != FIRST_LISTENER);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What the application's answers touch while it handles a message: the table of connections,
+//! the lists of those that have something to be written, and the budget.
+//!
+//! Apart from the engine, so that the application can be called with it. Queues only: nothing
+//! is written here but what a full queue needs to have written before it is judged.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use crate::application::{Delivered, Outbox, Response, Status};
+use crate::id::ConnectionId;
+use crate::metrics::Metrics;
+use crate::random::Random;
+use crate::time::{Clock, Timestamp};
+use crate::ws::close::{CloseCode, CloseFrame};
+use crate::ws::frame::{EncodedFrame, Opcode};
+use crate::ws::pinned::PinnedBytes;
+
+use super::connection::Transport;
+use super::connections::Connections;
+
+/// How long a client that is closed for its own sake stays away, in milliseconds.
+const RETRY_MS: (u64, u64) = (1_000, 10_000);
+
+/// Connections, lists and budget.
+pub(super) struct Shell<T, C> {
+    pub(super) clock: C,
+    pub(super) connections: Connections<T>,
+    /// Connections with an answer to be written: handshakes, replies, control frames.
+    pub(super) replies: Vec<ConnectionId>,
+    /// Connections with deliveries to be written.
+    pub(super) deliveries: VecDeque<ConnectionId>,
+    /// Connections whose queue did not take a delivery: to be cut off.
+    pub(super) overflowed: Vec<ConnectionId>,
+    pub(super) pinned: PinnedBytes,
+    pub(super) random: Random,
+    pub(super) metrics: Metrics,
+    pub(super) send_queue_bytes_max: usize,
+}
+
+impl<T: Transport, C> Shell<T, C> {
+    /// Puts a connection on the list of those with an answer to be written.
+    pub(super) fn mark_reply(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !mem::replace(&mut connection.marks.has_reply, true)
+        {
+            self.replies.push(id);
+        }
+    }
+
+    /// Puts a connection on the list of those with deliveries to be written.
+    pub(super) fn mark_delivery(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !mem::replace(&mut connection.marks.has_delivery, true)
+        {
+            self.deliveries.push_back(id);
+        }
+    }
+
+    /// Writes what the socket takes, unless it is known to take nothing.
+    pub(super) fn flush(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.marks.is_write_failed || connection.marks.is_blocked {
+            return;
+        }
+        if connection.flush(now).is_err() {
+            // What the peer has sent before it went is read first; then this is believed.
+            connection.marks.is_write_failed = true;
+            connection.marks.is_readable = true;
+            connection.marks.read_to_end = true;
+        }
+    }
+
+    /// Milliseconds after which a client that is closed now should come back.
+    pub(super) fn retry_ms(&mut self) -> u64 {
+        self.random.between(RETRY_MS.0, RETRY_MS.1)
+    }
+
+    /// The answer to who can't be served now.
+    pub(super) fn unavailable(&mut self, why: &str) -> Response {
+        let seconds = self.retry_ms().div_ceil(1000);
+        Response::new(Status::SERVICE_UNAVAILABLE, why)
+            .with_field("Retry-After", seconds.to_string())
+    }
+
+    /// Queues `frame` to one connection; `None` if it takes no part any more.
+    #[inline]
+    fn deliver_to(
+        &mut self,
+        frame: &EncodedFrame,
+        id: ConnectionId,
+        now: Timestamp,
+    ) -> Option<bool> {
+        let connection = self.connections.get_mut(id)?;
+        if !connection.session.is_open() || connection.marks.is_overflowed {
+            return None;
+        }
+        if !self.fits(frame, id, now) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.marks.is_overflowed = true;
+                self.overflowed.push(id);
+            }
+            return Some(false);
+        }
+        let connection = self.connections.get_mut(id)?;
+        connection.session.send_shared(frame.clone());
+        if !mem::replace(&mut connection.marks.has_delivery, true) {
+            self.deliveries.push_back(id);
+        }
+        Some(true)
+    }
+
+    /// Whether the connection's queue takes `frame`. A queue that is long only because nobody
+    /// has tried to write it yet is written first; an empty one takes any frame.
+    #[inline]
+    fn fits(&mut self, frame: &EncodedFrame, id: ConnectionId, now: Timestamp) -> bool {
+        let is_over = |shell: &Self| {
+            shell.connections.get(id).is_some_and(|connection| {
+                let unsent_bytes = connection.session.queue().unsent_bytes();
+                unsent_bytes > 0
+                    && unsent_bytes + frame.as_bytes().len() > shell.send_queue_bytes_max
+            })
+        };
+        if !is_over(self) {
+            return true;
+        }
+        self.flush(id, now);
+        !is_over(self)
+    }
+}
+
+impl<T: Transport, C> ShellOutbox<'_, T, C> {
+    /// Queues a message to the connection that is being answered.
+    fn send(&mut self, opcode: Opcode, payload: &[u8]) {
+        let Some(connection) = self.shell.connections.get_mut(self.id) else {
+            return;
+        };
+        connection.session.send(opcode, payload);
+        // Who asks without reading the answers is a slow consumer too.
+        if connection.session.queue().unsent_bytes() > self.shell.send_queue_bytes_max
+            && !mem::replace(&mut connection.marks.is_overflowed, true)
+        {
+            self.shell.overflowed.push(self.id);
+        }
+        self.shell.mark_reply(self.id);
+    }
+}
+
+/// The way out for the application while it handles a message of the connection `id`.
+pub(super) struct ShellOutbox<'a, T, C> {
+    shell: &'a mut Shell<T, C>,
+    id: ConnectionId,
+    now: Timestamp,
+}
+
+impl<'a, T, C> ShellOutbox<'a, T, C> {
+    pub(super) const fn new(shell: &'a mut Shell<T, C>, id: ConnectionId, now: Timestamp) -> Self {
+        Self { shell, id, now }
+    }
+}
+
+impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
+    fn reply(&mut self, payload: &str) {
+        self.send(Opcode::Text, payload.as_bytes());
+    }
+
+    fn reply_binary(&mut self, payload: &[u8]) {
+        self.send(Opcode::Binary, payload);
+    }
+
+    fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered {
+        let mut delivered = Delivered::default();
+        if !recipients.is_empty() {
+            frame.pin(&self.shell.pinned);
+        }
+        for &id in recipients {
+            match self.shell.deliver_to(frame, id, self.now) {
+                Some(true) => delivered.queued += 1,
+                Some(false) => delivered.dropped += 1,
+                None => {}
+            }
+        }
+        self.shell.metrics.deliveries += delivered.queued as u64;
+        self.shell.metrics.deliveries_dropped += delivered.dropped as u64;
+        delivered
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str) {
+        if let Some(connection) = self.shell.connections.get_mut(self.id) {
+            connection
+                .session
+                .close(&CloseFrame::new(code, reason), self.now);
+        }
+        self.shell.mark_reply(self.id);
+    }
+
+    fn retry_ms(&mut self) -> u64 {
+        self.shell.retry_ms()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shell.clock.now()
+    }
+}

@@ -1,0 +1,123 @@
+//! What a connection has received but not used yet, and the view of it that a turn works on.
+//!
+//! Bytes are read into a buffer that all connections share. Only a frame or a head that is
+//! incomplete leaves a tail here, and only fragments are kept; an idle connection keeps
+//! nothing. For a turn the `Incoming` is taken out of its session, so that a message can be
+//! lent from it while the session answers.
+
+use crate::time::Timestamp;
+
+use super::message::MessageAssembler;
+
+/// The unfinished input of one connection.
+#[derive(Default, Debug)]
+pub struct Incoming {
+    tail: Vec<u8>,
+    assembler: MessageAssembler,
+    /// When the first byte came of what is unfinished.
+    begun: Option<Timestamp>,
+    /// How much of the tail has been searched for the end of a head.
+    head_scanned: usize,
+}
+
+/// The bytes of one turn: the tail and what was received, as one slice.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The bytes; those before `position` are used up.
+    pub(super) bytes: &'a mut [u8],
+    pub(super) position: usize,
+    pub(super) assembler: &'a mut MessageAssembler,
+    pub(super) head_scanned: usize,
+    /// Whether something that had begun was finished in this turn.
+    pub(super) has_finished: bool,
+    /// Whether the assembler holds a message that was lent and is done with.
+    pub(super) is_lent: bool,
+}
+
+/// What a turn left over, to be given back to [`Incoming::keep`].
+#[derive(Debug)]
+pub struct Leftover {
+    position: usize,
+    head_scanned: usize,
+    has_finished: bool,
+}
+
+impl Input<'_> {
+    /// Ends the turn.
+    #[must_use]
+    pub fn finish(self) -> Leftover {
+        if self.is_lent {
+            self.assembler.reset();
+        }
+        Leftover {
+            position: self.position,
+            head_scanned: self.head_scanned,
+            has_finished: self.has_finished,
+        }
+    }
+}
+
+impl Incoming {
+    /// The view for a turn in which `received` was read.
+    pub fn input<'a>(&'a mut self, received: &'a mut [u8]) -> Input<'a> {
+        let bytes = if self.tail.is_empty() {
+            received
+        } else {
+            self.tail.extend_from_slice(received);
+            &mut self.tail
+        };
+        Input {
+            bytes,
+            position: 0,
+            assembler: &mut self.assembler,
+            head_scanned: self.head_scanned,
+            has_finished: false,
+            is_lent: false,
+        }
+    }
+
+    /// Keeps what the turn left over of its input; `received` as it was given to it.
+    pub fn keep(&mut self, received: &[u8], leftover: &Leftover, now: Timestamp) {
+        if self.tail.is_empty() {
+            self.tail.extend_from_slice(&received[leftover.position..]);
+        } else {
+            self.tail.drain(..leftover.position);
+        }
+        // A tail that was long once must not stay long for one byte.
+        if self.tail.capacity() > 2 * self.tail.len().max(512) {
+            self.tail.shrink_to_fit();
+        }
+        self.head_scanned = leftover.head_scanned;
+        if leftover.has_finished {
+            self.begun = None;
+        }
+        if self.is_empty() {
+            self.begun = None;
+        } else {
+            self.begun.get_or_insert(now);
+        }
+    }
+
+    /// Forgets the fragments of an unfinished message.
+    pub fn forget_message(&mut self) {
+        self.assembler.reset();
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.tail.is_empty() && !self.assembler.is_unfinished()
+    }
+
+    /// When the first byte came of what is unfinished.
+    #[must_use]
+    pub const fn begun(&self) -> Option<Timestamp> {
+        self.begun
+    }
+
+    /// Bytes of memory that this takes beside its own size.
+    #[must_use]
+    pub const fn pinned_bytes(&self) -> usize {
+        self.tail.capacity() + self.assembler.pinned_bytes()
+    }
+}

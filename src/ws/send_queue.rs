@@ -1,0 +1,327 @@
+//! What waits to be written to one connection.
+//!
+//! Frames of a fan-out are shared: the queue holds a reference. What is for this connection
+//! alone (handshake, replies, control frames) is copied, and put together as long as it is
+//! small, so that a burst of Pongs is one segment. The first segment sits in the queue itself:
+//! one frame to an idle connection allocates nothing.
+//!
+//! Invariants: `unsent_bytes` is what the segments hold less `front_sent`; without a first
+//! segment there are no others; an empty queue owns no memory.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use super::frame::EncodedFrame;
+use super::pinned::PinnedBytes;
+
+/// Own segments beyond this start a new one instead of growing.
+const OWN_SEGMENT_BYTES_MAX: usize = 4096;
+
+/// How many segments go into one vectored write at most; what Linux calls `IOV_MAX`.
+pub const SLICES_MAX: usize = 1024;
+
+#[derive(Debug)]
+enum Segment {
+    Shared(EncodedFrame),
+    Own(Vec<u8>),
+}
+
+impl Segment {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(frame) => frame.as_bytes(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+
+    fn own_capacity(&self) -> usize {
+        match self {
+            Self::Shared(_) => 0,
+            Self::Own(bytes) => bytes.capacity(),
+        }
+    }
+}
+
+/// The bytes that a connection has not been sent yet, in order.
+#[derive(Default, Debug)]
+pub struct SendQueue {
+    front: Option<Segment>,
+    rest: VecDeque<Segment>,
+    /// How much of the first segment has been sent.
+    front_sent: usize,
+    unsent_bytes: usize,
+    /// All that was ever sent, to tell when a certain byte has left.
+    sent_bytes_total: u64,
+    own_bytes: usize,
+    /// What this queue has charged to the process.
+    charged_bytes: usize,
+}
+
+impl SendQueue {
+    /// Whether all is sent.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.front.is_none()
+    }
+
+    /// Bytes that are still to be sent.
+    #[must_use]
+    pub const fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// The position in the stream of bytes behind the last one that is queued.
+    #[must_use]
+    pub const fn end_position(&self) -> u64 {
+        self.sent_bytes_total + self.unsent_bytes as u64
+    }
+
+    /// The position in the stream up to which bytes have been sent.
+    #[must_use]
+    pub const fn sent_position(&self) -> u64 {
+        self.sent_bytes_total
+    }
+
+    /// Bytes that this queue has charged to the process; shared frames charge themselves.
+    #[must_use]
+    pub const fn charged_bytes(&self) -> usize {
+        self.charged_bytes
+    }
+
+    /// Queues a frame that others share.
+    #[inline]
+    pub fn push_shared(&mut self, frame: EncodedFrame) {
+        self.unsent_bytes += frame.as_bytes().len();
+        self.push_segment(Segment::Shared(frame));
+    }
+
+    /// Queues what `write` appends to the buffer that it is given.
+    pub fn push_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let last = self.rest.back_mut().or(self.front.as_mut());
+        if let Some(Segment::Own(bytes)) = last
+            && bytes.len() < OWN_SEGMENT_BYTES_MAX
+        {
+            let (len, capacity) = (bytes.len(), bytes.capacity());
+            write(bytes);
+            self.unsent_bytes += bytes.len() - len;
+            self.own_bytes += bytes.capacity() - capacity;
+            return;
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        if !bytes.is_empty() {
+            self.unsent_bytes += bytes.len();
+            self.own_bytes += bytes.capacity();
+            self.push_segment(Segment::Own(bytes));
+        }
+    }
+
+    #[inline]
+    fn push_segment(&mut self, segment: Segment) {
+        if self.front.is_none() {
+            self.front = Some(segment);
+        } else {
+            self.rest.push_back(segment);
+        }
+    }
+
+    /// The unsent bytes if they are one segment, for a plain write.
+    #[must_use]
+    pub fn single(&self) -> Option<&[u8]> {
+        let front = self.front.as_ref()?;
+        self.rest
+            .is_empty()
+            .then(|| &front.as_bytes()[self.front_sent..])
+    }
+
+    /// How many segments wait.
+    #[must_use]
+    pub fn segments_len(&self) -> usize {
+        usize::from(self.front.is_some()) + self.rest.len()
+    }
+
+    /// Fills `slices` with the unsent bytes in order, for a vectored write, and says how many
+    /// of them it filled.
+    pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let front = self
+            .front
+            .iter()
+            .map(|front| &front.as_bytes()[self.front_sent..]);
+        let rest = self.rest.iter().map(Segment::as_bytes);
+        let mut filled = 0;
+        for (slice, bytes) in slices.iter_mut().zip(front.chain(rest)) {
+            *slice = IoSlice::new(bytes);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Forgets `sent` bytes, which the socket took.
+    pub fn advance(&mut self, mut sent: usize) {
+        debug_assert!(
+            sent <= self.unsent_bytes,
+            "the socket took more than was offered"
+        );
+        self.unsent_bytes -= sent;
+        self.sent_bytes_total += sent as u64;
+        while let Some(front) = &self.front {
+            let left = front.as_bytes().len() - self.front_sent;
+            if sent < left {
+                self.front_sent += sent;
+                return;
+            }
+            sent -= left;
+            self.own_bytes -= front.own_capacity();
+            self.front_sent = 0;
+            self.front = self.rest.pop_front();
+        }
+        // Nobody is served by what an idle connection keeps.
+        self.rest = VecDeque::new();
+    }
+
+    /// Forgets all but a segment that has been sent in part: the peer must be able to read
+    /// the frame to its end, or it could not read the Close behind it.
+    pub fn discard_unsent(&mut self) {
+        self.rest = VecDeque::new();
+        if self.front_sent == 0 {
+            self.front = None;
+        }
+        self.unsent_bytes = self
+            .front
+            .as_ref()
+            .map_or(0, |front| front.as_bytes().len() - self.front_sent);
+        self.own_bytes = self.front.as_ref().map_or(0, Segment::own_capacity);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.front_sent = 0;
+        self.discard_unsent();
+    }
+
+    /// Brings the charge to the process up to date with what the queue pins: its own segments
+    /// and its entries. To be called after the queue was changed.
+    #[inline]
+    pub fn settle(&mut self, pinned: &PinnedBytes) {
+        let pins = self.own_bytes + self.rest.capacity() * size_of::<Segment>();
+        if pins > self.charged_bytes {
+            pinned.add(pins - self.charged_bytes);
+        } else if pins < self.charged_bytes {
+            pinned.subtract(self.charged_bytes - pins);
+        }
+        self.charged_bytes = pins;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unsent(queue: &SendQueue) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = queue.gather(&mut slices);
+        slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect()
+    }
+
+    fn own(queue: &mut SendQueue, bytes: &[u8]) {
+        queue.push_own(|into| into.extend_from_slice(bytes));
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_whatever_the_socket_takes() {
+        let frame = EncodedFrame::text(&[b"shared"]);
+        let mut expected = b"one".to_vec();
+        expected.extend_from_slice(frame.as_bytes());
+        expected.extend_from_slice(frame.as_bytes());
+        expected.extend_from_slice(b"two");
+        for step in 1..=expected.len() {
+            let mut queue = SendQueue::default();
+            own(&mut queue, b"one");
+            queue.push_shared(frame.clone());
+            queue.push_shared(frame.clone());
+            own(&mut queue, b"two");
+            assert_eq!(queue.segments_len(), 4);
+            let mut position = 0;
+            while position < expected.len() {
+                assert_eq!(unsent(&queue), expected[position..], "step {step}");
+                assert_eq!(queue.unsent_bytes(), expected.len() - position);
+                let sent = step.min(expected.len() - position);
+                queue.advance(sent);
+                position += sent;
+                assert_eq!(queue.sent_position(), position as u64);
+                assert_eq!(queue.end_position(), expected.len() as u64);
+            }
+            assert!(queue.is_empty() && queue.segments_len() == 0);
+        }
+    }
+
+    #[test]
+    fn small_own_pieces_are_one_segment() {
+        let mut queue = SendQueue::default();
+        own(&mut queue, b"a");
+        queue.advance(0);
+        own(&mut queue, b"b");
+        assert_eq!(queue.single(), Some(&b"ab"[..]));
+        queue.advance(1);
+        own(&mut queue, b"c");
+        assert_eq!(queue.single(), Some(&b"bc"[..]));
+        own(&mut queue, &[b'd'; OWN_SEGMENT_BYTES_MAX]);
+        own(&mut queue, b"e");
+        assert_eq!((queue.segments_len(), queue.single()), (2, None));
+    }
+
+    #[test]
+    fn pushing_nothing_queues_nothing() {
+        let mut queue = SendQueue::default();
+        own(&mut queue, b"");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn discarding_keeps_a_half_sent_frame() {
+        let frame = EncodedFrame::text(&[b"0123456789"]);
+        let mut queue = SendQueue::default();
+        queue.push_shared(frame.clone());
+        queue.push_shared(frame.clone());
+        queue.advance(5);
+        queue.discard_unsent();
+        assert_eq!(unsent(&queue), frame.as_bytes()[5..]);
+        assert_eq!(queue.unsent_bytes(), frame.as_bytes().len() - 5);
+
+        let mut queue = SendQueue::default();
+        queue.push_shared(frame.clone());
+        queue.push_shared(frame);
+        queue.discard_unsent();
+        assert!(queue.is_empty());
+        assert_eq!(queue.unsent_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_pinned_is_charged_and_given_back() {
+        let pinned = PinnedBytes::new(usize::MAX);
+        let frame = EncodedFrame::text(&[b"x"]);
+        let mut queue = SendQueue::default();
+        queue.push_shared(frame.clone());
+        queue.settle(&pinned);
+        assert_eq!(
+            pinned.bytes(),
+            0,
+            "the first segment sits in the queue, the frame charges itself"
+        );
+        queue.push_shared(frame);
+        own(&mut queue, &[0; 100]);
+        queue.settle(&pinned);
+        assert!(pinned.bytes() >= 100 + 2 * size_of::<Segment>());
+        queue.advance(queue.unsent_bytes());
+        queue.settle(&pinned);
+        assert_eq!(pinned.bytes(), 0);
+    }
+
+    #[test]
+    fn the_queue_of_an_idle_connection_is_small() {
+        assert!(size_of::<SendQueue>() <= 112, "{}", size_of::<SendQueue>());
+    }
+}

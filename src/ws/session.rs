@@ -1,0 +1,716 @@
+//! One WebSocket connection without its socket: the states of RFC 6455 from the first byte of
+//! the handshake to the last of the close.
+//!
+//! ```text
+//! Connecting --accept--> Open --close / peer's Close--> Closing --answered, EOF--> Closed
+//!      \________________refuse, bad request______________/                           ^
+//!       \________________________ EOF, time, I/O failure ___________________________/
+//! ```
+//!
+//! Events are pulled: [`Session::next_event`] reads the turn's input and answers what needs no
+//! decision itself (Ping, Close, a bad request). Bytes to send gather in the send queue. Time
+//! comes in as an argument; [`Session::poll_timeout`] says when to come back.
+//!
+//! Invariants: nothing is queued after a Close frame or an HTTP error; what arrives after a
+//! failure is never parsed (§7.1.7); `Closed` is final.
+
+use std::time::Duration;
+
+use crate::config::Timeouts;
+use crate::http::head::{Head, HeadError};
+use crate::http::response::Response;
+use crate::http::status::Status;
+use crate::time::Timestamp;
+
+use super::close::{CloseCode, CloseFrame};
+use super::error::ProtocolError;
+use super::frame::{EncodedFrame, FrameHeader, Opcode, Role, decode_header, encode_frame};
+use super::handshake::{AcceptKey, HandshakeError, asks_for_upgrade, check_upgrade, encode_accept};
+use super::incoming::{Incoming, Input, Leftover};
+use super::message::{Message, MessageAssembler, Progress};
+use super::pinned::PinnedBytes;
+use super::send_queue::SendQueue;
+
+/// The protocol's side of one connection.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    queue: SendQueue,
+    incoming: Option<Box<Incoming>>,
+    /// What the unfinished input has charged to the process.
+    incoming_charged_bytes: usize,
+    /// The newest Ping that came while writes block; older ones need no answer (§5.5.3).
+    pending_pong: Option<Box<[u8]>>,
+    /// When the peer was last known to be alive.
+    heard: Timestamp,
+    heartbeat: Heartbeat,
+    /// While writes block: when the socket last took something.
+    blocked_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Connecting { since: Timestamp },
+    Open { message_bytes_max: usize },
+    Closing { since: Timestamp, step: ClosingStep },
+    Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ClosingStep {
+    /// Our Close is queued or sent; the peer's has not come. Data frames are skipped: this
+    /// many bytes are left to come of the current one.
+    AwaitClose { skip_bytes: usize },
+    /// All is said: the queue is to be flushed, then the peer's end of file awaited. Input is
+    /// discarded unparsed.
+    Linger { is_write_shut: bool },
+}
+
+/// The Ping that finds a dead peer (§5.5.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Heartbeat {
+    Quiet,
+    /// A Ping is in the queue and ends at this position of the stream.
+    Queued {
+        end_position: u64,
+    },
+    /// The Ping has left and nothing was read since.
+    Sent {
+        at: Timestamp,
+    },
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A valid request for an upgrade: answer it with [`Session::accept`] or
+    /// [`Session::respond`] before the next event is asked for.
+    Upgrade {
+        /// The request.
+        head: Head<'a>,
+        /// The answer to its key.
+        accept: AcceptKey,
+    },
+    /// Any other request: answer it with [`Session::respond`].
+    Request {
+        /// The request.
+        head: Head<'a>,
+    },
+    /// A request that can't be taken; it has been answered.
+    Rejected(Rejection),
+    /// A whole message.
+    Message(Message<'a>),
+    /// A message that came after our Close; its content is gone.
+    Discarded,
+    /// The peer broke the protocol: answer with [`Session::fail`].
+    Failed(ProtocolError),
+    /// The peer's Close came. It has been answered if it was the first.
+    Closed {
+        /// The code that it gave.
+        code: Option<CloseCode>,
+    },
+}
+
+/// Why a request was rejected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejection {
+    /// Its head can't be read.
+    Head(HeadError),
+    /// It breaks a rule of the opening handshake.
+    Handshake(HandshakeError),
+}
+
+/// What a deadline that passed means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// The handshake was not finished in time; 408 has been queued.
+    Handshake,
+    /// The peer was silent; a Ping has been queued.
+    PingDue,
+    /// The peer gave no sign of life after the Ping; the session is closed.
+    PongOverdue,
+    /// A message was not complete in time: close with 1008.
+    Message,
+    /// The socket took nothing for too long: cut off with 1013.
+    Write,
+    /// The closing handshake was not finished in time; the session is closed.
+    Close,
+}
+
+impl Session {
+    /// A session whose connection was accepted at `now`.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: State::Connecting { since: now },
+            queue: SendQueue::default(),
+            incoming: None,
+            incoming_charged_bytes: 0,
+            pending_pong: None,
+            heard: now,
+            heartbeat: Heartbeat::Quiet,
+            blocked_since: None,
+        }
+    }
+
+    /// Whether messages are exchanged.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Whether the handshake isn't finished yet.
+    #[must_use]
+    pub const fn is_connecting(&self) -> bool {
+        matches!(self.state, State::Connecting { .. })
+    }
+
+    /// Whether the connection may be dropped.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// What waits to be written.
+    #[must_use]
+    pub const fn queue(&self) -> &SendQueue {
+        &self.queue
+    }
+
+    /// Whether the socket refused the last write.
+    #[must_use]
+    pub const fn is_blocked(&self) -> bool {
+        self.blocked_since.is_some()
+    }
+
+    /// The one place where the state changes.
+    fn set_state(&mut self, next: State) {
+        let is_edge = matches!(
+            (self.state, next),
+            (
+                State::Connecting { .. },
+                State::Open { .. } | State::Closing { .. } | State::Closed
+            ) | (
+                State::Open { .. } | State::Closing { .. },
+                State::Closing { .. } | State::Closed
+            ) | (State::Closed, State::Closed)
+        );
+        debug_assert!(is_edge, "{:?} -> {next:?}", self.state);
+        self.state = next;
+    }
+
+    // Input.
+
+    /// Takes the unfinished input out for a turn.
+    #[must_use]
+    pub fn take_incoming(&mut self) -> Incoming {
+        self.incoming
+            .take()
+            .map_or_else(Incoming::default, |incoming| *incoming)
+    }
+
+    /// Puts the unfinished input back at the end of a turn in which `received` was read.
+    pub fn keep_incoming(
+        &mut self,
+        mut incoming: Incoming,
+        received: &[u8],
+        leftover: &Leftover,
+        now: Timestamp,
+    ) {
+        if self.is_parsing() {
+            incoming.keep(received, leftover, now);
+            if !self.is_open() {
+                incoming.forget_message();
+            }
+            if !incoming.is_empty() {
+                self.incoming = Some(Box::new(incoming));
+            }
+        }
+    }
+
+    const fn is_parsing(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Closed
+                | State::Closing {
+                    step: ClosingStep::Linger { .. },
+                    ..
+                }
+        )
+    }
+
+    /// Bytes were read: the peer lives.
+    pub fn handle_read(&mut self, now: Timestamp) {
+        self.heard = now;
+        if let Heartbeat::Sent { .. } = self.heartbeat {
+            self.heartbeat = Heartbeat::Quiet;
+        }
+    }
+
+    /// The peer sends no more, or the connection failed: there is nobody to talk to.
+    pub fn handle_end(&mut self) {
+        self.set_state(State::Closed);
+    }
+
+    /// The next thing that the turn's input holds, or `None` when it is used up.
+    pub fn next_event<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        now: Timestamp,
+        head_bytes_max: usize,
+    ) -> Option<Event<'e>> {
+        if input.is_lent {
+            input.is_lent = false;
+            input.assembler.reset();
+        }
+        match self.state {
+            State::Connecting { .. } => self.next_request(input, now, head_bytes_max),
+            State::Open { message_bytes_max } => self.next_frame(input, message_bytes_max, now),
+            State::Closing {
+                since,
+                step: ClosingStep::AwaitClose { skip_bytes },
+            } => self.next_discarded(input, since, skip_bytes, now),
+            State::Closing {
+                step: ClosingStep::Linger { .. },
+                ..
+            }
+            | State::Closed => {
+                input.position = input.bytes.len();
+                None
+            }
+        }
+    }
+
+    fn next_request<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        now: Timestamp,
+        head_bytes_max: usize,
+    ) -> Option<Event<'e>> {
+        let unused = &input.bytes[input.position..];
+        let unused_len = unused.len();
+        if unused_len == 0 {
+            return None;
+        }
+        match Head::parse(unused, input.head_scanned, head_bytes_max) {
+            Ok(None) => {
+                input.head_scanned = unused_len;
+                None
+            }
+            Err(error) => {
+                self.respond(&Response::new(error.status(), error.to_string()), now);
+                Some(Event::Rejected(Rejection::Head(error)))
+            }
+            Ok(Some((head, length))) => {
+                input.position += length;
+                input.head_scanned = 0;
+                input.has_finished = true;
+                if !asks_for_upgrade(&head) {
+                    return Some(Event::Request { head });
+                }
+                match check_upgrade(&head) {
+                    Ok(accept) => Some(Event::Upgrade { head, accept }),
+                    Err(error) => {
+                        self.respond(&error.response(), now);
+                        Some(Event::Rejected(Rejection::Handshake(error)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_frame<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        message_bytes_max: usize,
+        now: Timestamp,
+    ) -> Option<Event<'e>> {
+        loop {
+            let header = match next_header(input, message_bytes_max) {
+                Ok(header) => header?,
+                Err(error) => return Some(Event::Failed(error)),
+            };
+            let start = input.position + header.header_len;
+            let end = input.position + header.frame_len();
+            header.unmask(&mut input.bytes[start..end]);
+            input.position = end;
+            if header.opcode.is_control() {
+                let event = self.handle_control(header.opcode, &input.bytes[start..end], now);
+                input.has_finished |= !input.assembler.is_unfinished();
+                match event {
+                    Some(event) => return Some(event),
+                    None => continue,
+                }
+            }
+            match input.assembler.accept(&header, &input.bytes[start..end]) {
+                Err(error) => return Some(Event::Failed(error)),
+                Ok(Progress::Unfinished) => {}
+                Ok(Progress::Whole) => {
+                    input.has_finished = true;
+                    return Some(MessageAssembler::whole(&header, &input.bytes[start..end]).into());
+                }
+                Ok(Progress::Assembled) => {
+                    input.has_finished = true;
+                    input.is_lent = true;
+                    return Some(input.assembler.assembled().into());
+                }
+            }
+        }
+    }
+
+    /// A control frame in the open state (§5.5).
+    fn handle_control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Option<Event<'static>> {
+        match opcode {
+            Opcode::Ping => self.answer_ping(payload),
+            Opcode::Close => {
+                return Some(match CloseFrame::decode(payload) {
+                    Ok(frame) => self.answer_close(frame.code, now),
+                    Err(error) => Event::Failed(ProtocolError::ClosePayload(error)),
+                });
+            }
+            // §5.5.3: a Pong needs no answer; that something was read is all that counts.
+            _ => {}
+        }
+        None
+    }
+
+    fn answer_ping(&mut self, payload: &[u8]) {
+        if self.is_blocked() {
+            self.pending_pong = Some(payload.into());
+        } else {
+            self.queue
+                .push_own(|into| encode_frame(into, Opcode::Pong, payload));
+        }
+    }
+
+    /// §5.5.1: the answer has the same code; what else is queued goes out before it.
+    fn answer_close(&mut self, code: Option<CloseCode>, now: Timestamp) -> Event<'static> {
+        let answer = CloseFrame {
+            code,
+            reason: String::new(),
+        };
+        self.queue
+            .push_own(|into| encode_frame(into, Opcode::Close, &answer.encode()));
+        self.linger(now);
+        Event::Closed { code }
+    }
+
+    /// Our Close is on its way: only the peer's is of interest (§5.5.1). Nothing of a data
+    /// frame is kept, whatever its length.
+    fn next_discarded<'e>(
+        &mut self,
+        input: &mut Input<'_>,
+        since: Timestamp,
+        mut skip_bytes: usize,
+        now: Timestamp,
+    ) -> Option<Event<'e>> {
+        loop {
+            let skipped = skip_bytes.min(input.bytes.len() - input.position);
+            input.position += skipped;
+            skip_bytes -= skipped;
+            self.set_state(State::Closing {
+                since,
+                step: ClosingStep::AwaitClose { skip_bytes },
+            });
+            let unused = &mut input.bytes[input.position..];
+            let Ok(header) = decode_header(unused, Role::Server, usize::MAX / 2) else {
+                self.linger(now);
+                return None;
+            };
+            let header = header?;
+            if !header.opcode.is_control() {
+                input.position += header.header_len;
+                skip_bytes = header.payload_len;
+                if header.fin {
+                    self.set_state(State::Closing {
+                        since,
+                        step: ClosingStep::AwaitClose { skip_bytes },
+                    });
+                    return Some(Event::Discarded);
+                }
+                continue;
+            }
+            let payload = unused.get_mut(header.header_len..header.frame_len())?;
+            header.unmask(payload);
+            input.position += header.frame_len();
+            if header.opcode == Opcode::Close {
+                let code = CloseFrame::decode(payload)
+                    .ok()
+                    .and_then(|frame| frame.code);
+                self.finish_close(now);
+                return Some(Event::Closed { code });
+            }
+        }
+    }
+
+    /// Both Closes have been seen. If ours was read, the peer has nothing left to read and
+    /// TCP can be closed at once; else it gets the time to.
+    fn finish_close(&mut self, now: Timestamp) {
+        if self.queue.is_empty() {
+            self.set_state(State::Closed);
+        } else {
+            self.linger(now);
+        }
+    }
+
+    // Output.
+
+    /// Completes the handshake; messages up to `message_bytes_max` are taken from now on.
+    pub fn accept(&mut self, accept: AcceptKey, message_bytes_max: usize) {
+        self.queue.push_own(|into| encode_accept(into, accept));
+        self.set_state(State::Open { message_bytes_max });
+    }
+
+    /// Answers a request, and ends the connection with it.
+    pub fn respond(&mut self, response: &Response, now: Timestamp) {
+        self.queue
+            .push_own(|into| into.extend_from_slice(&response.encode()));
+        self.linger(now);
+    }
+
+    /// Queues a whole message for this connection alone.
+    pub fn send(&mut self, opcode: Opcode, payload: &[u8]) {
+        debug_assert!(!opcode.is_control(), "control frames are the session's own");
+        if self.is_open() {
+            self.queue
+                .push_own(|into| encode_frame(into, opcode, payload));
+        }
+    }
+
+    /// Queues a frame that others share; only while the session is open.
+    #[inline]
+    pub fn send_shared(&mut self, frame: EncodedFrame) {
+        debug_assert!(self.is_open(), "a frame for a session that is not open");
+        self.queue.push_shared(frame);
+    }
+
+    /// Starts the closing handshake (§7.1.2). What is queued goes out before the Close.
+    pub fn close(&mut self, frame: &CloseFrame, now: Timestamp) {
+        if self.is_open() {
+            self.queue
+                .push_own(|into| encode_frame(into, Opcode::Close, &frame.encode()));
+            self.set_state(State::Closing {
+                since: now,
+                step: ClosingStep::AwaitClose { skip_bytes: 0 },
+            });
+        }
+    }
+
+    /// Fails the connection (§7.1.7): the Close goes out, nothing is read any more.
+    pub fn fail(&mut self, frame: &CloseFrame, now: Timestamp) {
+        if self.is_open() {
+            self.queue
+                .push_own(|into| encode_frame(into, Opcode::Close, &frame.encode()));
+            self.linger(now);
+        }
+    }
+
+    /// Fails a connection for which too much is kept: the frame that is half written is
+    /// finished, the rest is discarded, the Close comes next; unfinished input goes too.
+    pub fn cut_off(&mut self, frame: &CloseFrame, now: Timestamp) {
+        if self.is_open() {
+            self.queue.discard_unsent();
+            self.fail(frame, now);
+        }
+    }
+
+    fn linger(&mut self, now: Timestamp) {
+        self.incoming = None;
+        self.pending_pong = None;
+        self.set_state(State::Closing {
+            since: now,
+            step: ClosingStep::Linger {
+                is_write_shut: false,
+            },
+        });
+    }
+
+    /// Whether the write side of TCP is to be shut now; says so once.
+    pub fn take_shutdown(&mut self) -> bool {
+        match &mut self.state {
+            State::Closing {
+                step: ClosingStep::Linger { is_write_shut },
+                ..
+            } if self.queue.is_empty() && !*is_write_shut => {
+                *is_write_shut = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The socket took `sent` bytes of the queue.
+    pub fn handle_sent(&mut self, sent: usize, now: Timestamp) {
+        self.queue.advance(sent);
+        if self.blocked_since.take().is_some() {
+            // A phone in the middle of a long download is alive.
+            self.handle_read(now);
+        }
+        if let Some(payload) = self.pending_pong.take()
+            && self.is_open()
+        {
+            self.queue
+                .push_own(|into| encode_frame(into, Opcode::Pong, &payload));
+        }
+        if let Heartbeat::Queued { end_position } = self.heartbeat
+            && self.queue.sent_position() >= end_position
+        {
+            self.heartbeat = Heartbeat::Sent { at: now };
+        }
+    }
+
+    /// The socket refused a write.
+    pub fn handle_blocked(&mut self, now: Timestamp) {
+        self.blocked_since.get_or_insert(now);
+    }
+
+    // Time.
+
+    /// When [`Session::handle_timeout`] is due; `None` once the session is closed.
+    #[must_use]
+    pub fn poll_timeout(&self, timeouts: &Timeouts) -> Option<Timestamp> {
+        match self.state {
+            State::Connecting { since } => Some(since + timeouts.handshake),
+            State::Open { .. } => Some(self.open_deadline(timeouts)),
+            State::Closing { since, .. } => Some(since + timeouts.close),
+            State::Closed => None,
+        }
+    }
+
+    fn open_deadline(&self, timeouts: &Timeouts) -> Timestamp {
+        let heartbeat = match self.heartbeat {
+            Heartbeat::Quiet => Some(self.heard + timeouts.ping_interval),
+            // The write deadline watches over it.
+            Heartbeat::Queued { .. } => None,
+            Heartbeat::Sent { at } => Some(at + timeouts.pong),
+        };
+        let write = self.blocked_since.map(|since| since + timeouts.write);
+        let message = self.message_begun().map(|begun| begun + timeouts.message);
+        [heartbeat, write, message]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.heard + timeouts.ping_interval)
+    }
+
+    fn message_begun(&self) -> Option<Timestamp> {
+        self.incoming.as_ref().and_then(|incoming| incoming.begun())
+    }
+
+    /// Does what is due at `now`; `None` if nothing is.
+    pub fn handle_timeout(&mut self, now: Timestamp, timeouts: &Timeouts) -> Option<Expiry> {
+        let is_due = |since: Timestamp, after: Duration| since + after <= now;
+        match self.state {
+            State::Connecting { since } if is_due(since, timeouts.handshake) => {
+                self.respond(
+                    &Response::new(Status::REQUEST_TIMEOUT, "no request in time"),
+                    now,
+                );
+                Some(Expiry::Handshake)
+            }
+            State::Closing { since, .. } if is_due(since, timeouts.close) => {
+                self.set_state(State::Closed);
+                Some(Expiry::Close)
+            }
+            State::Open { .. }
+                if self
+                    .blocked_since
+                    .is_some_and(|since| is_due(since, timeouts.write)) =>
+            {
+                Some(Expiry::Write)
+            }
+            State::Open { .. }
+                if self
+                    .message_begun()
+                    .is_some_and(|begun| is_due(begun, timeouts.message)) =>
+            {
+                Some(Expiry::Message)
+            }
+            State::Open { .. } => self.check_heartbeat(now, timeouts),
+            _ => None,
+        }
+    }
+
+    fn check_heartbeat(&mut self, now: Timestamp, timeouts: &Timeouts) -> Option<Expiry> {
+        match self.heartbeat {
+            Heartbeat::Quiet if self.heard + timeouts.ping_interval <= now => {
+                self.queue
+                    .push_own(|into| encode_frame(into, Opcode::Ping, b""));
+                self.heartbeat = Heartbeat::Queued {
+                    end_position: self.queue.end_position(),
+                };
+                Some(Expiry::PingDue)
+            }
+            Heartbeat::Sent { at } if at + timeouts.pong <= now => {
+                self.set_state(State::Closed);
+                Some(Expiry::PongOverdue)
+            }
+            _ => None,
+        }
+    }
+
+    // Bounds.
+
+    /// Bytes that this connection makes the process keep, shared frames counted in full.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> usize {
+        self.queue.unsent_bytes() + self.queue.charged_bytes() + self.incoming_charged_bytes
+    }
+
+    /// Brings what is charged to the process up to date. To be called at the end of whatever
+    /// changed the session.
+    pub fn settle(&mut self, pinned: &PinnedBytes) {
+        self.queue.settle(pinned);
+        let bytes = self.incoming.as_ref().map_or(0, |incoming| {
+            size_of::<Incoming>() + incoming.pinned_bytes()
+        });
+        pinned.subtract(self.incoming_charged_bytes);
+        pinned.add(bytes);
+        self.incoming_charged_bytes = bytes;
+    }
+
+    /// Gives back all that is charged; the session is about to be dropped.
+    pub fn release(&mut self, pinned: &PinnedBytes) {
+        self.queue.clear();
+        self.incoming = None;
+        self.settle(pinned);
+    }
+}
+
+/// The header of the next frame, once the whole frame is there.
+fn next_header(
+    input: &Input<'_>,
+    message_bytes_max: usize,
+) -> Result<Option<FrameHeader>, ProtocolError> {
+    let unused = &input.bytes[input.position..];
+    let buffered_len = input.assembler.buffered_len();
+    // Fragments share the limit of their message.
+    let header =
+        decode_header(unused, Role::Server, message_bytes_max - buffered_len).map_err(|error| {
+            match error {
+                ProtocolError::TooBig { bytes, .. } => ProtocolError::TooBig {
+                    bytes: bytes.saturating_add(buffered_len as u64),
+                    bytes_max: message_bytes_max,
+                },
+                other => other,
+            }
+        })?;
+    let Some(header) = header else {
+        return Ok(None);
+    };
+    if !header.opcode.is_control() {
+        input.assembler.check_order(header.opcode)?;
+    }
+    Ok((unused.len() >= header.frame_len()).then_some(header))
+}
+
+impl<'a> From<Result<Message<'a>, ProtocolError>> for Event<'a> {
+    fn from(result: Result<Message<'a>, ProtocolError>) -> Self {
+        result.map_or_else(Self::Failed, Event::Message)
+    }
+}

@@ -1,0 +1,70 @@
+//! An echo server on the engine that ships, for the conformance suite: what comes is sent
+//! back, text as text and binary as binary, up to 16 MiB and a bit.
+//!
+//! `cargo run --release --example autobahn_echo -- --listen 127.0.0.1:0` prints
+//! `listening on ADDRESS` and serves until it is told to stop.
+
+use std::error::Error;
+use std::io::Write;
+
+use crieur::application::{
+    Admission, Application, CloseCause, Message, Outbox, Request, Response, Status,
+};
+use crieur::config::{ServerConfig, ServerLimits};
+use crieur::id::ConnectionId;
+use crieur::net::server::Server;
+
+/// The suite sends messages of 16 MiB, and the queue must take the answer.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024 + 1024;
+
+struct Echo;
+
+impl Application for Echo {
+    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+        Ok(Admission {
+            message_bytes_max: MESSAGE_BYTES_MAX,
+        })
+    }
+
+    fn handle_request(&mut self, _: &Request<'_>) -> Response {
+        Response::new(Status::UPGRADE_REQUIRED, "an echo over WebSocket")
+            .with_field("Upgrade", "websocket")
+    }
+
+    fn handle_message(&mut self, _: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
+        match message {
+            Message::Text(text) => outbox.reply(text),
+            Message::Binary(bytes) => outbox.reply_binary(bytes),
+        }
+    }
+
+    fn handle_gone(&mut self, _: ConnectionId) {}
+
+    fn close_reason(&self, _: CloseCause, _: u64) -> String {
+        String::new()
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut config = ServerConfig {
+        limits: ServerLimits {
+            send_queue_bytes_max: 4 * MESSAGE_BYTES_MAX,
+            ..ServerLimits::default()
+        },
+        ..ServerConfig::default()
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match (argument.as_str(), arguments.next()) {
+            ("--listen", Some(address)) => config.listen = vec![address.parse()?],
+            _ => return Err("usage: autobahn_echo [--listen ADDRESS]".into()),
+        }
+    }
+    let mut server = Server::bind(&config, Echo, 1)?;
+    for address in server.local_addrs()? {
+        println!("listening on {address}");
+    }
+    std::io::stdout().flush()?;
+    server.run()?;
+    Ok(())
+}
