@@ -1,0 +1,433 @@
+//! The posting lists: who is to be looked at for a page, a name and a value.
+//!
+//! ```text
+//! page -> everything                   subscriptions without criteria
+//!           +-- name, any value        wildcards: chained below, for values without a name
+//!         value                        nameless subscriptions
+//!           +-- name, value            criteria: chained below, for values without a name
+//! ```
+//!
+//! A list is found by hashing its page, name and value; the two that have no name also head a
+//! chain of those that do, so that a nameless value walks along lists that all have somebody
+//! in them. The list of a shorthand belongs to no page.
+//!
+//! Invariant: a list exists exactly as long as it has entries or heads a chain, a page as long
+//! as it has lists. Knows slots, not connections. Main type: [`Lists`].
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::table::{IdTable, NO_ID, Slab, shrink_gently};
+use super::texts::{TextId, Texts};
+
+/// Names a posting list that is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ListId(u32);
+
+impl ListId {
+    const NONE: Self = Self(NO_ID);
+
+    fn some(self) -> Option<Self> {
+        (self != Self::NONE).then_some(self)
+    }
+}
+
+/// Names a page that has lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PageId(u32);
+
+impl PageId {
+    /// Where the shorthands are listed, by their channel.
+    pub(super) const CHANNELS: Self = Self(NO_ID);
+}
+
+/// What a list is found by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key<'a> {
+    /// The page.
+    pub(super) page: PageId,
+    /// The name of the criterion; `None` for a value of any name.
+    pub(super) name: Option<&'a str>,
+    /// The value; `None` for any.
+    pub(super) value: Option<&'a str>,
+}
+
+/// A subscription in a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    /// The slot of its connection.
+    pub(super) slot: u32,
+    /// The top bit says that further criteria are to be checked; the rest is the place of the
+    /// posting among those of its connection.
+    ordinal_and_check: u32,
+}
+
+const CHECK_BIT: u32 = 1 << 31;
+
+impl Entry {
+    /// An entry of the connection in `slot`.
+    pub(super) fn new(slot: u32, ordinal: usize, is_checked: bool) -> Self {
+        let ordinal = u32::try_from(ordinal).unwrap_or(CHECK_BIT);
+        assert!(ordinal < CHECK_BIT, "limits keep postings far below 2^31");
+        Self {
+            slot,
+            ordinal_and_check: ordinal | if is_checked { CHECK_BIT } else { 0 },
+        }
+    }
+
+    /// The place among the postings of its connection.
+    pub(super) const fn ordinal(self) -> usize {
+        (self.ordinal_and_check & !CHECK_BIT) as usize
+    }
+
+    /// Whether the subscription has criteria beside the one of the list.
+    pub(super) const fn is_checked(self) -> bool {
+        self.ordinal_and_check & CHECK_BIT != 0
+    }
+}
+
+struct List {
+    page: PageId,
+    name: Option<TextId>,
+    value: Option<TextId>,
+    /// The chain that this list heads, if it has no name.
+    first: ListId,
+    /// Its neighbours in the chain, if it has one.
+    next: ListId,
+    previous: ListId,
+    entries: Vec<Entry>,
+}
+
+struct Page {
+    package: TextId,
+    page: TextId,
+    lists: u32,
+    /// The list that has neither name nor value.
+    everything: ListId,
+    /// Lists of the page in which somebody takes any value of a name.
+    wildcard_lists: u32,
+    /// Entries of nameless subscriptions.
+    nameless_entries: u32,
+}
+
+/// The posting lists, their pages and their texts.
+#[derive(Default)]
+pub(super) struct Lists {
+    /// The texts of the lists, and of the checks that the index keeps beside them.
+    pub(super) texts: Texts,
+    hasher: RandomState,
+    page_table: IdTable,
+    pages: Slab<Page>,
+    list_table: IdTable,
+    lists: Slab<List>,
+}
+
+impl Lists {
+    /// The page that `package` and `page` name, if anybody subscribed to it.
+    pub(super) fn find_page(&self, package: &str, page: &str) -> Option<PageId> {
+        let hash = self.hasher.hash_one((package, page));
+        let is_page = |id: u32| {
+            let record = &self.pages[id];
+            self.texts.text(record.page) == page && self.texts.text(record.package) == package
+        };
+        self.page_table.find(hash, is_page).map(PageId)
+    }
+
+    /// The same, made if it isn't there. It stays only if a list is made for it.
+    pub(super) fn make_page(&mut self, package: &str, page: &str) -> PageId {
+        self.find_page(package, page).unwrap_or_else(|| {
+            let record = Page {
+                package: self.texts.acquire(package),
+                page: self.texts.acquire(page),
+                lists: 0,
+                everything: ListId::NONE,
+                wildcard_lists: 0,
+                nameless_entries: 0,
+            };
+            let id = self.pages.insert(record);
+            self.page_table
+                .insert(self.hasher.hash_one((package, page)), id);
+            PageId(id)
+        })
+    }
+
+    /// The list of a key.
+    pub(super) fn find(&self, key: Key<'_>) -> Option<ListId> {
+        let is_list = |id: u32| {
+            let list = &self.lists[id];
+            list.page == key.page
+                && self.is_text(list.value, key.value)
+                && self.is_text(list.name, key.name)
+        };
+        self.list_table.find(self.hash(key), is_list).map(ListId)
+    }
+
+    /// The list of all that take everything of a page.
+    pub(super) fn everything(&self, page: PageId) -> Option<ListId> {
+        self.pages[page.0].everything.some()
+    }
+
+    /// Whether anybody on a page takes any value of a name.
+    pub(super) fn has_wildcards(&self, page: PageId) -> bool {
+        self.pages[page.0].wildcard_lists > 0
+    }
+
+    /// Whether anybody on a page takes a value under any name.
+    pub(super) fn has_nameless(&self, page: PageId) -> bool {
+        self.pages[page.0].nameless_entries > 0
+    }
+
+    /// The lists chained below `head`.
+    pub(super) fn chain(&self, head: ListId) -> impl Iterator<Item = ListId> {
+        let first = self.lists[head.0].first.some();
+        std::iter::successors(first, |list| self.lists[list.0].next.some())
+    }
+
+    /// Who is in a list.
+    pub(super) fn entries(&self, list: ListId) -> &[Entry] {
+        &self.lists[list.0].entries
+    }
+
+    /// Puts `entry` into the list of `key`, which is made if it isn't there; says which list it
+    /// is, and the position in it.
+    pub(super) fn push(&mut self, key: Key<'_>, entry: Entry) -> (ListId, u32) {
+        let id = self.make(key);
+        if key.page != PageId::CHANNELS && key.name.is_none() && key.value.is_some() {
+            self.pages[key.page.0].nameless_entries += 1;
+        }
+        let entries = &mut self.lists[id.0].entries;
+        if entries.is_empty() {
+            // Many lists never get a second entry.
+            entries.reserve_exact(1);
+        }
+        entries.push(entry);
+        let position = u32::try_from(entries.len() - 1);
+        (id, position.expect("memory ends long before positions do"))
+    }
+
+    /// Takes the entry at `position` out of a list. The last entry takes its place: it is
+    /// returned, for its own posting has to know.
+    pub(super) fn swap_remove(&mut self, id: ListId, position: u32) -> Option<Entry> {
+        let list = &mut self.lists[id.0];
+        list.entries.swap_remove(position as usize);
+        let moved = list.entries.get(position as usize).copied();
+        shrink_gently(&mut list.entries);
+        if list.page != PageId::CHANNELS && list.name.is_none() && list.value.is_some() {
+            self.pages[list.page.0].nameless_entries -= 1;
+        }
+        self.remove_if_unused(id);
+        moved
+    }
+
+    /// How many pages there are.
+    pub(super) fn page_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// How many lists there are.
+    pub(super) fn list_count(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let entries = self.lists.iter().map(|(_, list)| list.entries.capacity());
+        entries.sum::<usize>() * size_of::<Entry>()
+            + self.texts.heap_bytes()
+            + self.page_table.heap_bytes()
+            + self.pages.heap_bytes()
+            + self.list_table.heap_bytes()
+            + self.lists.heap_bytes()
+    }
+
+    fn is_text(&self, id: Option<TextId>, text: Option<&str>) -> bool {
+        match (id, text) {
+            (Some(id), Some(text)) => self.texts.text(id) == text,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn hash(&self, key: Key<'_>) -> u64 {
+        self.hasher.hash_one((key.page.0, key.name, key.value))
+    }
+
+    fn key_of(&self, id: ListId) -> Key<'_> {
+        let list = &self.lists[id.0];
+        Key {
+            page: list.page,
+            name: list.name.map(|name| self.texts.text(name)),
+            value: list.value.map(|value| self.texts.text(value)),
+        }
+    }
+
+    fn make(&mut self, key: Key<'_>) -> ListId {
+        if let Some(id) = self.find(key) {
+            return id;
+        }
+        let id = ListId(self.lists.insert(List {
+            page: key.page,
+            name: key.name.map(|name| self.texts.acquire(name)),
+            value: key.value.map(|value| self.texts.acquire(value)),
+            first: ListId::NONE,
+            next: ListId::NONE,
+            previous: ListId::NONE,
+            entries: Vec::new(),
+        }));
+        self.list_table.insert(self.hash(key), id.0);
+        if key.page != PageId::CHANNELS {
+            let page = &mut self.pages[key.page.0];
+            page.lists += 1;
+            match (key.name, key.value) {
+                (None, None) => page.everything = id,
+                (Some(_), None) => page.wildcard_lists += 1,
+                _ => {}
+            }
+        }
+        if key.name.is_some() {
+            self.link(id, Key { name: None, ..key });
+        }
+        id
+    }
+
+    /// Puts a list first into the chain of its head.
+    fn link(&mut self, id: ListId, head: Key<'_>) {
+        let head = self.make(head);
+        let second = std::mem::replace(&mut self.lists[head.0].first, id);
+        self.lists[id.0].next = second;
+        if let Some(second) = second.some() {
+            self.lists[second.0].previous = id;
+        }
+    }
+
+    fn unlink(&mut self, id: ListId, head: ListId) {
+        let List { next, previous, .. } = self.lists[id.0];
+        match previous.some() {
+            Some(previous) => self.lists[previous.0].next = next,
+            None => self.lists[head.0].first = next,
+        }
+        if let Some(next) = next.some() {
+            self.lists[next.0].previous = previous;
+        }
+    }
+
+    fn remove_if_unused(&mut self, id: ListId) {
+        let list = &self.lists[id.0];
+        if !list.entries.is_empty() || list.first != ListId::NONE {
+            return;
+        }
+        let key = self.key_of(id);
+        let head = key.name.and_then(|_| self.find(Key { name: None, ..key }));
+        let hash = self.hash(key);
+        if let Some(head) = head {
+            self.unlink(id, head);
+        }
+        self.list_table.remove(hash, id.0);
+        let list = self.lists.remove(id.0);
+        for text in [list.name, list.value].into_iter().flatten() {
+            self.texts.release(text);
+        }
+        if let Some(head) = head {
+            self.remove_if_unused(head);
+        }
+        if list.page != PageId::CHANNELS {
+            self.forget_list(&list);
+        }
+    }
+
+    /// A list of a page is gone; the last one takes the page along.
+    fn forget_list(&mut self, list: &List) {
+        let page = &mut self.pages[list.page.0];
+        page.lists -= 1;
+        match (list.name, list.value) {
+            (None, None) => page.everything = ListId::NONE,
+            (Some(_), None) => page.wildcard_lists -= 1,
+            _ => {}
+        }
+        if page.lists > 0 {
+            return;
+        }
+        let page = self.pages.remove(list.page.0);
+        let key = (self.texts.text(page.package), self.texts.text(page.page));
+        self.page_table
+            .remove(self.hasher.hash_one(key), list.page.0);
+        self.texts.release(page.package);
+        self.texts.release(page.page);
+    }
+}
+
+impl Lists {
+    /// Asserts what the head of this file promises. `is_posting` says whether an entry at a
+    /// position of a list is what its connection has noted; `check_users` counts the users
+    /// that a text has in the checks of all connections.
+    pub(super) fn check_invariants(
+        &self,
+        is_posting: impl Fn(ListId, u32, Entry) -> bool,
+        check_users: impl Fn(TextId) -> u32,
+    ) {
+        assert_eq!(self.list_table.len(), self.lists.len());
+        assert_eq!(self.page_table.len(), self.pages.len());
+        let mut chained = 0;
+        for (id, list) in self.lists.iter() {
+            let id = ListId(id);
+            assert_eq!(self.find(self.key_of(id)), Some(id));
+            assert!(!list.entries.is_empty() || list.first != ListId::NONE);
+            for (position, &entry) in (0..).zip(&list.entries) {
+                assert!(is_posting(id, position, entry), "an entry without posting");
+            }
+            let mut previous = ListId::NONE;
+            for below in self.chain(id) {
+                let (key, head) = (self.key_of(below), self.key_of(id));
+                assert!(key.name.is_some() && head.name.is_none());
+                assert!(key.page == head.page && key.value == head.value);
+                assert_eq!(self.lists[below.0].previous, previous);
+                (previous, chained) = (below, chained + 1);
+            }
+        }
+        let named = self.lists.iter().filter(|(_, list)| list.name.is_some());
+        assert_eq!(
+            named.count(),
+            chained,
+            "every list with a name is in a chain"
+        );
+        self.pages
+            .iter()
+            .for_each(|(id, page)| self.check_page(PageId(id), page));
+        let users = |text| self.count_users(text) + check_users(text);
+        self.texts.check_invariants(users);
+    }
+
+    fn check_page(&self, id: PageId, page: &Page) {
+        let (package, name) = (self.texts.text(page.package), self.texts.text(page.page));
+        assert_eq!(self.find_page(package, name), Some(id));
+        let lists = || {
+            self.lists
+                .iter()
+                .map(|(_, list)| list)
+                .filter(|list| list.page == id)
+        };
+        assert_eq!(lists().count(), page.lists as usize);
+        assert!(page.lists > 0, "a page without lists is gone");
+        let wildcards = lists().filter(|list| list.name.is_some() && list.value.is_none());
+        assert_eq!(wildcards.count(), page.wildcard_lists as usize);
+        let nameless = lists().filter(|list| list.name.is_none() && list.value.is_some());
+        let entries: usize = nameless.map(|list| list.entries.len()).sum();
+        assert_eq!(entries, page.nameless_entries as usize);
+        let everything = Key {
+            page: id,
+            name: None,
+            value: None,
+        };
+        assert_eq!(self.find(everything), page.everything.some());
+    }
+
+    fn count_users(&self, text: TextId) -> u32 {
+        let of_lists = self
+            .lists
+            .iter()
+            .flat_map(|(_, list)| [list.name, list.value]);
+        let pages = self.pages.iter();
+        let of_pages = pages.flat_map(|(_, page)| [Some(page.package), Some(page.page)]);
+        let users = of_lists.chain(of_pages).filter(|&user| user == Some(text));
+        u32::try_from(users.count()).unwrap_or(u32::MAX)
+    }
+}

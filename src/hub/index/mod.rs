@@ -1,0 +1,410 @@
+//! The index of subscriptions: who wants this notification, in time proportional to who does.
+//!
+//! Owns who subscribed to what, in a form made for that one question: every subscription is
+//! posted in the lists ([`lists`]) of one of its criteria, once for each value that it accepts,
+//! and its other criteria are checked when it is met there. Which criterion that is, is decided
+//! by how many subscriptions wait in its lists already. A connection notes where its entries
+//! lie, so that it leaves without a search. Knows neither JSON nor sockets; the relation itself
+//! is stated by [`super::filter::matches`], and the tests hold the two against each other.
+//! Main type: [`SubscriptionIndex`].
+//!
+//! Invariants, which [`SubscriptionIndex::check_invariants`] asserts: every entry of a list is a
+//! posting of the connection in its slot, and every posting an entry; lists, pages and texts
+//! live exactly as long as they have users; a slot without subscriptions owns nothing.
+
+mod lists;
+mod matching;
+mod table;
+mod texts;
+
+use self::lists::{Entry, Key, ListId, Lists, PageId};
+use self::matching::Gathering;
+use self::table::{reserve_gently, shrink_gently};
+use self::texts::TextId;
+use super::filter::{Criterion, Filter, NameMap, Notification, Subscription, Values};
+use crate::id::ConnectionId;
+
+/// Who subscribed to what.
+#[derive(Default)]
+pub struct SubscriptionIndex {
+    lists: Lists,
+    /// What matching touches of each slot, kept apart because it fits into the cache.
+    marks: Vec<Mark>,
+    /// The rest of each slot. As long as `marks`; the last slot is never vacant.
+    slots: Vec<Slot>,
+    /// The number of the latest notification; no mark is ahead of it.
+    stamp: u32,
+    connections: usize,
+    subscriptions: usize,
+    postings: usize,
+}
+
+/// What matching needs to know of a slot.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// The tenant that has the subscriptions.
+    serial: u32,
+    /// The latest notification in which it was met.
+    stamp: u32,
+}
+
+/// What a slot has subscribed to; all empty if it hasn't.
+#[derive(Default)]
+struct Slot {
+    postings: Box<[Posting]>,
+    /// What is to be checked beyond the lists, where there is anything.
+    #[expect(
+        clippy::box_collection,
+        reason = "most slots have none, and pay for one word instead of two or three"
+    )]
+    checks: Option<Box<Vec<Check>>>,
+    subscriptions: u32,
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy)]
+struct Posting {
+    list: ListId,
+    /// Its position in the list.
+    position: u32,
+    /// Which of the connection's checks it has to pass, or [`NO_CHECK`].
+    check: u32,
+}
+
+const NO_CHECK: u32 = u32::MAX;
+
+/// The criteria of a subscription beside the one that it is posted under.
+type Check = Box<[CheckedCriterion]>;
+
+/// A criterion, by the ids of its texts.
+struct CheckedCriterion {
+    name: TextId,
+    /// Sorted; `None` is any value.
+    accepted: Option<Box<[TextId]>>,
+}
+
+impl SubscriptionIndex {
+    /// Gives `id` these subscriptions in place of what it had.
+    pub fn replace(&mut self, id: ConnectionId, subscriptions: &[Subscription<'_>]) {
+        self.clear(id.slot());
+        if subscriptions.is_empty() {
+            return;
+        }
+        self.grow(id.slot());
+        self.marks[id.slot()].serial = id.serial;
+        let mut draft = Draft {
+            lists: &mut self.lists,
+            slot: id.index,
+            postings: Vec::new(),
+            checks: Vec::new(),
+        };
+        for subscription in subscriptions {
+            draft.post(subscription);
+        }
+        let Draft {
+            postings, checks, ..
+        } = draft;
+        self.connections += 1;
+        self.subscriptions += subscriptions.len();
+        self.postings += postings.len();
+        self.slots[id.slot()] = Slot {
+            postings: postings.into_boxed_slice(),
+            checks: (!checks.is_empty()).then(|| Box::new(checks)),
+            subscriptions: u32::try_from(subscriptions.len()).unwrap_or(u32::MAX),
+        };
+    }
+
+    /// Takes away what `id` has subscribed to.
+    pub fn remove(&mut self, id: ConnectionId) {
+        if self.subscriptions_of(id) > 0 {
+            self.clear(id.slot());
+        }
+    }
+
+    /// How many subscriptions `id` has.
+    #[must_use]
+    pub fn subscriptions_of(&self, id: ConnectionId) -> usize {
+        match (self.marks.get(id.slot()), self.slots.get(id.slot())) {
+            (Some(mark), Some(slot)) if mark.serial == id.serial => slot.subscriptions as usize,
+            _ => 0,
+        }
+    }
+
+    /// Appends every connection that has a matching subscription, each once.
+    pub fn collect_recipients(
+        &mut self,
+        notification: &Notification<'_>,
+        recipients: &mut Vec<ConnectionId>,
+    ) {
+        if self.stamp == u32::MAX {
+            // Every 2^32 notifications the numbers begin again, and nobody has been met yet.
+            self.marks.iter_mut().for_each(|mark| mark.stamp = 0);
+            self.stamp = 0;
+        }
+        self.stamp += 1;
+        Gathering::new(self, notification, recipients).run();
+    }
+
+    /// How many connections have subscriptions.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections
+    }
+
+    /// How many subscriptions there are.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions
+    }
+
+    /// How many entries the lists have.
+    #[must_use]
+    pub fn posting_count(&self) -> usize {
+        self.postings
+    }
+
+    /// How many pages anybody has subscribed to.
+    #[must_use]
+    pub fn page_count(&self) -> usize {
+        self.lists.page_count()
+    }
+
+    /// How many lists there are.
+    #[must_use]
+    pub fn list_count(&self) -> usize {
+        self.lists.list_count()
+    }
+
+    /// How many texts are stored.
+    #[must_use]
+    pub fn text_count(&self) -> usize {
+        self.lists.texts.len()
+    }
+
+    /// Bytes that the index has asked of the heap; what the allocator adds is not in it.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let of_slots = self.slots.iter().map(Slot::heap_bytes).sum::<usize>();
+        self.lists.heap_bytes()
+            + self.marks.capacity() * size_of::<Mark>()
+            + self.slots.capacity() * size_of::<Slot>()
+            + of_slots
+    }
+
+    fn grow(&mut self, slot: usize) {
+        while self.slots.len() <= slot {
+            reserve_gently(&mut self.marks);
+            reserve_gently(&mut self.slots);
+            self.marks.push(Mark::default());
+            self.slots.push(Slot::default());
+        }
+    }
+
+    /// Takes away what the tenant of a slot has subscribed to.
+    fn clear(&mut self, index: usize) {
+        let Some(slot) = self.slots.get(index).filter(|slot| slot.subscriptions > 0) else {
+            return;
+        };
+        self.connections -= 1;
+        self.subscriptions -= slot.subscriptions as usize;
+        self.postings -= slot.postings.len();
+        for ordinal in 0..slot.postings.len() {
+            // Read anew each time: an entry that moves may be another one of this slot.
+            let Posting { list, position, .. } = self.slots[index].postings[ordinal];
+            if let Some(moved) = self.lists.swap_remove(list, position) {
+                self.slots[moved.slot as usize].postings[moved.ordinal()].position = position;
+            }
+        }
+        for criterion in std::mem::take(&mut self.slots[index]).into_criteria() {
+            self.lists.texts.release(criterion.name);
+            for value in criterion.accepted.into_iter().flatten() {
+                self.lists.texts.release(value);
+            }
+        }
+        while self
+            .slots
+            .last()
+            .is_some_and(|slot| slot.subscriptions == 0)
+        {
+            self.slots.pop();
+            self.marks.pop();
+        }
+        shrink_gently(&mut self.slots);
+        shrink_gently(&mut self.marks);
+    }
+
+    /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.marks.len(), self.slots.len());
+        assert!(self.slots.last().is_none_or(|slot| slot.subscriptions > 0));
+        let tenants = || self.slots.iter().filter(|slot| slot.subscriptions > 0);
+        let vacancies = || self.slots.iter().filter(|slot| slot.subscriptions == 0);
+        assert!(vacancies().all(|slot| slot.postings.is_empty() && slot.checks.is_none()));
+        assert_eq!(tenants().count(), self.connections);
+        let subscriptions = tenants().map(|slot| slot.subscriptions as usize);
+        assert_eq!(subscriptions.sum::<usize>(), self.subscriptions);
+        assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
+        let postings = || tenants().flat_map(|slot| &*slot.postings);
+        assert_eq!(postings().count(), self.postings);
+        for (slot, record) in (0..).zip(&self.slots) {
+            for (ordinal, posting) in record.postings.iter().enumerate() {
+                let entry = self.lists.entries(posting.list)[posting.position as usize];
+                let is_checked = posting.check != NO_CHECK;
+                assert_eq!(entry, Entry::new(slot, ordinal, is_checked));
+            }
+        }
+        let is_posting = |list, position, entry: Entry| {
+            let posting = self.slots[entry.slot as usize].postings[entry.ordinal()];
+            posting.list == list && posting.position == position
+        };
+        let criteria = || tenants().flat_map(|slot| slot.checks.iter().flat_map(|c| c.iter()));
+        let check_users = |text: TextId| {
+            let users = criteria().flatten().map(|criterion| {
+                let values = criterion.accepted.iter().flatten();
+                u32::from(criterion.name == text)
+                    + values.map(|&v| u32::from(v == text)).sum::<u32>()
+            });
+            users.sum()
+        };
+        self.lists.check_invariants(is_posting, check_users);
+    }
+}
+
+impl Slot {
+    fn into_criteria(self) -> impl Iterator<Item = CheckedCriterion> {
+        let checks = self.checks.map(|checks| *checks).unwrap_or_default();
+        checks.into_iter().flatten()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let criteria = self
+            .checks
+            .iter()
+            .flat_map(|checks| checks.iter())
+            .flatten();
+        let of_criteria = criteria.map(|criterion| {
+            let values = criterion.accepted.as_ref().map_or(0, |values| values.len());
+            size_of::<CheckedCriterion>() + values * size_of::<TextId>()
+        });
+        let of_checks = self.checks.as_ref().map_or(0, |checks| {
+            size_of::<Vec<Check>>() + checks.capacity() * size_of::<Check>()
+        });
+        self.postings.len() * size_of::<Posting>() + of_checks + of_criteria.sum::<usize>()
+    }
+}
+
+/// The subscriptions of a connection while they are posted.
+struct Draft<'i> {
+    lists: &'i mut Lists,
+    slot: u32,
+    postings: Vec<Posting>,
+    checks: Vec<Check>,
+}
+
+impl Draft<'_> {
+    fn post(&mut self, subscription: &Subscription<'_>) {
+        let (page, filter) = match subscription {
+            Subscription::Channel(channel) => {
+                return self.push(PageId::CHANNELS, None, Some(channel), NO_CHECK);
+            }
+            Subscription::Page(page, filter) => (page, filter),
+        };
+        if never_passes(filter) {
+            return;
+        }
+        let page = self.lists.make_page(&page.package, &page.page);
+        match filter {
+            Filter::Everything => self.push(page, None, None, NO_CHECK),
+            Filter::Nameless(values) => self.push_each(page, None, values, NO_CHECK),
+            Filter::Named(criteria) => self.post_criteria(page, criteria),
+        }
+    }
+
+    fn post_criteria(&mut self, page: PageId, criteria: &NameMap<'_, Criterion<'_>>) {
+        let costs = criteria
+            .iter()
+            .map(|(name, criterion)| self.cost(page, name, criterion));
+        let Some((chosen, _)) = costs.enumerate().min_by_key(|&(_, cost)| cost) else {
+            // No criterion at all: everything passes.
+            return self.push(page, None, None, NO_CHECK);
+        };
+        let check = self.make_check(criteria, chosen);
+        let (name, criterion) = criteria.iter().nth(chosen).expect("one of the criteria");
+        match criterion {
+            Criterion::Any => self.push(page, Some(name), None, check),
+            Criterion::OneOf(values) => self.push_each(page, Some(name), values, check),
+        }
+    }
+
+    /// What it would cost to post under a criterion: how many others would be met beside this
+    /// subscription, then how many entries it takes. Any value is the last resort.
+    fn cost(&self, page: PageId, name: &str, criterion: &Criterion<'_>) -> (bool, usize, usize) {
+        let waiting = |value| {
+            let key = Key {
+                page,
+                name: Some(name),
+                value,
+            };
+            let list = self.lists.find(key);
+            list.map_or(0, |list| self.lists.entries(list).len())
+        };
+        match criterion {
+            Criterion::Any => (true, waiting(None), 1),
+            Criterion::OneOf(values) => {
+                let waiting = values.iter().map(|value| waiting(Some(value))).sum();
+                (false, waiting, values.len())
+            }
+        }
+    }
+
+    /// Keeps the criteria that the lists don't answer.
+    fn make_check(&mut self, criteria: &NameMap<'_, Criterion<'_>>, chosen: usize) -> u32 {
+        if criteria.len() == 1 {
+            return NO_CHECK;
+        }
+        let texts = &mut self.lists.texts;
+        let others = criteria.iter().enumerate().filter(|&(i, _)| i != chosen);
+        let check = others.map(|(_, (name, criterion))| CheckedCriterion {
+            name: texts.acquire(name),
+            accepted: match criterion {
+                Criterion::Any => None,
+                Criterion::OneOf(values) => {
+                    let mut ids: Vec<_> = values.iter().map(|text| texts.acquire(text)).collect();
+                    ids.sort_unstable();
+                    Some(ids.into_boxed_slice())
+                }
+            },
+        });
+        let check = check.collect();
+        self.checks.push(check);
+        u32::try_from(self.checks.len() - 1).unwrap_or(NO_CHECK)
+    }
+
+    fn push_each(&mut self, page: PageId, name: Option<&str>, values: &Values<'_>, check: u32) {
+        for value in values.iter() {
+            self.push(page, name, Some(value), check);
+        }
+    }
+
+    fn push(&mut self, page: PageId, name: Option<&str>, value: Option<&str>, check: u32) {
+        let entry = Entry::new(self.slot, self.postings.len(), check != NO_CHECK);
+        let (list, position) = self.lists.push(Key { page, name, value }, entry);
+        self.postings.push(Posting {
+            list,
+            position,
+            check,
+        });
+    }
+}
+
+/// Whether no notification at all can pass: an empty list accepts nothing. Such a subscription
+/// is counted but posted nowhere.
+fn never_passes(filter: &Filter<'_>) -> bool {
+    match filter {
+        Filter::Everything => false,
+        Filter::Nameless(values) => values.is_empty(),
+        Filter::Named(criteria) => criteria.iter().any(
+            |(_, criterion)| matches!(criterion, Criterion::OneOf(values) if values.is_empty()),
+        ),
+    }
+}

@@ -1,0 +1,105 @@
+//! Every text of the index, stored once and counted.
+//!
+//! Packages, pages, names and values come from a small vocabulary that many subscriptions
+//! repeat. A text lives as long as somebody counts as its user. Main type: [`Texts`].
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::table::{IdTable, Slab};
+
+/// Names a text that is in use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct TextId(u32);
+
+/// The texts in use.
+#[derive(Default)]
+pub(super) struct Texts {
+    hasher: RandomState,
+    table: IdTable,
+    records: Slab<Record>,
+}
+
+struct Record {
+    text: Box<str>,
+    users: u32,
+}
+
+impl Texts {
+    /// The id of `text`, with one user more.
+    pub(super) fn acquire(&mut self, text: &str) -> TextId {
+        let id = self.find(text).unwrap_or_else(|| {
+            let id = self.records.insert(Record {
+                text: text.into(),
+                users: 0,
+            });
+            self.table.insert(self.hasher.hash_one(text), id);
+            TextId(id)
+        });
+        self.records[id.0].users += 1;
+        id
+    }
+
+    /// One user less; the last one takes the text along.
+    pub(super) fn release(&mut self, id: TextId) {
+        let record = &mut self.records[id.0];
+        record.users -= 1;
+        if record.users == 0 {
+            let hash = self.hasher.hash_one(&*record.text);
+            self.table.remove(hash, id.0);
+            self.records.remove(id.0);
+        }
+    }
+
+    /// The id of `text` if it is in use.
+    pub(super) fn find(&self, text: &str) -> Option<TextId> {
+        let is_text = |id| &*self.records[id].text == text;
+        self.table
+            .find(self.hasher.hash_one(text), is_text)
+            .map(TextId)
+    }
+
+    /// The text that `id` names.
+    pub(super) fn text(&self, id: TextId) -> &str {
+        &self.records[id.0].text
+    }
+
+    /// How many texts are in use.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let texts = self.records.iter().map(|(_, record)| record.text.len());
+        texts.sum::<usize>() + self.records.heap_bytes() + self.table.heap_bytes()
+    }
+
+    /// Asserts that every text is found, and that its users are those that `users_of` counts.
+    pub(super) fn check_invariants(&self, users_of: impl Fn(TextId) -> u32) {
+        assert_eq!(self.table.len(), self.records.len());
+        for (id, record) in self.records.iter() {
+            assert_eq!(self.find(&record.text), Some(TextId(id)));
+            assert_eq!(record.users, users_of(TextId(id)), "users of a text");
+            assert!(record.users > 0, "a text without a user is gone");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_lives_as_long_as_its_users() {
+        let mut texts = Texts::default();
+        let (first, second) = (texts.acquire("a"), texts.acquire("a"));
+        let other = texts.acquire("");
+        assert_eq!((first, texts.len()), (second, 2));
+        texts.release(first);
+        assert_eq!((texts.text(second), texts.find("a")), ("a", Some(second)));
+        texts.release(second);
+        assert_eq!((texts.find("a"), texts.find("")), (None, Some(other)));
+        texts.release(other);
+        assert_eq!(texts.heap_bytes(), 0);
+    }
+}
