@@ -24,10 +24,13 @@ const FOREIGN_PREFIX: &str = "X-Forwarded-";
 pub fn is_local(request: &Request<'_>) -> bool {
     let head = request.head;
     request.peer.address.ip().to_canonical().is_loopback()
-        && head.only_value("Host").is_some_and(is_loopback_authority)
+        && head
+            .fields
+            .only_value("Host")
+            .is_some_and(is_loopback_authority)
         && authority_of(head.target).is_none_or(is_loopback_authority)
-        && !FOREIGN_FIELDS.iter().any(|name| head.has(name))
-        && !head.has_prefixed(FOREIGN_PREFIX)
+        && !FOREIGN_FIELDS.iter().any(|name| head.fields.has(name))
+        && !head.fields.has_prefixed(FOREIGN_PREFIX)
 }
 
 /// The authority of an absolute target, which counts beside `Host` (RFC 9112 §3.2.2).

@@ -178,7 +178,6 @@ impl Application for Hub {
     fn handle_request(&mut self, _request: &Request<'_>) -> Response {
         Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
             .with_field("Upgrade", "websocket")
-            .with_field("Connection", "Upgrade")
             .with_field("Sec-WebSocket-Version", "13")
     }
 
