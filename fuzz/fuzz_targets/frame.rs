@@ -1,0 +1,5 @@
+//! Frames, decoded from bytes.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    crieur::ws::fuzzing::fuzz_frame(bytes);
+});

@@ -1,0 +1,5 @@
+//! Heads of HTTP requests.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    crieur::ws::fuzzing::fuzz_head(bytes);
+});
