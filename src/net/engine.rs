@@ -22,8 +22,9 @@ use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
+use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::pinned::PinnedBytes;
-use crate::ws::session::{Event, Expiry, Rejection, Session};
+use crate::ws::session::Session;
 
 use super::connection::{Connection, Marks, Transport};
 use super::connections::Connections;
@@ -577,22 +578,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         connection.session.settle(&self.shell.pinned);
-        match connection.session.poll_timeout(&self.timeouts) {
-            Some(deadline) => {
-                // A later deadline waits until the earlier one comes and is found too early.
-                if self
-                    .timers
-                    .deadline(id.index)
-                    .is_none_or(|armed| deadline < armed)
-                {
-                    self.timers.set(id.index, deadline);
-                }
+        if connection.session.is_closed() {
+            if !mem::replace(&mut connection.marks.is_reaped, true) {
+                self.closed.push(id);
             }
-            None => {
-                if !mem::replace(&mut connection.marks.is_reaped, true) {
-                    self.closed.push(id);
-                }
-            }
+            return;
+        }
+        // A later deadline waits until the earlier one comes and is found too early.
+        if let Some(deadline) = connection.session.poll_timeout(&self.timeouts)
+            && self
+                .timers
+                .deadline(id.index)
+                .is_none_or(|armed| deadline < armed)
+        {
+            self.timers.set(id.index, deadline);
         }
     }
 

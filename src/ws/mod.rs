@@ -4,8 +4,12 @@
 
 pub mod close;
 pub mod error;
+pub mod event;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
+mod heartbeat;
 pub mod incoming;
 pub mod mask;
 pub mod message;

@@ -17,17 +17,19 @@
 use std::time::Duration;
 
 use crate::config::Timeouts;
-use crate::http::head::{Head, HeadError};
+use crate::http::head::Head;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::time::Timestamp;
 
 use super::close::{CloseCode, CloseFrame};
 use super::error::ProtocolError;
+use super::event::{Event, Expiry, Rejection};
 use super::frame::{EncodedFrame, FrameHeader, Opcode, Role, decode_header, encode_frame};
-use super::handshake::{AcceptKey, HandshakeError, asks_for_upgrade, check_upgrade, encode_accept};
+use super::handshake::{AcceptKey, asks_for_upgrade, check_upgrade, encode_accept};
+use super::heartbeat::{Due, Heartbeat};
 use super::incoming::{Incoming, Input, Leftover};
-use super::message::{Message, MessageAssembler, Progress};
+use super::message::{MessageAssembler, Progress};
 use super::pinned::PinnedBytes;
 use super::send_queue::SendQueue;
 
@@ -41,8 +43,6 @@ pub struct Session {
     incoming_charged_bytes: usize,
     /// The newest Ping that came while writes block; older ones need no answer (§5.5.3).
     pending_pong: Option<Box<[u8]>>,
-    /// When the peer was last known to be alive.
-    heard: Timestamp,
     heartbeat: Heartbeat,
     /// While writes block: when the socket last took something.
     blocked_since: Option<Timestamp>,
@@ -66,77 +66,6 @@ enum ClosingStep {
     Linger { is_write_shut: bool },
 }
 
-/// The Ping that finds a dead peer (§5.5.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Heartbeat {
-    Quiet,
-    /// A Ping is in the queue and ends at this position of the stream.
-    Queued {
-        end_position: u64,
-    },
-    /// The Ping has left and nothing was read since.
-    Sent {
-        at: Timestamp,
-    },
-}
-
-/// What happened on a connection.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A valid request for an upgrade: answer it with [`Session::accept`] or
-    /// [`Session::respond`] before the next event is asked for.
-    Upgrade {
-        /// The request.
-        head: Head<'a>,
-        /// The answer to its key.
-        accept: AcceptKey,
-    },
-    /// Any other request: answer it with [`Session::respond`].
-    Request {
-        /// The request.
-        head: Head<'a>,
-    },
-    /// A request that can't be taken; it has been answered.
-    Rejected(Rejection),
-    /// A whole message.
-    Message(Message<'a>),
-    /// A message that came after our Close; its content is gone.
-    Discarded,
-    /// The peer broke the protocol: answer with [`Session::fail`].
-    Failed(ProtocolError),
-    /// The peer's Close came. It has been answered if it was the first.
-    Closed {
-        /// The code that it gave.
-        code: Option<CloseCode>,
-    },
-}
-
-/// Why a request was rejected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rejection {
-    /// Its head can't be read.
-    Head(HeadError),
-    /// It breaks a rule of the opening handshake.
-    Handshake(HandshakeError),
-}
-
-/// What a deadline that passed means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expiry {
-    /// The handshake was not finished in time; 408 has been queued.
-    Handshake,
-    /// The peer was silent; a Ping has been queued.
-    PingDue,
-    /// The peer gave no sign of life after the Ping; the session is closed.
-    PongOverdue,
-    /// A message was not complete in time: close with 1008.
-    Message,
-    /// The socket took nothing for too long: cut off with 1013.
-    Write,
-    /// The closing handshake was not finished in time; the session is closed.
-    Close,
-}
-
 impl Session {
     /// A session whose connection was accepted at `now`.
     #[must_use]
@@ -147,8 +76,7 @@ impl Session {
             incoming: None,
             incoming_charged_bytes: 0,
             pending_pong: None,
-            heard: now,
-            heartbeat: Heartbeat::Quiet,
+            heartbeat: Heartbeat::new(now),
             blocked_since: None,
         }
     }
@@ -241,10 +169,7 @@ impl Session {
 
     /// Bytes were read: the peer lives.
     pub fn handle_read(&mut self, now: Timestamp) {
-        self.heard = now;
-        if let Heartbeat::Sent { .. } = self.heartbeat {
-            self.heartbeat = Heartbeat::Quiet;
-        }
+        self.heartbeat.handle_life(now);
     }
 
     /// The peer sends no more, or the connection failed: there is nobody to talk to.
@@ -557,11 +482,7 @@ impl Session {
             self.queue
                 .push_own(|into| encode_frame(into, Opcode::Pong, &payload));
         }
-        if let Heartbeat::Queued { end_position } = self.heartbeat
-            && self.queue.sent_position() >= end_position
-        {
-            self.heartbeat = Heartbeat::Sent { at: now };
-        }
+        self.heartbeat.handle_sent(self.queue.sent_position(), now);
     }
 
     /// The socket refused a write.
@@ -576,26 +497,19 @@ impl Session {
     pub fn poll_timeout(&self, timeouts: &Timeouts) -> Option<Timestamp> {
         match self.state {
             State::Connecting { since } => Some(since + timeouts.handshake),
-            State::Open { .. } => Some(self.open_deadline(timeouts)),
+            State::Open { .. } => self.open_deadline(timeouts),
             State::Closing { since, .. } => Some(since + timeouts.close),
             State::Closed => None,
         }
     }
 
-    fn open_deadline(&self, timeouts: &Timeouts) -> Timestamp {
-        let heartbeat = match self.heartbeat {
-            Heartbeat::Quiet => Some(self.heard + timeouts.ping_interval),
-            // The write deadline watches over it.
-            Heartbeat::Queued { .. } => None,
-            Heartbeat::Sent { at } => Some(at + timeouts.pong),
-        };
+    fn open_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
         let write = self.blocked_since.map(|since| since + timeouts.write);
         let message = self.message_begun().map(|begun| begun + timeouts.message);
-        [heartbeat, write, message]
+        [self.heartbeat.deadline(timeouts), write, message]
             .into_iter()
             .flatten()
             .min()
-            .unwrap_or(self.heard + timeouts.ping_interval)
     }
 
     fn message_begun(&self) -> Option<Timestamp> {
@@ -637,20 +551,17 @@ impl Session {
     }
 
     fn check_heartbeat(&mut self, now: Timestamp, timeouts: &Timeouts) -> Option<Expiry> {
-        match self.heartbeat {
-            Heartbeat::Quiet if self.heard + timeouts.ping_interval <= now => {
+        match self.heartbeat.due(now, timeouts)? {
+            Due::Ping => {
                 self.queue
                     .push_own(|into| encode_frame(into, Opcode::Ping, b""));
-                self.heartbeat = Heartbeat::Queued {
-                    end_position: self.queue.end_position(),
-                };
+                self.heartbeat.handle_ping(self.queue.end_position());
                 Some(Expiry::PingDue)
             }
-            Heartbeat::Sent { at } if at + timeouts.pong <= now => {
+            Due::End => {
                 self.set_state(State::Closed);
                 Some(Expiry::PongOverdue)
             }
-            _ => None,
         }
     }
 
@@ -709,8 +620,5 @@ fn next_header(
     Ok((unused.len() >= header.frame_len()).then_some(header))
 }
 
-impl<'a> From<Result<Message<'a>, ProtocolError>> for Event<'a> {
-    fn from(result: Result<Message<'a>, ProtocolError>) -> Self {
-        result.map_or_else(Self::Failed, Event::Message)
-    }
-}
+#[cfg(test)]
+mod tests;

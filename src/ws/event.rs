@@ -1,0 +1,71 @@
+//! What a session tells its owner: events of the input, and deadlines that passed.
+
+use crate::http::head::{Head, HeadError};
+
+use super::close::CloseCode;
+use super::error::ProtocolError;
+use super::handshake::{AcceptKey, HandshakeError};
+use super::message::Message;
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A valid request for an upgrade: answer it with [`super::session::Session::accept`] or
+    /// [`super::session::Session::respond`] before the next event is asked for.
+    Upgrade {
+        /// The request.
+        head: Head<'a>,
+        /// The answer to its key.
+        accept: AcceptKey,
+    },
+    /// Any other request: answer it with [`super::session::Session::respond`].
+    Request {
+        /// The request.
+        head: Head<'a>,
+    },
+    /// A request that can't be taken; it has been answered.
+    Rejected(Rejection),
+    /// A whole message.
+    Message(Message<'a>),
+    /// A message that came after our Close; its content is gone.
+    Discarded,
+    /// The peer broke the protocol: answer with [`super::session::Session::fail`].
+    Failed(ProtocolError),
+    /// The peer's Close came. It has been answered if it was the first.
+    Closed {
+        /// The code that it gave.
+        code: Option<CloseCode>,
+    },
+}
+
+/// Why a request was rejected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejection {
+    /// Its head can't be read.
+    Head(HeadError),
+    /// It breaks a rule of the opening handshake.
+    Handshake(HandshakeError),
+}
+
+/// What a deadline that passed means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// The handshake was not finished in time; 408 has been queued.
+    Handshake,
+    /// The peer was silent; a Ping has been queued.
+    PingDue,
+    /// The peer gave no sign of life after the Ping; the session is closed.
+    PongOverdue,
+    /// A message was not complete in time: close with 1008.
+    Message,
+    /// The socket took nothing for too long: cut off with 1013.
+    Write,
+    /// The closing handshake was not finished in time; the session is closed.
+    Close,
+}
+
+impl<'a> From<Result<Message<'a>, ProtocolError>> for Event<'a> {
+    fn from(result: Result<Message<'a>, ProtocolError>) -> Self {
+        result.map_or_else(Self::Failed, Event::Message)
+    }
+}

@@ -1,0 +1,541 @@
+//! The states of a session, by what goes in and what comes out. Time moves by hand.
+
+use std::io::IoSlice;
+
+use super::*;
+use crate::http::head::HeadError;
+use crate::ws::frame::encode_masked_frame;
+use crate::ws::handshake::ClientHandshake;
+use crate::ws::mask::MaskingKey;
+use crate::ws::message::Message;
+
+const MESSAGE_BYTES_MAX: usize = 1000;
+const KEY: MaskingKey = MaskingKey([1, 2, 3, 4]);
+
+/// A session whose owner accepts every upgrade and fails the connection at every error, with
+/// a record of what happened.
+struct Bench {
+    session: Session,
+    now: Timestamp,
+    timeouts: Timeouts,
+    record: Vec<String>,
+}
+
+impl Bench {
+    fn connecting() -> Self {
+        Self {
+            session: Session::new(Timestamp::ZERO),
+            now: Timestamp::ZERO,
+            timeouts: Timeouts::default(),
+            record: Vec::new(),
+        }
+    }
+
+    fn open() -> Self {
+        let mut bench = Self::connecting();
+        bench.receive(&upgrade());
+        assert!(bench.session.is_open());
+        assert!(bench.sent().starts_with(b"HTTP/1.1 101 "));
+        bench
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        let mut received = bytes.to_vec();
+        self.session.handle_read(self.now);
+        let mut incoming = self.session.take_incoming();
+        let mut input = incoming.input(&mut received);
+        while let Some(event) = self.session.next_event(&mut input, self.now, 4096) {
+            let line = match event {
+                Event::Upgrade { accept, .. } => {
+                    self.session.accept(accept, MESSAGE_BYTES_MAX);
+                    "upgrade".to_owned()
+                }
+                Event::Request { head } => {
+                    let line = format!("request {}", head.target);
+                    self.session
+                        .respond(&Response::new(Status::NOT_FOUND, "nothing"), self.now);
+                    line
+                }
+                Event::Message(Message::Text(text)) => text.to_owned(),
+                Event::Message(Message::Binary(bytes)) => format!("{} bytes", bytes.len()),
+                Event::Failed(error) => {
+                    self.session
+                        .fail(&CloseFrame::new(error.close_code(), ""), self.now);
+                    format!("failed {}", error.close_code())
+                }
+                Event::Closed { code } => format!("closed {code:?}"),
+                Event::Rejected(Rejection::Head(error)) => format!("rejected {error:?}"),
+                Event::Rejected(Rejection::Handshake(error)) => format!("rejected {error:?}"),
+                Event::Discarded => "discarded".to_owned(),
+            };
+            self.record.push(line);
+        }
+        let leftover = input.finish();
+        self.session
+            .keep_incoming(incoming, &received, &leftover, self.now);
+    }
+
+    /// What waits to be written; the socket takes all of it.
+    fn sent(&mut self) -> Vec<u8> {
+        let unsent = self.unsent();
+        self.session.handle_sent(unsent.len(), self.now);
+        unsent
+    }
+
+    fn unsent(&self) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = self.session.queue().gather(&mut slices);
+        slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
+    }
+
+    fn record(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.record)
+    }
+
+    fn wait_ms(&mut self, millis: u64) -> Option<Expiry> {
+        self.now = self.now + Duration::from_millis(millis);
+        self.session.handle_timeout(self.now, &self.timeouts)
+    }
+
+    /// Milliseconds until the next deadline.
+    fn deadline_ms(&self) -> Option<u128> {
+        let deadline = self.session.poll_timeout(&self.timeouts)?;
+        Some((deadline - self.now).as_millis())
+    }
+}
+
+fn upgrade() -> Vec<u8> {
+    ClientHandshake::new([1; 16]).request("localhost:8000", "/")
+}
+
+fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_masked_frame(&mut bytes, opcode, payload, KEY);
+    bytes
+}
+
+/// The same frame without FIN.
+fn fragment(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = frame(opcode, payload);
+    bytes[0] &= 0x7f;
+    bytes
+}
+
+fn close_frame(code: u16) -> Vec<u8> {
+    frame(Opcode::Close, &code.to_be_bytes())
+}
+
+#[test]
+fn a_message_behind_the_upgrade_in_one_packet() {
+    let mut bench = Bench::connecting();
+    bench.receive(
+        &[
+            upgrade(),
+            frame(Opcode::Text, b"hello"),
+            frame(Opcode::Binary, b"123"),
+        ]
+        .concat(),
+    );
+    assert_eq!(bench.record(), ["upgrade", "hello", "3 bytes"]);
+}
+
+#[test]
+fn every_split_point_gives_the_same_events() {
+    let stream = [
+        upgrade(),
+        frame(Opcode::Text, b"one"),
+        fragment(Opcode::Text, "tw\u{f6}".as_bytes()),
+        frame(Opcode::Ping, b"p"),
+        frame(Opcode::Continuation, b"!"),
+        frame(Opcode::Text, &[b'x'; 300]),
+        close_frame(1000),
+    ]
+    .concat();
+    let long = "x".repeat(300);
+    let expected = ["upgrade", "one", "tw\u{f6}!", &long, "closed Some(1000)"];
+    for split in 0..=stream.len() {
+        let mut bench = Bench::connecting();
+        bench.receive(&stream[..split]);
+        bench.receive(&stream[split..]);
+        assert_eq!(bench.record(), expected, "split at {split}");
+        let sent = bench.sent();
+        assert!(
+            sent.ends_with(b"\x8a\x01p\x88\x02\x03\xe8"),
+            "split at {split}"
+        );
+        assert!(bench.session.incoming.is_none(), "nothing is kept");
+    }
+    let mut bench = Bench::connecting();
+    for byte in &stream {
+        bench.receive(&[*byte]);
+    }
+    assert_eq!(bench.record(), expected);
+}
+
+#[test]
+fn a_request_that_is_no_upgrade() {
+    let mut bench = Bench::connecting();
+    bench.receive(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\r\n\r\n");
+    assert_eq!(
+        bench.record(),
+        ["request /x"],
+        "the answer is the last of its connection"
+    );
+    assert!(bench.sent().starts_with(b"HTTP/1.1 404 "));
+    assert!(bench.session.take_shutdown() && !bench.session.take_shutdown());
+}
+
+#[test]
+fn a_bad_request_is_answered() {
+    let mut bench = Bench::connecting();
+    bench.receive(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n");
+    assert_eq!(bench.record(), [format!("rejected {:?}", HeadError::Field)]);
+    assert!(bench.sent().starts_with(b"HTTP/1.1 400 "));
+    let mut bench = Bench::connecting();
+    bench.receive(
+        &String::from_utf8(upgrade())
+            .expect("ASCII")
+            .replace("13\r\n", "8\r\n")
+            .into_bytes(),
+    );
+    assert_eq!(bench.record(), ["rejected Version"]);
+    assert!(bench.sent().starts_with(b"HTTP/1.1 426 "));
+}
+
+#[test]
+fn the_peer_closes() {
+    for (payload, answer) in [
+        (&b""[..], &b"\x88\x00"[..]),
+        (b"\x03\xe8", b"\x88\x02\x03\xe8"),
+        (b"\x0f\xa0because", b"\x88\x02\x0f\xa0"),
+    ] {
+        let mut bench = Bench::open();
+        bench.receive(&[frame(Opcode::Close, payload), frame(Opcode::Text, b"late")].concat());
+        assert!(!bench.session.is_open());
+        assert_eq!(
+            bench.record().len(),
+            2,
+            "upgrade and close, nothing after it"
+        );
+        assert!(
+            !bench.session.take_shutdown(),
+            "not before the answer is written"
+        );
+        assert_eq!(bench.sent(), answer);
+        assert!(bench.session.take_shutdown());
+        bench.receive(&frame(Opcode::Text, b"later"));
+        assert!(bench.record().is_empty());
+        bench.session.handle_end();
+        assert!(bench.session.is_closed());
+    }
+}
+
+#[test]
+fn we_close() {
+    let mut bench = Bench::open();
+    bench.session.send(Opcode::Text, b"bye");
+    bench
+        .session
+        .close(&CloseFrame::new(CloseCode::NORMAL, "done"), bench.now);
+    bench.session.send(Opcode::Text, b"nothing after it");
+    bench
+        .session
+        .close(&CloseFrame::new(CloseCode::NORMAL, "nor again"), bench.now);
+    assert_eq!(bench.sent(), b"\x81\x03bye\x88\x06\x03\xe8done");
+    bench.receive(
+        &[
+            frame(Opcode::Text, b"late"),
+            frame(Opcode::Ping, b""),
+            fragment(Opcode::Text, b""),
+            frame(Opcode::Continuation, b""),
+        ]
+        .concat(),
+    );
+    assert_eq!(bench.record(), ["upgrade", "discarded", "discarded"]);
+    assert!(
+        bench.unsent().is_empty(),
+        "a Ping after our Close is not answered"
+    );
+    bench.receive(&close_frame(1000));
+    assert_eq!(bench.record(), ["closed Some(1000)"]);
+    assert!(
+        bench.session.is_closed(),
+        "the peer has read our Close: nothing to wait for"
+    );
+}
+
+#[test]
+fn closes_that_cross() {
+    let mut bench = Bench::open();
+    bench
+        .session
+        .close(&CloseFrame::new(CloseCode::NORMAL, ""), bench.now);
+    bench.receive(&close_frame(1001));
+    assert!(!bench.session.is_closed(), "ours is not written yet");
+    assert_eq!(bench.sent(), b"\x88\x02\x03\xe8", "one Close, not two");
+    assert!(bench.session.take_shutdown());
+}
+
+#[test]
+fn a_long_message_behind_our_close_is_not_kept() {
+    let mut bench = Bench::open();
+    bench
+        .session
+        .close(&CloseFrame::new(CloseCode::NORMAL, ""), bench.now);
+    bench.sent();
+    let mut long = vec![0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
+    long.extend_from_slice(&[0; 5000]);
+    bench.receive(&long);
+    assert_eq!(bench.record(), ["upgrade", "discarded"]);
+    assert!(bench.session.incoming.is_none());
+
+    let mut bench = Bench::open();
+    bench
+        .session
+        .close(&CloseFrame::new(CloseCode::NORMAL, ""), bench.now);
+    bench.sent();
+    let stream = [frame(Opcode::Text, &[b'x'; 200]), close_frame(1000)].concat();
+    for byte in stream {
+        bench.receive(&[byte]);
+    }
+    assert!(bench.session.is_closed());
+}
+
+#[test]
+fn violations_close_and_end_the_parsing() {
+    let cases: [(Vec<u8>, &str); 7] = [
+        (vec![0x81, 0x01, b'x'], "failed 1002"),
+        (vec![0xc1, 0x80], "failed 1002"),
+        (frame(Opcode::Continuation, b"x"), "failed 1002"),
+        (frame(Opcode::Close, b"\x03"), "failed 1002"),
+        (frame(Opcode::Close, b"\x03\xed"), "failed 1002"),
+        (frame(Opcode::Text, b"\xff"), "failed 1007"),
+        (
+            frame(Opcode::Text, &[b'x'; MESSAGE_BYTES_MAX + 1])[..8].to_vec(),
+            "failed 1009",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        let mut bench = Bench::open();
+        bench.receive(&[bytes, frame(Opcode::Text, b"late")].concat());
+        assert_eq!(bench.record(), ["upgrade", expected]);
+        bench.receive(&frame(Opcode::Text, b"later"));
+        assert!(bench.record().is_empty());
+        assert_eq!(bench.sent()[0], 0x88);
+        assert!(bench.session.take_shutdown());
+    }
+}
+
+#[test]
+fn the_limit_of_a_message_counts_its_fragments_together() {
+    let at_max = [
+        fragment(Opcode::Text, &[b'x'; MESSAGE_BYTES_MAX - 1]),
+        frame(Opcode::Continuation, b"x"),
+    ];
+    let mut bench = Bench::open();
+    bench.receive(&at_max.concat());
+    assert_eq!(
+        bench.record(),
+        ["upgrade".to_owned(), "x".repeat(MESSAGE_BYTES_MAX)]
+    );
+    let over = [
+        fragment(Opcode::Text, &[b'x'; MESSAGE_BYTES_MAX - 1]),
+        fragment(Opcode::Continuation, b"x"),
+        fragment(Opcode::Continuation, b""),
+        frame(Opcode::Continuation, b"x"),
+    ];
+    bench.receive(&over.concat());
+    assert_eq!(bench.record(), ["failed 1009"]);
+}
+
+#[test]
+fn every_ping_is_answered_in_order() {
+    let mut bench = Bench::open();
+    bench.receive(
+        &[
+            frame(Opcode::Ping, b"a"),
+            frame(Opcode::Ping, b""),
+            frame(Opcode::Ping, b"c"),
+        ]
+        .concat(),
+    );
+    assert_eq!(bench.sent(), b"\x8a\x01a\x8a\x00\x8a\x01c");
+    bench.receive(&frame(Opcode::Pong, b"unasked"));
+    assert!(bench.unsent().is_empty());
+}
+
+#[test]
+fn while_writes_block_only_the_newest_ping_is_answered() {
+    let mut bench = Bench::open();
+    bench.receive(&frame(Opcode::Ping, b"0"));
+    bench.session.handle_sent(1, bench.now);
+    bench.session.handle_blocked(bench.now);
+    bench.receive(
+        &[
+            frame(Opcode::Ping, b"1"),
+            frame(Opcode::Ping, b"2"),
+            frame(Opcode::Ping, b"3"),
+        ]
+        .concat(),
+    );
+    assert_eq!(bench.unsent(), b"\x010", "the half-sent one stays");
+    assert_eq!(bench.sent(), b"\x010");
+    assert_eq!(bench.sent(), b"\x8a\x013");
+    bench.receive(&frame(Opcode::Ping, b"4"));
+    assert_eq!(bench.sent(), b"\x8a\x014");
+}
+
+#[test]
+fn a_handshake_must_be_finished_in_time() {
+    let mut bench = Bench::connecting();
+    bench.receive(b"GET / HTTP/1.1\r\n");
+    assert_eq!(bench.deadline_ms(), Some(10_000));
+    assert_eq!(bench.wait_ms(9_999), None);
+    assert_eq!(bench.wait_ms(1), Some(Expiry::Handshake));
+    assert!(bench.sent().starts_with(b"HTTP/1.1 408 "));
+    assert_eq!(bench.wait_ms(5_000), Some(Expiry::Close));
+    assert!(bench.session.is_closed());
+}
+
+#[test]
+fn silence_is_pinged_and_then_given_up() {
+    let mut bench = Bench::open();
+    assert_eq!(bench.wait_ms(24_999), None);
+    assert_eq!(bench.wait_ms(1), Some(Expiry::PingDue));
+    assert_eq!(
+        bench.wait_ms(60_000),
+        None,
+        "the wait begins when the Ping has left"
+    );
+    assert_eq!(bench.sent(), b"\x89\x00");
+    assert_eq!(bench.deadline_ms(), Some(10_000));
+    assert_eq!(bench.wait_ms(9_999), None);
+    assert_eq!(bench.wait_ms(1), Some(Expiry::PongOverdue));
+    assert!(
+        bench.session.is_closed() && bench.unsent().is_empty(),
+        "no Close is sent"
+    );
+}
+
+#[test]
+fn any_byte_is_a_sign_of_life() {
+    let mut bench = Bench::open();
+    assert_eq!(bench.wait_ms(25_000), Some(Expiry::PingDue));
+    bench.sent();
+    bench.wait_ms(9_000);
+    bench.receive(&[0x81]);
+    assert_eq!(bench.wait_ms(9_000), None);
+    assert!(bench.session.is_open());
+    assert_eq!(bench.wait_ms(16_000), Some(Expiry::PingDue));
+}
+
+#[test]
+fn progress_of_a_blocked_queue_is_a_sign_of_life() {
+    let mut bench = Bench::open();
+    bench.session.send(Opcode::Text, &[b'x'; 500]);
+    bench.session.handle_blocked(bench.now);
+    for _ in 0..10 {
+        assert_eq!(bench.wait_ms(20_000), None);
+        bench.session.handle_sent(10, bench.now);
+        bench.session.handle_blocked(bench.now);
+    }
+    assert!(bench.session.is_open());
+    assert_eq!(bench.wait_ms(25_000), Some(Expiry::PingDue));
+    assert_eq!(bench.wait_ms(34_999), None, "the Ping has not left");
+    assert_eq!(bench.wait_ms(1), Some(Expiry::Write));
+}
+
+#[test]
+fn a_message_must_be_finished_in_time() {
+    for begin in [
+        frame(Opcode::Text, b"hello")[..3].to_vec(),
+        fragment(Opcode::Text, b"x"),
+    ] {
+        let mut bench = Bench::open();
+        bench.receive(&begin);
+        for _ in 0..5 {
+            assert_eq!(bench.wait_ms(11_999), None);
+            // Pings between fragments finish nothing; a byte of the frame neither.
+            bench.receive(&if begin.len() == 3 {
+                vec![0]
+            } else {
+                frame(Opcode::Ping, b"")
+            });
+        }
+        assert_eq!(bench.wait_ms(4), None);
+        assert_eq!(bench.wait_ms(1), Some(Expiry::Message));
+    }
+}
+
+#[test]
+fn a_finished_message_frees_the_next_from_its_time() {
+    let mut bench = Bench::open();
+    let message = frame(Opcode::Text, b"hello");
+    bench.receive(&message[..3]);
+    for _ in 0..10 {
+        assert_eq!(bench.wait_ms(20_000), None);
+        bench.receive(&[&message[3..], &message[..3]].concat());
+    }
+    assert_eq!(bench.record().len(), 11);
+}
+
+#[test]
+fn a_close_must_be_answered_in_time() {
+    let mut bench = Bench::open();
+    bench
+        .session
+        .close(&CloseFrame::new(CloseCode::NORMAL, ""), bench.now);
+    bench.sent();
+    bench.receive(&frame(Opcode::Text, b"chatter"));
+    assert_eq!(bench.deadline_ms(), Some(5_000));
+    assert_eq!(bench.wait_ms(5_000), Some(Expiry::Close));
+    assert!(bench.session.is_closed());
+}
+
+#[test]
+fn cutting_off_finishes_the_half_sent_frame() {
+    let mut bench = Bench::open();
+    let shared = EncodedFrame::text(&[b"0123456789"]);
+    bench.session.send_shared(shared.clone());
+    bench.session.send_shared(shared.clone());
+    bench.session.handle_sent(4, bench.now);
+    bench.session.handle_blocked(bench.now);
+    bench
+        .session
+        .cut_off(&CloseFrame::new(CloseCode::TRY_AGAIN_LATER, ""), bench.now);
+    assert_eq!(
+        bench.sent(),
+        [&shared.as_bytes()[4..], b"\x88\x02\x03\xf5"].concat()
+    );
+    assert!(bench.session.take_shutdown());
+    bench.receive(&close_frame(1013));
+    assert!(!bench.session.is_closed(), "the end of file is awaited");
+}
+
+#[test]
+fn what_is_kept_is_charged_and_given_back() {
+    let pinned = PinnedBytes::new(usize::MAX);
+    let mut bench = Bench::open();
+    bench.session.settle(&pinned);
+    assert_eq!(pinned.bytes(), 0, "an idle connection keeps nothing");
+    bench.receive(&fragment(Opcode::Text, &[b'x'; 900]));
+    bench.session.settle(&pinned);
+    assert!(pinned.bytes() >= 900);
+    bench.receive(&frame(Opcode::Continuation, b""));
+    bench.session.settle(&pinned);
+    assert_eq!(pinned.bytes(), 0);
+    bench.receive(&frame(Opcode::Text, &[b'x'; 900])[..700]);
+    bench.session.send(Opcode::Text, b"answer");
+    bench.session.settle(&pinned);
+    assert!(pinned.bytes() >= 700);
+    bench.session.release(&pinned);
+    assert_eq!(pinned.bytes(), 0);
+}
+
+#[test]
+fn the_session_of_an_idle_connection_is_small() {
+    assert!(size_of::<Session>() <= 264, "{}", size_of::<Session>());
+}
