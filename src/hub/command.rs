@@ -5,22 +5,27 @@
 //! checked before content. Main type: [`Command`].
 //!
 //! A text is read in two passes. The first one checks that all of it is JSON and notes where the
-//! members lie that decide; it borrows them as they were written. The second one reads the
-//! member that the command is about, and since that is known to be JSON, whatever stops it there
-//! is a fault of content: a [`Trail`] remembers where, and what was expected. Both passes skip
-//! what isn't named without recursion and without looking into it, so depth is harmless.
+//! members lie that decide; it borrows them as they were written. The second one, in `content`,
+//! reads the member that the command is about. Both skip what isn't named without recursion and
+//! without looking into it, so depth is harmless. Only this file names `serde_json`; the modules
+//! below it are written against `serde`'s traits.
+
+mod content;
+mod trail;
+mod values;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserializer as _;
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::time::Duration;
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::filter::{
-    Criterion, Filter, NameMap, Notification, NotificationValues, Page, Subscription, Values,
-    float_text,
-};
+use self::content::{read_notification, read_subscriptions};
+use self::values::TextSeed;
+use super::filter::{Notification, Subscription};
 use crate::application::Delivered;
 use crate::config::HubLimits;
 use crate::ws::frame::EncodedFrame;
@@ -30,9 +35,6 @@ const TYPE_DEFAULT: &str = "\"notification\"";
 
 /// Types that only the server itself says; a publisher can't put its words into our mouth.
 const TYPES_RESERVED: [&str; 4] = ["subscribed", "pong", "error", "published"];
-
-/// The longest name from a peer that an error repeats, in characters.
-const ECHO_CHARS_MAX: usize = 40;
 
 /// What a message asks for.
 #[derive(Debug)]
@@ -137,9 +139,9 @@ impl std::error::Error for CommandError {}
 /// [`CommandError`], to be sent to the peer.
 pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, CommandError> {
     let envelope = Envelope::read(text)?;
-    match &envelope.sender {
+    match envelope.sender {
         Member::Absent => envelope.read_without_sender(),
-        Member::Once(sender) => match read_text(sender).as_deref() {
+        Member::Once(sender) => match sender.text().as_deref() {
             Some("client") => envelope.read_from_client(limits),
             Some("server") => Ok(Command::Publish(Publish {
                 kind: envelope.kind,
@@ -154,7 +156,7 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
 /// The answer to a subscription: how many there are, and the seconds of silence after which
 /// the server pings.
 #[must_use]
-pub fn subscribed_reply(subscriptions: usize, heartbeat: std::time::Duration) -> String {
+pub fn subscribed_reply(subscriptions: usize, heartbeat: Duration) -> String {
     let seconds = heartbeat.as_secs_f64();
     format!("{{\"type\":\"subscribed\",\"subscriptions\":{subscriptions},\"heartbeat\":{seconds}}}")
 }
@@ -200,26 +202,20 @@ impl<'a> Publish<'a> {
     /// [`ErrorCode::InvalidNotification`], with the member that is at fault.
     pub fn read(&self) -> Result<Publication<'a>, CommandError> {
         let code = ErrorCode::InvalidNotification;
-        let kind = match &self.kind {
+        let kind = match self.kind {
             Member::Absent => TYPE_DEFAULT,
-            Member::Once(raw) => read_type(raw)?,
+            Member::Once(json) => check_type(json)?,
             Member::Twice => return Err(CommandError::new(code, "type stands twice")),
         };
-        let text = match &self.notification {
+        let json = match self.notification {
             Member::Absent => return Err(CommandError::new(code, "notification is missing")),
-            Member::Once(raw) => raw.get(),
+            Member::Once(json) => json,
             Member::Twice => return Err(CommandError::new(code, "notification stands twice")),
         };
-        let mut trail = Trail::new(Root::Notification, usize::MAX);
-        let body = trail.read(text, |trail, json| {
-            trail.enter("", "an object");
-            let wanted = &NOTIFICATION_MEMBERS;
-            json.deserialize_map(BodyVisitor { trail, wanted })
-        })?;
         Ok(Publication {
-            notification: body.into_notification(&trail)?,
+            notification: read_notification(json)?,
             kind,
-            text,
+            text: json.0,
         })
     }
 }
@@ -239,34 +235,81 @@ impl Publication<'_> {
 }
 
 /// The JSON of a publisher's `type`, which is passed on as it was written.
-fn read_type(raw: &RawValue) -> Result<&str, CommandError> {
+fn check_type(json: Json<'_>) -> Result<&str, CommandError> {
     let code = ErrorCode::InvalidNotification;
-    match read_text(raw).as_deref() {
+    match json.text().as_deref() {
         None => Err(CommandError::new(code, "type must be a string")),
         Some(text) if TYPES_RESERVED.contains(&text) => {
             let words = TYPES_RESERVED.join(", ");
             let detail = format!("type must be none of {words}: those are the server's own");
             Err(CommandError::new(code, detail))
         }
-        Some(_) => Ok(raw.get()),
+        Some(_) => Ok(json.0),
     }
 }
 
-// The first pass.
+/// JSON as it was written, known to be well-formed.
+#[derive(Clone, Copy, Debug)]
+struct Json<'a>(&'a str);
+
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(json).map(|raw| Self(raw.get()))
+    }
+}
+
+impl<'a> Json<'a> {
+    /// Has `seed` read it.
+    fn read<S: DeserializeSeed<'a>>(self, seed: S) -> Result<S::Value, serde_json::Error> {
+        seed.deserialize(&mut serde_json::Deserializer::from_str(self.0))
+    }
+
+    /// The text of a string; `None` for anything else, and where no Unicode text is meant.
+    fn text(self) -> Option<Cow<'a, str>> {
+        self.read(TextSeed).ok()
+    }
+
+    /// Which of `names` this string is.
+    fn name_among(self, names: &[&'static str]) -> Option<&'static str> {
+        let is = |text: &str| names.iter().copied().find(|name| *name == text);
+        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        match inner.contains('\\') {
+            false => is(inner),
+            true => is(&self.text()?),
+        }
+    }
+}
+
+/// The next member of an object that is one of `names`; its value is to be read next.
+///
+/// Names are taken as they were written. Read as bytes they could hide a control character that
+/// JSON forbids; read as text, a lone surrogate would fail though nobody asked for the member.
+fn next_member<'de, M: MapAccess<'de>>(
+    map: &mut M,
+    names: &[&'static str],
+) -> Result<Option<&'static str>, M::Error> {
+    while let Some(name) = map.next_key::<Json<'de>>()? {
+        if let Some(name) = name.name_among(names) {
+            return Ok(Some(name));
+        }
+        map.next_value::<IgnoredAny>()?;
+    }
+    Ok(None)
+}
 
 /// A member that may be there.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 enum Member<'a> {
     #[default]
     Absent,
-    Once(&'a RawValue),
+    Once(Json<'a>),
     Twice,
 }
 
 impl<'a> Member<'a> {
-    fn put(&mut self, raw: &'a RawValue) {
+    fn put(&mut self, json: Json<'a>) {
         *self = match self {
-            Self::Absent => Self::Once(raw),
+            Self::Absent => Self::Once(json),
             Self::Once(_) | Self::Twice => Self::Twice,
         };
     }
@@ -301,7 +344,7 @@ impl<'a> Envelope<'a> {
     fn read_from_client(&self, limits: &HubLimits) -> Result<Command<'a>, CommandError> {
         match self.subscriptions {
             Member::Absent => Err(unknown("subscriptions is missing")),
-            Member::Once(raw) => read_subscriptions(raw.get(), limits).map(Command::Subscribe),
+            Member::Once(json) => read_subscriptions(json, limits).map(Command::Subscribe),
             Member::Twice => Err(CommandError::new(
                 ErrorCode::InvalidSubscription,
                 "subscriptions stands twice",
@@ -311,7 +354,7 @@ impl<'a> Envelope<'a> {
 
     fn read_without_sender(&self) -> Result<Command<'a>, CommandError> {
         match self.kind {
-            Member::Once(raw) if read_text(raw).as_deref() == Some("ping") => Ok(Command::Ping),
+            Member::Once(json) if json.text().as_deref() == Some("ping") => Ok(Command::Ping),
             Member::Once(_) => Err(unknown("without sender, type must be \"ping\"")),
             Member::Absent => Err(unknown("neither sender nor type is there")),
             Member::Twice => Err(unknown("type stands twice")),
@@ -335,18 +378,12 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         const NAMES: [&str; 4] = ["sender", "type", "subscriptions", "notification"];
         let mut envelope = Envelope::default();
-        // Names are taken raw: read as bytes they could hide a control character that JSON
-        // forbids, read as text a lone surrogate would fail though nobody asked for the member.
-        while let Some(name) = map.next_key::<&RawValue>()? {
-            let member = match position_of(name, &NAMES) {
-                Some(0) => &mut envelope.sender,
-                Some(1) => &mut envelope.kind,
-                Some(2) => &mut envelope.subscriptions,
-                Some(_) => &mut envelope.notification,
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
+        while let Some(name) = next_member(&mut map, &NAMES)? {
+            let member = match name {
+                "sender" => &mut envelope.sender,
+                "type" => &mut envelope.kind,
+                "subscriptions" => &mut envelope.subscriptions,
+                _ => &mut envelope.notification,
             };
             member.put(map.next_value()?);
         }
@@ -354,614 +391,594 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// Which of `names` the JSON string `raw` is.
-fn position_of(raw: &RawValue, names: &[&str]) -> Option<usize> {
-    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if !inner.contains('\\') {
-        return names.iter().position(|name| *name == inner);
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::hub::filter::matches;
+    use crate::hub::index::SubscriptionIndex;
+    use crate::id::ConnectionId;
+
+    fn parse_default(text: &str) -> Result<Command<'_>, CommandError> {
+        parse(text, &HubLimits::default())
     }
-    let text = read_text(raw)?;
-    names.iter().position(|name| *name == text)
-}
 
-/// The text of a JSON string; `None` for anything else, and where no Unicode text is meant.
-fn read_text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    TextSeed
-        .deserialize(&mut serde_json::Deserializer::from_str(raw.get()))
-        .ok()
-}
-
-// The second pass.
-
-const SUBSCRIPTION_MEMBERS: [&str; 3] = ["package", "page", "filters"];
-const NOTIFICATION_MEMBERS: [&str; 4] = ["package", "page", "filters", "channel"];
-
-/// What the second pass reads.
-#[derive(Clone, Copy)]
-enum Root {
-    Subscriptions,
-    Subscription(usize),
-    Notification,
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Subscriptions => f.write_str("subscriptions"),
-            Self::Subscription(index) => write!(f, "subscriptions[{index}]"),
-            Self::Notification => f.write_str("notification"),
-        }
-    }
-}
-
-/// Where the second pass is, so that it can say what it stumbled over.
-struct Trail {
-    root: Root,
-    /// The member below the root, with its dot.
-    member: &'static str,
-    /// The name below the member, as far as it is repeated.
-    name: Option<String>,
-    expected: &'static str,
-    /// Said instead of what was expected.
-    fault: Option<CommandError>,
-    values_max: usize,
-    values_left: usize,
-}
-
-impl Trail {
-    fn new(root: Root, values_max: usize) -> Self {
-        Self {
-            root,
-            member: "",
-            name: None,
-            expected: "",
-            fault: None,
-            values_max,
-            values_left: values_max,
+    /// The list of a subscriber who sends `list`.
+    fn subscribe(list: &str) -> Result<String, CommandError> {
+        let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
+        match parse_default(&text)? {
+            Command::Subscribe(subscriptions) => Ok(format!("{subscriptions:?}")),
+            other => panic!("{other:?}"),
         }
     }
 
-    /// Runs `read` over `text`, which is JSON, and turns its failure into what the trail says.
-    fn read<'de, T>(
-        &mut self,
-        text: &'de str,
-        read: impl FnOnce(
-            &mut Self,
-            &mut serde_json::Deserializer<serde_json::de::StrRead<'de>>,
-        ) -> Result<T, serde_json::Error>,
-    ) -> Result<T, CommandError> {
-        read(self, &mut serde_json::Deserializer::from_str(text)).map_err(|_| {
-            self.fault.take().unwrap_or_else(|| {
-                let name = self.name.as_ref().map(|name| format!(".{name}"));
-                let name = name.unwrap_or_default();
-                let (root, member, expected) = (self.root, self.member, self.expected);
-                self.error(format!("{root}{member}{name} must be {expected}"))
-            })
-        })
-    }
-
-    /// What is read next, and what it has to be.
-    fn enter(&mut self, member: &'static str, expected: &'static str) {
-        self.member = member;
-        self.expected = expected;
-    }
-
-    /// What is at fault has a name of the peer's choice.
-    fn name(&mut self, name: &str) {
-        self.name = Some(bounded(name));
-    }
-
-    fn error(&self, detail: String) -> CommandError {
-        let code = match self.root {
-            Root::Subscriptions | Root::Subscription(_) => ErrorCode::InvalidSubscription,
-            Root::Notification => ErrorCode::InvalidNotification,
-        };
-        CommandError::new(code, detail)
-    }
-
-    /// Stops the pass with an error of its own.
-    fn fail<E: de::Error>(&mut self, error: CommandError) -> E {
-        self.fault = Some(error);
-        E::custom("")
-    }
-
-    fn fail_twice<E: de::Error>(&mut self, member: &str) -> E {
-        let detail = format!("{}{member} stands twice", self.root);
-        self.fail(self.error(detail))
-    }
-
-    fn fail_too_many<E: de::Error>(&mut self, what: &str, max: usize) -> E {
-        let detail = format!("subscriptions must have at most {max} {what}");
-        self.fail(CommandError::new(ErrorCode::TooManySubscriptions, detail))
-    }
-
-    /// Counts one value more.
-    fn count_value<E: de::Error>(&mut self) -> Result<(), E> {
-        match self.values_left.checked_sub(1) {
-            Some(left) => self.values_left = left,
-            None => return Err(self.fail_too_many("values in all", self.values_max)),
-        }
-        Ok(())
-    }
-}
-
-fn read_subscriptions<'a>(
-    text: &'a str,
-    limits: &HubLimits,
-) -> Result<Vec<Subscription<'a>>, CommandError> {
-    let subscriptions_max = limits.subscriptions_max;
-    Trail::new(Root::Subscriptions, limits.values_max).read(text, |trail, json| {
-        trail.enter("", "a list");
-        json.deserialize_seq(ListVisitor {
-            trail,
-            subscriptions_max,
-        })
-    })
-}
-
-struct ListVisitor<'t> {
-    trail: &'t mut Trail,
-    subscriptions_max: usize,
-}
-
-impl<'de> Visitor<'de> for ListVisitor<'_> {
-    type Value = Vec<Subscription<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
-        let Self {
-            trail,
-            subscriptions_max,
-        } = self;
-        let mut subscriptions = Vec::new();
-        while subscriptions.len() < subscriptions_max {
-            trail.root = Root::Subscription(subscriptions.len());
-            trail.enter("", "an object or a string");
-            match list.next_element_seed(SubscriptionSeed(trail))? {
-                Some(subscription) => subscriptions.push(subscription),
-                None => return Ok(subscriptions),
+    /// The frame's payload for a publisher who sends `text`.
+    fn publish(text: &str) -> Result<String, CommandError> {
+        match parse_default(text)? {
+            Command::Publish(publish) => {
+                let frame = publish.read()?.frame();
+                let bytes = frame.as_bytes();
+                let start = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
+                Ok(String::from_utf8(bytes[start..].to_vec()).expect("text"))
             }
-        }
-        match list.next_element::<IgnoredAny>()? {
-            Some(_) => Err(trail.fail_too_many("entries", subscriptions_max)),
-            None => Ok(subscriptions),
+            other => panic!("{other:?}"),
         }
     }
-}
 
-struct SubscriptionSeed<'t>(&'t mut Trail);
-
-impl<'de> DeserializeSeed<'de> for SubscriptionSeed<'_> {
-    type Value = Subscription<'de>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for SubscriptionSeed<'_> {
-    type Value = Subscription<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a subscription")
+    fn code<T: fmt::Debug>(result: Result<T, CommandError>) -> &'static str {
+        let error = result.expect_err("an error");
+        let reply: Value = serde_json::from_str(&error.reply()).expect("JSON");
+        assert_eq!(reply["type"], "error");
+        assert_eq!(reply["error"]["code"], error.code.as_str());
+        assert_eq!(reply["error"]["detail"], error.detail.as_str());
+        assert_eq!(reply.as_object().map(|members| members.len()), Some(2));
+        error.code.as_str()
     }
 
-    fn visit_borrowed_str<E: de::Error>(self, channel: &'de str) -> Result<Self::Value, E> {
-        self.0.count_value()?;
-        Ok(Subscription::Channel(Cow::Borrowed(channel)))
+    fn detail<T: fmt::Debug>(result: Result<T, CommandError>) -> String {
+        result.expect_err("an error").detail
     }
 
-    fn visit_str<E: de::Error>(self, channel: &str) -> Result<Self::Value, E> {
-        self.0.count_value()?;
-        Ok(Subscription::Channel(Cow::Owned(channel.to_owned())))
+    fn publish_code(notification: &str) -> &'static str {
+        code(publish(&format!(
+            "{{\"sender\":\"server\",\"notification\":{notification}}}"
+        )))
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.0;
-        let wanted = &SUBSCRIPTION_MEMBERS;
-        let body = BodyVisitor { trail, wanted }.visit_map(map)?;
-        body.into_subscription(trail)
-            .map_err(|error| trail.fail(error))
-    }
-}
-
-/// The members that a subscription and a notification share.
-#[derive(Default)]
-struct Body<'a> {
-    package: Option<Cow<'a, str>>,
-    page: Option<Cow<'a, str>>,
-    filters: Option<Given<'a>>,
-    channel: Option<&'a RawValue>,
-}
-
-impl<'a> Body<'a> {
-    fn into_subscription(self, trail: &Trail) -> Result<Subscription<'a>, CommandError> {
-        let page = take_page(self.package, self.page, trail)?
-            .ok_or_else(|| trail.error(format!("{}.package is missing", trail.root)))?;
-        let filter = match self.filters.unwrap_or_default() {
-            Given::Absent | Given::True => Filter::Everything,
-            Given::Scalars(scalars) if scalars.is_empty() => Filter::Everything,
-            Given::Scalars(scalars) => Filter::Nameless(Values::new(scalars)),
-            Given::Named(entries) if entries.is_empty() => Filter::Everything,
-            Given::Named(entries) => Filter::Named(entries.map(|entry| match entry {
-                Entry::True => Criterion::Any,
-                Entry::Scalars(scalars) => Criterion::OneOf(Values::new(scalars)),
-            })),
-        };
-        Ok(Subscription::Page(page, filter))
+    fn values_of(values: &str) -> String {
+        let list =
+            format!("[{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}]");
+        subscribe(&list).expect("valid")
     }
 
-    fn into_notification(self, trail: &Trail) -> Result<Notification<'a>, CommandError> {
-        let page = take_page(self.package, self.page, trail)?;
-        // Beside a page, a channel that is no scalar is the application's own.
-        let channel = self.channel.and_then(read_scalar);
-        if page.is_none() && channel.is_none() {
-            let detail = match self.channel {
-                Some(_) => "notification.channel must be a scalar",
-                None => "notification must have package and page, or channel",
+    #[test]
+    fn matching_cases_by_the_oracle_and_by_the_index() {
+        let cases = include_str!("../../tests/data/matching-cases.json");
+        let cases: Vec<Value> = serde_json::from_str(cases).expect("JSON");
+        assert!(cases.len() > 40);
+        for case in cases {
+            let subscribe = json!({"sender": "client", "subscriptions": [case["subscription"]]});
+            let publish = json!({"sender": "server", "notification": case["notification"]});
+            let (subscribe, publish) = (subscribe.to_string(), publish.to_string());
+            let Ok(Command::Subscribe(subscriptions)) = parse_default(&subscribe) else {
+                panic!("{case}")
             };
-            return Err(trail.error(detail.to_owned()));
-        }
-        let values = match self.filters.unwrap_or_default() {
-            Given::Absent => NotificationValues::Absent,
-            Given::True => NotificationValues::Nameless(Values::new(vec![text_of(true)])),
-            Given::Scalars(scalars) => NotificationValues::Nameless(Values::new(scalars)),
-            Given::Named(entries) => NotificationValues::Named(entries.map(|entry| match entry {
-                Entry::True => Values::new(vec![text_of(true)]),
-                Entry::Scalars(scalars) => Values::new(scalars),
-            })),
-        };
-        Ok(Notification {
-            page,
-            channel,
-            values,
-        })
-    }
-}
-
-/// `package` and `page` come together or not at all.
-fn take_page<'a>(
-    package: Option<Cow<'a, str>>,
-    page: Option<Cow<'a, str>>,
-    trail: &Trail,
-) -> Result<Option<Page<'a>>, CommandError> {
-    let missing = match (package, page) {
-        (Some(package), Some(page)) => return Ok(Some(Page { package, page })),
-        (None, None) => return Ok(None),
-        (None, Some(_)) => "package",
-        (Some(_), None) => "page",
-    };
-    Err(trail.error(format!("{}.{missing} is missing", trail.root)))
-}
-
-struct BodyVisitor<'t> {
-    trail: &'t mut Trail,
-    wanted: &'static [&'static str],
-}
-
-impl<'de> Visitor<'de> for BodyVisitor<'_> {
-    type Value = Body<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.trail;
-        let mut body = Body::default();
-        while let Some(name) = map.next_key::<&RawValue>()? {
-            let is_second = match position_of(name, self.wanted) {
-                Some(0) => {
-                    trail.enter(".package", "a string");
-                    body.package
-                        .replace(map.next_value_seed(TextSeed)?)
-                        .is_some()
-                }
-                Some(1) => {
-                    trail.enter(".page", "a string");
-                    body.page.replace(map.next_value_seed(TextSeed)?).is_some()
-                }
-                Some(2) => {
-                    trail.enter(".filters", "an object");
-                    let filters = map.next_value_seed(FiltersSeed(trail))?;
-                    body.filters.replace(filters).is_some()
-                }
-                Some(_) => body.channel.replace(map.next_value()?).is_some(),
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                    false
-                }
+            let Ok(Command::Publish(publish)) = parse_default(&publish) else {
+                panic!("{case}")
             };
-            if is_second {
-                let names = [".package", ".page", ".filters", ".channel"];
-                let position = position_of(name, self.wanted).unwrap_or_default();
-                return Err(trail.fail_twice(names[position]));
-            }
-        }
-        Ok(body)
-    }
-}
-
-/// What stands in `filters.values`, on either side.
-#[derive(Default)]
-enum Given<'a> {
-    #[default]
-    Absent,
-    True,
-    Scalars(Vec<Cow<'a, str>>),
-    Named(NameMap<'a, Entry<'a>>),
-}
-
-/// What stands under a name in `filters.values`.
-enum Entry<'a> {
-    True,
-    Scalars(Vec<Cow<'a, str>>),
-}
-
-/// `filters`: an object, or nothing in one of the ways to say so.
-struct FiltersSeed<'t>(&'t mut Trail);
-
-impl<'de> DeserializeSeed<'de> for FiltersSeed<'_> {
-    type Value = Given<'de>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FiltersSeed<'_> {
-    type Value = Given<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("filters")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(Given::Absent)
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
-        match list.next_element::<IgnoredAny>()? {
-            // An empty array is PHP's empty object.
-            None => Ok(Given::Absent),
-            Some(_) => Err(de::Error::custom("")),
-        }
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.0;
-        let mut values = None;
-        while let Some(name) = map.next_key::<&RawValue>()? {
-            if position_of(name, &["values"]).is_none() {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            if values.is_some() {
-                return Err(trail.fail_twice(".filters.values"));
-            }
-            trail.enter(
-                ".filters.values",
-                "an object, a scalar or a list of scalars",
+            let notification = publish.read().expect("valid").notification;
+            assert_eq!(
+                matches(&subscriptions[0], &notification),
+                case["matches"],
+                "{case}"
             );
-            values = Some(map.next_value_seed(ValuesSeed {
-                trail,
-                is_entry: false,
-            })?);
-        }
-        Ok(values.unwrap_or_default())
-    }
-}
-
-/// `filters.values`, or what stands under one of its names.
-struct ValuesSeed<'t> {
-    trail: &'t mut Trail,
-    is_entry: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for ValuesSeed<'_> {
-    type Value = Given<'de>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValuesSeed<'_> {
-    type Value = Given<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("values")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(Given::Absent)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        self.trail.count_value()?;
-        Ok(match value {
-            true => Given::True,
-            false => Given::Scalars(vec![text_of(false)]),
-        })
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        self.scalar(ScalarSeed.visit_u64(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        self.scalar(ScalarSeed.visit_i64(value))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        self.scalar(ScalarSeed.visit_f64(value))
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
-        self.scalar(ScalarSeed.visit_borrowed_str(value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        self.scalar(ScalarSeed.visit_str(value))
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
-        let mut scalars = Vec::new();
-        while let Some(scalar) = list.next_element_seed(ScalarSeed)? {
-            self.trail.count_value()?;
-            scalars.push(scalar);
-        }
-        if self.is_entry && scalars.is_empty() {
-            // It stores a name, so it counts.
-            self.trail.count_value()?;
-        }
-        Ok(Given::Scalars(scalars))
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.trail;
-        if self.is_entry {
-            return Err(de::Error::custom(""));
-        }
-        let mut entries = Vec::new();
-        loop {
-            trail.enter(".filters.values", "an object whose names are Unicode text");
-            let Some(name) = map.next_key_seed(TextSeed)? else {
-                break;
+            let mut index = SubscriptionIndex::default();
+            let id = ConnectionId {
+                index: 3,
+                serial: 9,
             };
-            trail.enter(".filters.values", "a scalar or a list of scalars");
-            match map.next_value_seed(EntrySeed(trail)) {
-                Ok(entry) => entries.push((name, entry)),
-                Err(error) => {
-                    trail.name(&name);
-                    return Err(error);
-                }
+            index.replace(id, &subscriptions);
+            let mut recipients = Vec::new();
+            index.collect_recipients(&notification, &mut recipients);
+            assert_eq!(recipients == [id], case["matches"], "{case}");
+            index.check_invariants();
+        }
+    }
+
+    #[test]
+    fn bad_messages() {
+        let cases = include_str!("../../tests/data/bad-messages.json");
+        let cases: Vec<Value> = serde_json::from_str(cases).expect("JSON");
+        assert!(cases.len() > 10);
+        for case in cases {
+            let text = match (case.get("message"), case.get("text")) {
+                (Some(message), _) => message.to_string(),
+                (None, Some(text)) => text.as_str().expect("text").to_owned(),
+                // The case that is told in words.
+                (None, None) => "[".repeat(100_000),
+            };
+            assert_eq!(code(parse_default(&text)), case["error"], "{case}");
+        }
+    }
+
+    #[test]
+    fn depth_is_harmless_wherever_it_is() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let deep_objects = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
+        for deep in [&deep, &deep_objects] {
+            assert_eq!(code(parse_default(&deep[..deep.len() - 1])), "invalid-json");
+            assert_eq!(
+                subscribe(&format!(
+                    "[{{\"package\":\"p\",\"page\":\"q\",\"x\":{deep}}}],\"y\":{deep}"
+                )),
+                subscribe("[{\"package\":\"p\",\"page\":\"q\"}]")
+            );
+            let text = format!(
+                "{{\"sender\":\"server\",\"notification\":{{\"package\":\"p\",\"page\":\"q\",\"message\":{deep},\"channel\":{deep}}}}}"
+            );
+            assert!(publish(&text).is_ok());
+            let filters = format!("{{\"values\":{deep}}}");
+            let body = format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{filters}}}");
+            assert_eq!(
+                code(subscribe(&format!("[{body}]"))),
+                "invalid-subscription"
+            );
+            assert_eq!(publish_code(&body), "invalid-notification");
+            assert_eq!(code(subscribe(deep)), "invalid-subscription");
+            assert_eq!(
+                publish_code(&format!("{{\"channel\":{deep}}}")),
+                "invalid-notification"
+            );
+        }
+        assert_eq!(code(parse_default(&deep)), "unknown-message");
+        assert_eq!(publish_code(&deep), "invalid-notification");
+        assert_eq!(publish_code(&deep_objects), "invalid-notification");
+    }
+
+    #[test]
+    fn what_is_not_json_is_that_whoever_sent_it() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "nul",
+            "{\"sender\":\"server\"} x",
+            "{\"sender\":\"server\",}",
+            "{sender:1}",
+            "{\"a\":01}",
+            "{\"a\":\"\\x\"}",
+            "{\"a\":\"\\u12g4\"}",
+            "{\"a\":[1,]}",
+            "{\"a\nb\":1}",
+            "{\"a\\n\nb\":1}",
+            "{\"x\":{\"a\nb\":1}}",
+            "{\"x\":\"a\tb\"}",
+            "\u{feff}{}",
+            "\u{c}{}",
+            "{\"sender\":\"client\",\"subscriptions\":[{\"a\\n\nb\":1}]}",
+            "'a'",
+            "NaN",
+            "-",
+            "1.",
+        ] {
+            assert_eq!(code(parse_default(text)), "invalid-json", "{text:?}");
+        }
+        for text in [
+            "{}",
+            "[]",
+            "1",
+            "null",
+            "\"ping\"",
+            "1e999",
+            "\"\\ud800\"",
+            " {} \r\n\t",
+        ] {
+            assert_eq!(code(parse_default(text)), "unknown-message", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_that_of_json_and_nothing_else() {
+        // Snippets in every order: what `serde_json` takes as JSON is never invalid-json here.
+        let snippets = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "1",
+            "\"sender\"",
+            "\"client\"",
+        ];
+        let count = snippets.len();
+        for number in 0..count.pow(5) {
+            let mut rest = number;
+            let mut text = String::new();
+            for _ in 0..5 {
+                text.push_str(snippets[rest % count]);
+                rest /= count;
             }
+            let is_json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+            let is_refused = matches!(
+                parse_default(&text),
+                Err(CommandError {
+                    code: ErrorCode::InvalidJson,
+                    ..
+                })
+            );
+            assert_eq!(is_refused, !is_json, "{text}");
         }
-        NameMap::new(entries).map(Given::Named).map_err(|name| {
-            let name = bounded(&name);
-            trail.fail_twice(&format!(".filters.values.{name}"))
-        })
     }
-}
 
-impl<'a> ValuesSeed<'_> {
-    fn scalar<E: de::Error>(self, scalar: Result<Cow<'a, str>, E>) -> Result<Given<'a>, E> {
-        self.trail.count_value()?;
-        scalar.map(|scalar| Given::Scalars(vec![scalar]))
+    #[test]
+    fn sender_decides_and_type_counts_only_without_it() {
+        for text in [
+            "{\"type\":\"ping\"}",
+            " {\"x\":1,\"type\":\"p\\u0069ng\",\"subscriptions\":1,\"subscriptions\":2}",
+            "{\"\\u0074ype\":\"ping\",\"notification\":{}}",
+        ] {
+            assert!(matches!(parse_default(text), Ok(Command::Ping)), "{text}");
+        }
+        for text in [
+            "{\"type\":\"ping\",\"type\":\"ping\"}",
+            "{\"type\":\"ping\",\"\\u0074ype\":\"ping\"}",
+            "{\"type\":\"pong\"}",
+            "{\"type\":null}",
+            "{\"sender\":null,\"type\":\"ping\"}",
+            "{\"sender\":\"client\",\"type\":\"ping\"}",
+            "{\"sender\":\"Client\",\"subscriptions\":[]}",
+            "{\"sender\":\"\\ud800\",\"subscriptions\":[]}",
+            "{\"sender\":[\"client\"],\"subscriptions\":[]}",
+            "{\"sender\":\"server\",\"sender\":\"server\",\"notification\":{\"channel\":1}}",
+            "{\"sender\":\"client\",\"s\\u0065nder\":\"client\",\"subscriptions\":[]}",
+        ] {
+            assert_eq!(code(parse_default(text)), "unknown-message", "{text}");
+        }
+        // Members that are not named beside this sender, and a type beside a client.
+        for text in [
+            "{\"sender\":\"client\",\"subscriptions\":[],\"type\":1,\"type\":2}",
+            "{\"s\\u0065nder\":\"cl\\u0069ent\",\"subscr\\u0069ptions\":[],\"notification\":1,\"notification\":1}",
+            "{\"sender\":\"client\",\"subscriptions\":[],\"\\ud800\":\"\\udfff\",\"\\ud800\":1e999}",
+        ] {
+            assert!(matches!(parse_default(text), Ok(Command::Subscribe(list)) if list.is_empty()));
+        }
+        assert!(matches!(
+            parse_default("{\"sender\":\"server\",\"subscriptions\":1,\"subscriptions\":2}"),
+            Ok(Command::Publish(_))
+        ));
     }
-}
 
-/// What stands under a name: as the whole of `values`, but for names and nothing.
-struct EntrySeed<'t>(&'t mut Trail);
+    #[test]
+    fn members_that_stand_twice() {
+        let twice = "{\"sender\":\"client\",\"subscriptions\":[],\"subscr\\u0069ptions\":[]}";
+        assert_eq!(
+            parse_default(twice)
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
+            Err("invalid-subscription: subscriptions stands twice".to_owned())
+        );
+        for (list, member) in [
+            (
+                "{\"package\":\"p\",\"page\":\"q\",\"pack\\u0061ge\":\"p\"}",
+                ".package",
+            ),
+            ("{\"package\":\"p\",\"page\":\"q\",\"page\":\"q\"}", ".page"),
+            (
+                "{\"package\":\"p\",\"page\":\"q\",\"filters\":null,\"filters\":null}",
+                ".filters",
+            ),
+            (
+                "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":null,\"v\\u0061lues\":null}}",
+                ".filters.values",
+            ),
+            (
+                "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":{\"b\":1,\"a\":1,\"\\u0062\":1}}}",
+                ".filters.values.b",
+            ),
+        ] {
+            let list = format!("[\"a\",{list}]");
+            assert_eq!(code(subscribe(&list)), "invalid-subscription");
+            assert_eq!(
+                detail(subscribe(&list)),
+                format!("subscriptions[1]{member} stands twice")
+            );
+        }
+        assert!(
+            subscribe("[{\"package\":\"p\",\"page\":\"q\",\"channel\":1,\"channel\":2}]").is_ok()
+        );
+        for text in [
+            "{\"sender\":\"server\",\"type\":\"a\",\"type\":\"a\",\"notification\":{\"channel\":1}}",
+            "{\"sender\":\"server\",\"notification\":{\"channel\":1},\"notification\":{\"channel\":1}}",
+            "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"ch\\u0061nnel\":1}}",
+            "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"filters\":{},\"filters\":{}}}",
+            "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"filters\":{\"values\":{\"a\":1,\"a\":2}}}}",
+        ] {
+            let error = publish(text).expect_err("twice");
+            assert_eq!(error.code.as_str(), "invalid-notification", "{text}");
+            assert!(error.detail.ends_with("stands twice"), "{error}");
+        }
+        let own = "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"message\":1,\"message\":2,\"type\":1,\"type\":2}}";
+        assert!(publish(own).is_ok());
+    }
 
-impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
-    type Value = Entry<'de>;
+    #[test]
+    fn details_name_the_member() {
+        let page = "\"package\":\"p\",\"page\":\"q\"";
+        for (list, expected) in [
+            ("{}".to_owned(), "subscriptions must be a list"),
+            (
+                "[{\"package\":\"p\"}]".to_owned(),
+                "subscriptions[0].page is missing",
+            ),
+            (
+                "[\"a\",{\"page\":\"p\"}]".to_owned(),
+                "subscriptions[1].package is missing",
+            ),
+            ("[{}]".to_owned(), "subscriptions[0].package is missing"),
+            (
+                "[7]".to_owned(),
+                "subscriptions[0] must be an object or a string",
+            ),
+            (
+                "[\"\\ud800\"]".to_owned(),
+                "subscriptions[0] must be an object or a string",
+            ),
+            (
+                "[{\"package\":1,\"page\":\"q\"}]".to_owned(),
+                "subscriptions[0].package must be a string",
+            ),
+            (
+                format!("[{{{page},\"filters\":[1]}}]"),
+                "subscriptions[0].filters must be an object",
+            ),
+            (
+                format!("[{{{page},\"filters\":true}}]"),
+                "subscriptions[0].filters must be an object",
+            ),
+            (
+                format!("[{{{page},\"filters\":{{\"values\":[null]}}}}]"),
+                "subscriptions[0].filters.values must be an object, a scalar or a list of scalars",
+            ),
+            (
+                format!("[{{{page},\"filters\":{{\"values\":1e999}}}}]"),
+                "subscriptions[0].filters.values must be an object, a scalar or a list of scalars",
+            ),
+            (
+                format!("[{{{page},\"filters\":{{\"values\":{{\"a\":1,\"b\":null}}}}}}]"),
+                "subscriptions[0].filters.values.b must be a scalar or a list of scalars",
+            ),
+            (
+                format!("[{{{page},\"filters\":{{\"values\":{{\"\\ud800\":1}}}}}}]"),
+                "subscriptions[0].filters.values must be an object whose names are Unicode text",
+            ),
+        ] {
+            assert_eq!(detail(subscribe(&list)), expected, "{list}");
+        }
+        let long = "\u{e9}\\\"".repeat(500);
+        let list = format!("[{{{page},\"filters\":{{\"values\":{{\"{long}\":null}}}}}}]");
+        let error = subscribe(&list).expect_err("null is no scalar");
+        assert!(error.detail.len() < 200 && error.detail.contains('…'));
+        assert_eq!(code::<()>(Err(error)), "invalid-subscription");
+    }
 
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        let seed = ValuesSeed {
-            trail: self.0,
-            is_entry: true,
+    #[test]
+    fn scalars_compare_by_their_text() {
+        for (scalar, text) in [
+            ("2", "2"),
+            ("2.0", "2"),
+            ("\"2\"", "2"),
+            ("\"2.0\"", "2.0"),
+            ("1e2", "100"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("-0e5", "0"),
+            ("-1e-400", "0"),
+            ("0.1", "0.1"),
+            ("9007199254740993", "9007199254740993"),
+            ("9007199254740993.0", "9007199254740992"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("18446744073709551616", "18446744073709552000"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("-9223372036854775809", "-9223372036854776000"),
+            ("1E-7", "0.0000001"),
+            ("8.41", "8.41"),
+            ("false", "false"),
+            ("\"\\u0061\"", "a"),
+            ("\"\\ud83d\\ude00\"", "\u{1f600}"),
+        ] {
+            let expected = values_of(&format!("{{\"a\":[\"{text}\"]}}"));
+            assert_eq!(
+                values_of(&format!("{{\"a\":{scalar}}}")),
+                expected,
+                "{scalar}"
+            );
+            assert_eq!(
+                values_of(&format!("{{\"a\":[{scalar}]}}")),
+                expected,
+                "{scalar}"
+            );
+            let nameless = values_of(&format!("[\"{text}\"]"));
+            assert_eq!(values_of(scalar), nameless, "{scalar}");
+        }
+        assert_eq!(values_of("[true]"), values_of("\"true\""));
+        assert_eq!(values_of("{\"a\":[true]}"), values_of("{\"a\":\"true\"}"));
+        for nothing in ["null", "{}", "[]"] {
+            assert_eq!(values_of(nothing), values_of("true"));
+        }
+        for bad in [
+            "1e999",
+            "[-1e999]",
+            "{\"a\":1e999}",
+            "{\"a\":[[]]}",
+            "{\"a\":{}}",
+            "[{}]",
+        ] {
+            let body =
+                format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{bad}}}}}");
+            assert_eq!(
+                code(subscribe(&format!("[{body}]"))),
+                "invalid-subscription",
+                "{bad}"
+            );
+            assert_eq!(publish_code(&body), "invalid-notification", "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_at_max_and_one_more() {
+        let limits = HubLimits {
+            subscriptions_max: 3,
+            values_max: 5,
+            ..HubLimits::default()
         };
-        match seed.deserialize(json)? {
-            Given::True => Ok(Entry::True),
-            Given::Scalars(scalars) => Ok(Entry::Scalars(scalars)),
-            Given::Absent | Given::Named(_) => Err(de::Error::custom("")),
+        let code_of = |list: &str| {
+            let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
+            parse(&text, &limits)
+                .map(|_| ())
+                .map_err(|error| error.code.as_str())
+        };
+        assert_eq!(code_of("[\"a\",\"b\",\"c\"]"), Ok(()));
+        assert_eq!(
+            code_of("[\"a\",\"b\",\"c\",7]"),
+            Err("too-many-subscriptions")
+        );
+        let with_values = |values: &str| {
+            code_of(&format!(
+                "[\"a\",{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}]"
+            ))
+        };
+        for four in [
+            "[1,2,3,4]",
+            "{\"a\":[1,2,3],\"b\":true}",
+            "{\"a\":[],\"b\":[1,2],\"c\":3}",
+        ] {
+            assert_eq!(with_values(four), Ok(()), "{four}");
+        }
+        for five in [
+            "[1,2,3,4,4]",
+            "{\"a\":[1,2,3],\"b\":true,\"c\":true}",
+            "{\"a\":[],\"b\":[1,2],\"c\":3,\"d\":[]}",
+        ] {
+            assert_eq!(with_values(five), Err("too-many-subscriptions"), "{five}");
         }
     }
-}
 
-/// A text, borrowed where it was written without escapes.
-struct TextSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-/// A scalar, by its text.
-struct ScalarSeed;
-
-impl<'de> DeserializeSeed<'de> for ScalarSeed {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ScalarSeed {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a scalar")
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(text_of(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(value.to_string()))
+    #[test]
+    fn a_notification_goes_out_as_it_came() {
+        for notification in [
+            "{\"channel\":1.0}",
+            "{ \"package\" : \"p\",\n\t\"page\":\"\\u0071\", \"n\": 9007199254740993, \"m\":\"\\u00e9\\ud800\" }",
+            "{\"package\":\"p\",\"page\":\"q\",\"channel\":{\"id\":[1e999]}}",
+            "{\"package\":\"p\",\"page\":\"q\",\"channel\":null,\"type\":\"chat\"}",
+        ] {
+            let text = format!(" {{\"notification\": {notification} ,\"sender\":\"server\"}}");
+            assert_eq!(
+                publish(&text),
+                Ok(format!(
+                    "{{\"type\":\"notification\",\"notification\":{notification}}}"
+                ))
+            );
+        }
+        let typed = |kind: &str| {
+            publish(&format!(
+                "{{\"sender\":\"server\",\"type\":{kind},\"notification\":{{\"channel\":1}}}}"
+            ))
+        };
+        for kind in [
+            "\"chat\"",
+            "\"refreshcontent\"",
+            "\"\"",
+            "\"a\\\"b\\u00e9\"",
+            "\"ping\"",
+        ] {
+            assert_eq!(
+                typed(kind),
+                Ok(format!(
+                    "{{\"type\":{kind},\"notification\":{{\"channel\":1}}}}"
+                ))
+            );
+        }
+        for kind in [
+            "\"subscribed\"",
+            "\"p\\u006fng\"",
+            "\"error\"",
+            "\"published\"",
+            "1",
+            "null",
+            "[\"a\"]",
+            "\"\\ud800\"",
+        ] {
+            assert_eq!(code(typed(kind)), "invalid-notification", "{kind}");
+        }
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(value.to_string()))
+    #[test]
+    fn notifications_that_are_refused() {
+        for notification in [
+            "{}",
+            "[]",
+            "null",
+            "\"a\"",
+            "{\"package\":\"p\"}",
+            "{\"page\":\"q\"}",
+            "{\"package\":\"p\",\"channel\":\"a\"}",
+            "{\"package\":null,\"page\":null,\"channel\":\"a\"}",
+            "{\"package\":\"p\",\"page\":1}",
+            "{\"channel\":null}",
+            "{\"channel\":[\"a\"]}",
+            "{\"channel\":{}}",
+            "{\"channel\":1e999}",
+            "{\"channel\":\"\\ud800\"}",
+            "{\"channel\":1,\"filters\":7}",
+            "{\"channel\":1,\"filters\":[1]}",
+            "{\"channel\":1,\"filters\":{\"values\":{\"a\":null}}}",
+            "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":[[]]}}",
+        ] {
+            assert_eq!(
+                publish_code(notification),
+                "invalid-notification",
+                "{notification}"
+            );
+        }
+        assert_eq!(
+            detail(publish("{\"sender\":\"server\"}")),
+            "notification is missing"
+        );
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        let text = float_text(value).ok_or_else(|| E::custom(""))?;
-        Ok(Cow::Owned(text))
+    #[test]
+    fn answers() {
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            subscribed_reply(2, seconds(25)),
+            "{\"type\":\"subscribed\",\"subscriptions\":2,\"heartbeat\":25}"
+        );
+        let half = subscribed_reply(0, Duration::from_millis(500));
+        assert!(half.ends_with("\"heartbeat\":0.5}"), "{half}");
+        let some = Delivered {
+            queued: 3,
+            dropped: 0,
+        };
+        let cut = Delivered {
+            queued: 3,
+            dropped: 1,
+        };
+        assert_eq!(published_reason(some), "{\"delivered\":3}");
+        assert_eq!(published_reason(cut), "{\"delivered\":3,\"dropped\":1}");
+        assert_eq!(
+            published_reply(some),
+            "{\"type\":\"published\",\"delivered\":3}"
+        );
+        assert_eq!(
+            published_reply(cut),
+            "{\"type\":\"published\",\"delivered\":3,\"dropped\":1}"
+        );
+        assert_eq!(
+            close_reason("slow-consumer", 4200),
+            "{\"reason\":\"slow-consumer\",\"retry\":4200}"
+        );
     }
-
-    fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(value.to_owned()))
-    }
-}
-
-/// As much of a name from a peer as an error repeats.
-fn bounded(name: &str) -> String {
-    let mut echo: String = name.chars().take(ECHO_CHARS_MAX).collect();
-    if echo.len() < name.len() {
-        echo.push('…');
-    }
-    echo
-}
-
-/// The text that a boolean compares by.
-const fn text_of(value: bool) -> Cow<'static, str> {
-    Cow::Borrowed(if value { "true" } else { "false" })
-}
-
-/// The text of `raw` if it is a scalar.
-fn read_scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
-    ScalarSeed
-        .deserialize(&mut serde_json::Deserializer::from_str(raw.get()))
-        .ok()
 }

@@ -1,0 +1,188 @@
+//! The hub alone: reading commands, matching, subscribing. One core, no sockets.
+//!
+//! Matching draws from 10,000 different notifications in random order (or as many as there are
+//! channels), each with 10 recipients, so that what a busy server would find in no cache is in
+//! no cache here. Every connection has ten subscriptions, as an app with ten open channels.
+//!
+//! `cargo bench --bench hub`
+
+use std::borrow::Cow;
+use std::hint::black_box;
+
+use crieur::config::HubLimits;
+use crieur::hub::command::{Command, parse};
+use crieur::hub::filter::{
+    Criterion as Asked, Filter, NameMap, Notification, NotificationValues, Page, Subscription,
+    Values,
+};
+use crieur::hub::index::SubscriptionIndex;
+use crieur::id::ConnectionId;
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const RECIPIENTS: u32 = 10;
+const NOTIFICATIONS_MAX: u32 = 10_000;
+const SUBSCRIPTIONS_EACH: u32 = 10;
+
+fn page() -> Page<'static> {
+    Page {
+        package: "amaiia_messages".into(),
+        page: "message_reader".into(),
+    }
+}
+
+fn value(channel: u32) -> Values<'static> {
+    Values::new(vec![Cow::Owned(channel.to_string())])
+}
+
+fn subscription(channel: u32) -> Subscription<'static> {
+    let criteria = vec![("channel".into(), Asked::OneOf(value(channel)))];
+    let criteria = NameMap::new(criteria).expect("one name");
+    Subscription::Page(page(), Filter::Named(criteria))
+}
+
+fn notification(channel: u32) -> Notification<'static> {
+    let values = NameMap::new(vec![("channel".into(), value(channel))]).expect("one name");
+    Notification {
+        page: Some(page()),
+        channel: None,
+        values: NotificationValues::Named(values),
+    }
+}
+
+/// Numbers below `bound` in an order that no prefetcher guesses; the same at each run.
+fn random(state: &mut u64, bound: u32) -> u32 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (((*state >> 32) * u64::from(bound)) >> 32) as u32
+}
+
+fn shuffled(count: u32, state: &mut u64) -> Vec<u32> {
+    let mut numbers: Vec<u32> = (0..count).collect();
+    for i in (1..count).rev() {
+        numbers.swap(i as usize, random(state, i + 1) as usize);
+    }
+    numbers
+}
+
+const fn id(index: u32) -> ConnectionId {
+    ConnectionId { index, serial: 1 }
+}
+
+/// An index in which every channel has ten subscribers, spread over all connections.
+fn index_of(subscriptions: u32, state: &mut u64) -> SubscriptionIndex {
+    let channels = subscriptions / RECIPIENTS;
+    let each = SUBSCRIPTIONS_EACH.min(channels);
+    let connections = subscriptions / each;
+    // Connection c has the channels at c + offset of a shuffled deck, for a few offsets.
+    let deck = shuffled(channels, state);
+    let offsets = &shuffled(channels, state)[..each as usize];
+    let mut index = SubscriptionIndex::default();
+    for (place, connection) in (0..).zip(shuffled(connections, state)) {
+        let channel = |offset: &u32| deck[((place + offset) % channels) as usize];
+        let list: Vec<_> = offsets.iter().map(channel).map(subscription).collect();
+        index.replace(id(connection), &list);
+    }
+    index
+}
+
+fn bench_match(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("match");
+    for subscriptions in [10, 1_000, 100_000, 1_000_000] {
+        let mut state = 0x2545_f491_4f6c_dd1d;
+        let mut index = index_of(subscriptions, &mut state);
+        let channels = subscriptions / RECIPIENTS;
+        let different = channels.min(NOTIFICATIONS_MAX);
+        let chosen = shuffled(channels, &mut state);
+        let notifications: Vec<_> = chosen[..different as usize]
+            .iter()
+            .map(|&channel| notification(channel))
+            .collect();
+        let mut recipients = Vec::new();
+        let mut next = 0;
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::from_parameter(subscriptions), |bencher| {
+            bencher.iter(|| {
+                next = (next + 1) % notifications.len();
+                recipients.clear();
+                index.collect_recipients(&notifications[next], &mut recipients);
+                assert_eq!(black_box(&recipients).len(), RECIPIENTS as usize);
+            });
+        });
+        eprintln!(
+            "{subscriptions} subscriptions of {} connections: {} bytes each",
+            index.connection_count(),
+            index.heap_bytes() / subscriptions as usize
+        );
+    }
+    group.finish();
+}
+
+fn bench_replace(criterion: &mut Criterion) {
+    let mut state = 0x2545_f491_4f6c_dd1d;
+    let mut index = index_of(100_000, &mut state);
+    let mut group = criterion.benchmark_group("replace");
+    for count in [1, 10, 100] {
+        group.bench_function(format!("{count} among 100000"), |bencher| {
+            bencher.iter_batched(
+                || {
+                    let connection = id(random(&mut state, 10_000));
+                    let list = (0..count).map(|_| subscription(random(&mut state, 10_000)));
+                    (connection, list.collect::<Vec<_>>())
+                },
+                |(id, list)| index.replace(id, &list),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    // Everybody on one channel: leaving must not search the list.
+    let mut index = SubscriptionIndex::default();
+    for connection in 0..100_000 {
+        index.replace(id(connection), &[subscription(2)]);
+    }
+    let list = [subscription(2)];
+    group.bench_function("1 of 100000 on one channel", |bencher| {
+        bencher.iter(|| index.replace(id(random(&mut state, 100_000)), &list));
+    });
+    group.finish();
+}
+
+fn publish_text(bytes: usize) -> String {
+    let text = |filler: &str| {
+        format!(
+            "{{\"sender\":\"server\",\"notification\":{{\"type\":\"chat\",\"package\":\"amaiia_messages\",\"page\":\"message_reader\",\"filters\":{{\"values\":{{\"channel\":\"2\"}}}},\"message\":{{\"text\":\"{filler}\"}}}}}}"
+        )
+    };
+    let filler = bytes.saturating_sub(text("").len());
+    text(&"Bonjour ".repeat(filler / 8 + 1)[..filler])
+}
+
+fn bench_parse(criterion: &mut Criterion) {
+    let limits = HubLimits::default();
+    let mut group = criterion.benchmark_group("parse");
+    let subscribe = "{\"sender\":\"client\",\"subscriptions\":[{\"package\":\"amaiia_messages\",\"page\":\"message_reader\",\"filters\":{\"values\":{\"channel\":[\"2\",\"5\"]}}}]}";
+    group.throughput(Throughput::Bytes(subscribe.len() as u64));
+    group.bench_function("subscribe", |bencher| {
+        bencher.iter(|| parse(black_box(subscribe), &limits).is_ok());
+    });
+    group.bench_function("ping", |bencher| {
+        bencher.iter(|| parse(black_box("{\"type\":\"ping\"}"), &limits).is_ok());
+    });
+    for bytes in [200, 2048] {
+        let text = publish_text(bytes);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(
+            format!("publish {} B, with its frame", text.len()),
+            |bencher| {
+                bencher.iter(|| match parse(black_box(&text), &limits) {
+                    Ok(Command::Publish(publish)) => publish.read().expect("valid").frame(),
+                    _ => unreachable!("a publisher"),
+                });
+            },
+        );
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench_parse, bench_match, bench_replace);
+criterion_main!(benches);

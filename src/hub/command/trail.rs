@@ -1,0 +1,124 @@
+//! Where a reader is in a message, so that an error can name what it stumbled over.
+//!
+//! Owns the wording of errors about content, and counts what is limited. Repeats names from
+//! peers cut short, and their values never. Main type: [`Trail`].
+
+use std::fmt;
+
+use serde::de;
+
+use super::{CommandError, ErrorCode};
+
+/// The longest name from a peer that an error repeats, in characters.
+const ECHO_CHARS_MAX: usize = 40;
+
+/// What the second pass reads.
+#[derive(Clone, Copy)]
+pub(super) enum Root {
+    Subscriptions,
+    Subscription(usize),
+    Notification,
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscriptions => f.write_str("subscriptions"),
+            Self::Subscription(index) => write!(f, "subscriptions[{index}]"),
+            Self::Notification => f.write_str("notification"),
+        }
+    }
+}
+
+/// Where the second pass is, so that it can say what it stumbled over.
+pub(super) struct Trail {
+    pub(super) root: Root,
+    /// The member below the root, with its dot.
+    member: &'static str,
+    /// The name below the member, as far as it is repeated.
+    name: Option<String>,
+    expected: &'static str,
+    /// Said instead of what was expected.
+    fault: Option<CommandError>,
+    values_max: usize,
+    values_left: usize,
+}
+
+impl Trail {
+    pub(super) fn new(root: Root, values_max: usize) -> Self {
+        Self {
+            root,
+            member: "",
+            name: None,
+            expected: "",
+            fault: None,
+            values_max,
+            values_left: values_max,
+        }
+    }
+
+    /// What a reader says that was stopped: its own words, or where it was and what was
+    /// expected there.
+    pub(super) fn into_error(self) -> CommandError {
+        if let Some(fault) = self.fault {
+            return fault;
+        }
+        let name = self.name.as_ref().map(|name| format!(".{name}"));
+        let name = name.unwrap_or_default();
+        let (root, member, expected) = (self.root, self.member, self.expected);
+        self.error(format!("{root}{member}{name} must be {expected}"))
+    }
+
+    /// What is read next, and what it has to be.
+    pub(super) fn enter(&mut self, member: &'static str, expected: &'static str) {
+        self.member = member;
+        self.expected = expected;
+    }
+
+    /// What is at fault has a name of the peer's choice.
+    pub(super) fn name(&mut self, name: &str) {
+        self.name = Some(bounded(name));
+    }
+
+    pub(super) fn error(&self, detail: String) -> CommandError {
+        let code = match self.root {
+            Root::Subscriptions | Root::Subscription(_) => ErrorCode::InvalidSubscription,
+            Root::Notification => ErrorCode::InvalidNotification,
+        };
+        CommandError::new(code, detail)
+    }
+
+    /// Stops the pass with an error of its own.
+    pub(super) fn fail<E: de::Error>(&mut self, error: CommandError) -> E {
+        self.fault = Some(error);
+        E::custom("")
+    }
+
+    pub(super) fn fail_twice<E: de::Error>(&mut self, member: &str) -> E {
+        let detail = format!("{}{member} stands twice", self.root);
+        self.fail(self.error(detail))
+    }
+
+    pub(super) fn fail_too_many<E: de::Error>(&mut self, what: &str, max: usize) -> E {
+        let detail = format!("subscriptions must have at most {max} {what}");
+        self.fail(CommandError::new(ErrorCode::TooManySubscriptions, detail))
+    }
+
+    /// Counts one value more.
+    pub(super) fn count_value<E: de::Error>(&mut self) -> Result<(), E> {
+        match self.values_left.checked_sub(1) {
+            Some(left) => self.values_left = left,
+            None => return Err(self.fail_too_many("values in all", self.values_max)),
+        }
+        Ok(())
+    }
+}
+
+/// As much of a name from a peer as an error repeats.
+pub(super) fn bounded(name: &str) -> String {
+    let mut echo: String = name.chars().take(ECHO_CHARS_MAX).collect();
+    if echo.len() < name.len() {
+        echo.push('…');
+    }
+    echo
+}
