@@ -118,9 +118,8 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     let mut tries = 0;
     loop {
         let since = Instant::now();
-        let ended = match listen(&mut client, message)? {
-            Some(ended) => ended,
-            None => return Ok(ExitCode::SUCCESS),
+        let Some(ended) = listen(&mut client, message)? else {
+            return Ok(ExitCode::SUCCESS);
         };
         if since.elapsed() >= STABLE_AFTER {
             tries = 0;

@@ -240,6 +240,10 @@ mod tests {
             self.sent.push(Sent::Reply(payload.to_owned()));
         }
 
+        fn reply_binary(&mut self, _: &[u8]) {
+            unreachable!("the hub speaks text");
+        }
+
         fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered {
             let bytes = frame.as_bytes();
             let start = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
