@@ -46,8 +46,8 @@ const MAY_NAME: Table = &[
     ("ws", &["http::head", "http::response", "http::status"]),
 ];
 
-/// What tests may name beside that: a request, to ask an application about it.
-const TESTS_MAY_NAME: Table = &[("hub", &["http::head"])];
+/// What tests may name beside that: a request and a fault, to ask an application about them.
+const TESTS_MAY_NAME: Table = &[("hub", &["http::head", "ws::error"])];
 
 /// Something that only a few modules, and the modules in them, may name.
 struct Confined {
