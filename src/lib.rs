@@ -1,5 +1,18 @@
-//! crieur: a real-time notification server for an API host.
-#![doc = ""]
+//! crieur hands notifications from an API to the clients that subscribed to them, over
+//! WebSocket, on one thread.
+//!
+//! Three rooms that don't look into each other's drawers:
+//! - the protocol, [`ws`] and [`http`], knows bytes: RFC 6455 and as much of HTTP as it needs;
+//! - the application, [`hub`], knows subscriptions: who wants which notification;
+//! - the shell, [`net`], knows sockets: the loop, the connections, the deadlines.
+//!
+//! The protocol and the hub do no I/O and have no clock: bytes and the time go in, events and
+//! bytes come out. The shell drives both; it knows the hub only as an
+//! [`application::Application`]. [`cli`] wires them together, and its client commands use
+//! [`client`].
+//!
+//! Start with [`ws::frame`] for the frame parser, [`hub::filter`] for the match and
+//! [`net::server`] for the loop.
 
 pub mod application;
 pub mod cli;
