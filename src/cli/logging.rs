@@ -1,34 +1,49 @@
-//! Logs that never stop the loop: lines go through a bounded queue to a thread that writes
-//! them. What the queue doesn't take is dropped and counted.
+//! Logs that never stop the loop: lines gather in a bounded buffer, which a thread writes to
+//! standard error. What the buffer doesn't take is dropped and counted.
+//!
+//! The thread is woken for the first line of a burst only; it rests a moment after each write,
+//! so that a busy server pays for a copy a line and not for a system call.
 
 use std::io::{self, Write};
+use std::mem;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::CliError;
 
-/// Lines that may wait to be written.
-const LINES_MAX: usize = 4096;
+/// Bytes of lines that may wait to be written.
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
-enum Entry {
-    Line(Vec<u8>),
-    /// Answer when all before it is written.
-    Flush(SyncSender<()>),
-}
+/// Memory that a burst took beyond this is given back.
+const BUFFER_BYTES_KEPT: usize = 16 * 1024;
+
+/// How long lines gather while they come one after the other.
+const REST: Duration = Duration::from_millis(5);
 
 /// The thread that writes to standard error.
-pub(super) struct LogWriter {
-    sender: SyncSender<Entry>,
-}
+pub(super) struct LogWriter(Arc<LogBuffer>);
 
 /// What the logger writes its lines to.
-struct LineQueue {
-    sender: SyncSender<Entry>,
-    dropped: Arc<AtomicU64>,
+struct LineQueue(Arc<LogBuffer>);
+
+#[derive(Default)]
+struct LogBuffer {
+    state: Mutex<State>,
+    /// Told when the writer, which waits, has something to do.
+    has_lines: Condvar,
+    /// Told when the writer has written all there was.
+    is_written: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<u8>,
+    dropped: u64,
+    is_writer_waiting: bool,
+    is_writing: bool,
+    is_ended: bool,
 }
 
 impl LogWriter {
@@ -39,40 +54,39 @@ impl LogWriter {
                 "--log {level:?}: expected error, warn, info, debug, trace or off"
             ))
         })?;
-        let (sender, receiver) = sync_channel(LINES_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let queue = LineQueue {
-            sender: sender.clone(),
-            dropped: Arc::clone(&dropped),
-        };
+        let buffer = Arc::new(LogBuffer::default());
+        let writer = Arc::clone(&buffer);
         let spawned = thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&receiver, &dropped, &mut io::stderr()));
+            .spawn(move || writer.write_lines(&mut io::stderr(), REST));
         spawned.map_err(|error| CliError::failure(format!("no thread for the log: {error}")))?;
         env_logger::Builder::new()
             .filter_level(level)
             .format_timestamp_millis()
             .format_target(false)
-            .target(env_logger::Target::Pipe(Box::new(queue)))
+            .target(env_logger::Target::Pipe(Box::new(LineQueue(Arc::clone(
+                &buffer,
+            )))))
             .init();
-        Ok(Self { sender })
+        Ok(Self(buffer))
     }
 
-    /// Waits until what has been logged is written, but no longer than `timeout`.
+    /// Waits until what has been logged is written, but no longer than `timeout`: a stuck pipe
+    /// must not keep the process.
     pub(super) fn flush(&self, timeout: Duration) {
-        let (sender, receiver) = sync_channel(1);
-        if self.sender.try_send(Entry::Flush(sender)).is_ok() {
-            // A stuck pipe must not keep the process.
-            let _ = receiver.recv_timeout(timeout);
-        }
+        let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
+        let state = self.0.lock();
+        drop(
+            self.0
+                .is_written
+                .wait_timeout_while(state, timeout, is_busy),
+        );
     }
 }
 
 impl Write for LineQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.sender.try_send(Entry::Line(line.to_vec())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.push(line);
         Ok(line.len())
     }
 
@@ -81,21 +95,62 @@ impl Write for LineQueue {
     }
 }
 
-/// Writes until every sender is gone. What can't be written is lost; there is nowhere to say so.
-fn write_lines(receiver: &Receiver<Entry>, dropped: &AtomicU64, to: &mut impl Write) {
-    for entry in receiver {
-        match entry {
-            Entry::Line(line) => {
-                let _ = to.write_all(&line);
-                let count = dropped.swap(0, Ordering::Relaxed);
-                if count > 0 {
-                    let _ = writeln!(to, "[{count} lines of the log were dropped]");
+impl Drop for LineQueue {
+    fn drop(&mut self) {
+        self.0.lock().is_ended = true;
+        self.0.has_lines.notify_one();
+    }
+}
+
+impl LogBuffer {
+    /// Nothing that is held while the lock is can panic, and a line is not worth a panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.lines.len() + line.len() > BUFFER_BYTES_MAX {
+            state.dropped += 1;
+            return;
+        }
+        state.lines.extend_from_slice(line);
+        if mem::replace(&mut state.is_writer_waiting, false) {
+            self.has_lines.notify_one();
+        }
+    }
+
+    /// Writes until the queue is gone. What can't be written is lost; there is nowhere to say
+    /// so.
+    fn write_lines(&self, to: &mut impl Write, rest: Duration) {
+        let mut lines = Vec::new();
+        let mut state = self.lock();
+        loop {
+            if state.lines.is_empty() {
+                self.is_written.notify_all();
+                if state.is_ended {
+                    return;
                 }
+                state.is_writer_waiting = true;
+                state = self
+                    .has_lines
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            Entry::Flush(sender) => {
-                let _ = to.flush();
-                let _ = sender.try_send(());
+            mem::swap(&mut lines, &mut state.lines);
+            let dropped = mem::take(&mut state.dropped);
+            state.is_writing = true;
+            drop(state);
+            let _ = to.write_all(&lines);
+            if dropped > 0 {
+                let _ = writeln!(to, "[{dropped} lines of the log were dropped]");
             }
+            lines.clear();
+            lines.shrink_to(BUFFER_BYTES_KEPT);
+            thread::sleep(rest);
+            state = self.lock();
+            state.is_writing = false;
         }
     }
 }
@@ -105,22 +160,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_drops_and_says_so() {
-        let (sender, receiver) = sync_channel(2);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let mut queue = LineQueue {
-            sender,
-            dropped: Arc::clone(&dropped),
-        };
-        for line in ["a\n", "b\n", "c\n", "d\n"] {
-            assert_eq!(queue.write(line.as_bytes()).expect("never fails"), 2);
+    fn lines_are_written_in_order_until_the_queue_is_gone() {
+        let buffer = Arc::new(LogBuffer::default());
+        let mut queue = LineQueue(Arc::clone(&buffer));
+        let writer = thread::spawn(move || {
+            let mut written = Vec::new();
+            buffer.write_lines(&mut written, Duration::ZERO);
+            written
+        });
+        let mut expected = String::new();
+        for number in 0..1000 {
+            let line = format!("{number}\n");
+            queue.write_all(line.as_bytes()).expect("never fails");
+            expected.push_str(&line);
+        }
+        drop(queue);
+        let written = writer.join().expect("no panic");
+        assert_eq!(String::from_utf8_lossy(&written), expected);
+    }
+
+    #[test]
+    fn a_full_buffer_drops_and_says_so() {
+        let buffer = Arc::new(LogBuffer::default());
+        let mut queue = LineQueue(Arc::clone(&buffer));
+        let long = vec![b'x'; BUFFER_BYTES_MAX - 1];
+        for line in [&long[..], b"\n", b"c", b"d"] {
+            assert_eq!(queue.write(line).expect("never fails"), line.len());
         }
         drop(queue);
         let mut written = Vec::new();
-        write_lines(&receiver, &dropped, &mut written);
+        buffer.write_lines(&mut written, Duration::ZERO);
         assert_eq!(
-            String::from_utf8_lossy(&written),
-            "a\n[2 lines of the log were dropped]\nb\n"
+            written.len(),
+            BUFFER_BYTES_MAX + "[2 lines of the log were dropped]\n".len()
         );
+        assert!(written.ends_with(b"x\n[2 lines of the log were dropped]\n"));
     }
 }
