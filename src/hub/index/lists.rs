@@ -127,7 +127,7 @@ impl Lists {
         let hash = self.hasher.hash_one((package, page));
         let is_page = |id: u32| {
             let record = &self.pages[id];
-            self.texts.text(record.page) == page && self.texts.text(record.package) == package
+            self.texts.is(record.page, page) && self.texts.is(record.package, package)
         };
         self.page_table.find(hash, is_page).map(PageId)
     }
@@ -241,7 +241,7 @@ impl Lists {
 
     fn is_text(&self, id: Option<TextId>, text: Option<&str>) -> bool {
         match (id, text) {
-            (Some(id), Some(text)) => self.texts.text(id) == text,
+            (Some(id), Some(text)) => self.texts.is(id, text),
             (None, None) => true,
             _ => false,
         }

@@ -1,7 +1,8 @@
 //! Every text of the index, stored once and counted.
 //!
 //! Packages, pages, names and values come from a small vocabulary that many subscriptions
-//! repeat. A text lives as long as somebody counts as its user. Main type: [`Texts`].
+//! repeat. A text lives as long as somebody counts as its user. Most are short, and lie in their
+//! record: comparing one is one look at memory instead of two. Main type: [`Texts`].
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -20,8 +21,48 @@ pub(super) struct Texts {
 }
 
 struct Record {
-    text: Box<str>,
+    text: Bytes,
     users: u32,
+}
+
+/// The longest text that lies in its record, which takes half a cache line.
+const SHORT_BYTES_MAX: usize = 22;
+
+/// The bytes of a text.
+enum Bytes {
+    Short(u8, [u8; SHORT_BYTES_MAX]),
+    Long(Box<[u8]>),
+}
+
+impl Bytes {
+    fn new(text: &str) -> Self {
+        let mut short = [0; SHORT_BYTES_MAX];
+        match (u8::try_from(text.len()), short.get_mut(..text.len())) {
+            (Ok(len), Some(start)) => {
+                start.copy_from_slice(text.as_bytes());
+                Self::Short(len, short)
+            }
+            _ => Self::Long(text.as_bytes().into()),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Short(len, short) => &short[..usize::from(*len)],
+            Self::Long(long) => long,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_slice()).expect("it was copied from a text")
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Short(..) => 0,
+            Self::Long(long) => long.len(),
+        }
+    }
 }
 
 impl Texts {
@@ -29,7 +70,7 @@ impl Texts {
     pub(super) fn acquire(&mut self, text: &str) -> TextId {
         let id = self.find(text).unwrap_or_else(|| {
             let id = self.records.insert(Record {
-                text: text.into(),
+                text: Bytes::new(text),
                 users: 0,
             });
             self.table.insert(self.hasher.hash_one(text), id);
@@ -44,7 +85,7 @@ impl Texts {
         let record = &mut self.records[id.0];
         record.users -= 1;
         if record.users == 0 {
-            let hash = self.hasher.hash_one(&*record.text);
+            let hash = self.hasher.hash_one(record.text.as_str());
             self.table.remove(hash, id.0);
             self.records.remove(id.0);
         }
@@ -52,7 +93,7 @@ impl Texts {
 
     /// The id of `text` if it is in use.
     pub(super) fn find(&self, text: &str) -> Option<TextId> {
-        let is_text = |id| &*self.records[id].text == text;
+        let is_text = |id| self.is(TextId(id), text);
         self.table
             .find(self.hasher.hash_one(text), is_text)
             .map(TextId)
@@ -60,7 +101,12 @@ impl Texts {
 
     /// The text that `id` names.
     pub(super) fn text(&self, id: TextId) -> &str {
-        &self.records[id.0].text
+        self.records[id.0].text.as_str()
+    }
+
+    /// Whether `id` names `text`.
+    pub(super) fn is(&self, id: TextId, text: &str) -> bool {
+        self.records[id.0].text.as_slice() == text.as_bytes()
     }
 
     /// How many texts are in use.
@@ -70,7 +116,10 @@ impl Texts {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        let texts = self.records.iter().map(|(_, record)| record.text.len());
+        let texts = self
+            .records
+            .iter()
+            .map(|(_, record)| record.text.heap_bytes());
         texts.sum::<usize>() + self.records.heap_bytes() + self.table.heap_bytes()
     }
 
@@ -78,7 +127,7 @@ impl Texts {
     pub(super) fn check_invariants(&self, users_of: impl Fn(TextId) -> u32) {
         assert_eq!(self.table.len(), self.records.len());
         for (id, record) in self.records.iter() {
-            assert_eq!(self.find(&record.text), Some(TextId(id)));
+            assert_eq!(self.find(record.text.as_str()), Some(TextId(id)));
             assert_eq!(record.users, users_of(TextId(id)), "users of a text");
             assert!(record.users > 0, "a text without a user is gone");
         }
@@ -88,6 +137,25 @@ impl Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_of_every_length_are_told_apart() {
+        let mut texts = Texts::default();
+        let all = "\u{e9}".repeat(20);
+        let all: Vec<&str> = (0..=all.len()).filter_map(|end| all.get(..end)).collect();
+        let ids: Vec<TextId> = all.iter().map(|text| texts.acquire(text)).collect();
+        for (text, &id) in all.iter().zip(&ids) {
+            assert_eq!((texts.text(id), texts.find(text)), (*text, Some(id)));
+        }
+        texts.check_invariants(|_| 1);
+        ids.into_iter().for_each(|id| texts.release(id));
+        assert_eq!(texts.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn a_record_is_half_a_cache_line() {
+        assert_eq!(size_of::<Option<Record>>(), 32);
+    }
 
     #[test]
     fn a_text_lives_as_long_as_its_users() {
