@@ -1,6 +1,6 @@
 //! What is matched with what: subscriptions, notifications, and the relation between them.
 //!
-//! Owns the plain data of both sides and [`matches`], which states the relation as naively as
+//! Owns the plain data of both sides and [`matches()`], which states the relation as naively as
 //! it can be stated: it is the oracle of the index, in tests and in fuzzing. Knows neither JSON
 //! nor connections. Scalars are texts here, because they compare by their text. Main types:
 //! [`Subscription`] and [`Notification`].

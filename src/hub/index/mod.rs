@@ -1,7 +1,7 @@
 //! The index of subscriptions: who wants this notification, in time proportional to who does.
 //!
 //! Owns who subscribed to what, in a form made for that one question: every subscription is
-//! posted in the lists ([`lists`]) of one of its criteria, once for each value that it accepts,
+//! posted in the lists (`lists.rs`) of one of its criteria, once for each value that it accepts,
 //! and its other criteria are checked when it is met there. Which criterion that is, is decided
 //! by how many subscriptions wait in its lists already. A connection notes where its entries
 //! lie, so that it leaves without a search. Knows neither JSON nor sockets; the relation itself
