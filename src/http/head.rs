@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use memchr::{memchr, memchr_iter};
+
 use super::status::Status;
 
 /// More field lines than any honest client sends.
@@ -221,17 +223,17 @@ impl<'a> Fields<'a> {
 fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
     // The end may have begun in the last three bytes that were seen before.
     let from = scanned.saturating_sub(3);
-    bytes[from..]
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|position| from + position + 4)
+    memchr_iter(b'\n', &bytes[from..])
+        .map(|position| from + position + 1)
+        .find(|&end| bytes[..end].ends_with(b"\r\n\r\n"))
 }
 
-/// The first line and, if a CRLF ended it, what is behind.
+/// The first line and, if a CRLF ended it, what is behind. A line feed without its carriage
+/// return ends nothing: it stays in the line, where it is refused.
 fn split_line(block: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match block.windows(2).position(|window| window == b"\r\n") {
-        Some(end) => (&block[..end], Some(&block[end + 2..])),
-        None => (block, None),
+    match memchr(b'\n', block) {
+        Some(end) if block[..end].ends_with(b"\r") => (&block[..end - 1], Some(&block[end + 1..])),
+        _ => (block, None),
     }
 }
 
@@ -288,8 +290,12 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
     }
     let name = std::str::from_utf8(name).map_err(|_| HeadError::Field)?;
     let value = line[colon + 1..].trim_ascii();
-    let is_value_byte = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-    if !value.iter().all(is_value_byte) {
+    let is_value_byte = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+    // Without an early exit the compiler looks at many bytes at once.
+    if !value
+        .iter()
+        .fold(true, |all, &byte| all & is_value_byte(byte))
+    {
         return Err(HeadError::Field);
     }
     Ok((name, value))
@@ -297,25 +303,24 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
 
 /// RFC 9110 §5.6.2: what a token is made of.
 const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    TOKEN_BYTES[byte as usize]
 }
+
+static TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut i = 0;
+    while i < others.len() {
+        table[others[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
