@@ -65,12 +65,34 @@ pub struct Connection<T> {
 }
 
 impl<T: Transport> Connection<T> {
-    /// Writes as much of the send queue as the transport takes. A write that was taken in part
-    /// means that the next would block: it isn't tried.
-    ///
-    /// # Errors
-    /// What the transport says, but for `WouldBlock`.
-    pub fn flush(&mut self, now: Timestamp) -> io::Result<()> {
+    /// Whether the send queue takes a frame of `frame_len` bytes. An empty one takes any.
+    #[inline]
+    pub fn has_room(&self, frame_len: usize, send_queue_bytes_max: usize) -> bool {
+        let unsent_bytes = self.session.queue().unsent_bytes();
+        unsent_bytes == 0 || unsent_bytes + frame_len <= send_queue_bytes_max
+    }
+
+    /// Whether more waits to be written than may.
+    pub const fn is_over(&self, send_queue_bytes_max: usize) -> bool {
+        self.session.queue().unsent_bytes() > send_queue_bytes_max
+    }
+
+    /// Writes as much of the send queue as the transport takes, unless it is known to take
+    /// nothing.
+    pub fn flush(&mut self, now: Timestamp) {
+        if self.marks.is_write_failed || self.marks.is_blocked {
+            return;
+        }
+        if self.write(now).is_err() {
+            // What the peer has sent before it went is read first; then this is believed.
+            self.marks.is_write_failed = true;
+            self.marks.is_readable = true;
+            self.marks.read_to_end = true;
+        }
+    }
+
+    /// A write that was taken in part means that the next would block: it isn't tried.
+    fn write(&mut self, now: Timestamp) -> io::Result<()> {
         while !self.session.queue().is_empty() {
             let offered = self.session.queue().unsent_bytes();
             match self.write_once() {

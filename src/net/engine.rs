@@ -387,17 +387,16 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Writes what the socket takes; what it doesn't stays until the writable edge.
     fn flush(&mut self, id: ConnectionId, now: Timestamp) {
-        self.shell.flush(id, now);
-        if let Some(connection) = self.shell.connections.get_mut(id) {
-            if connection.marks.is_write_failed
-                && !mem::replace(&mut connection.marks.is_ready, true)
-            {
-                self.ready.push_back(id);
-            }
-            if connection.session.take_shutdown() {
-                // A peer that is gone already has no use for it.
-                let _ = connection.transport.shutdown_write();
-            }
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        connection.flush(now);
+        if connection.marks.is_write_failed && !mem::replace(&mut connection.marks.is_ready, true) {
+            self.ready.push_back(id);
+        }
+        if connection.session.take_shutdown() {
+            // A peer that is gone already has no use for it.
+            let _ = connection.transport.shutdown_write();
         }
         self.settle(id);
     }
@@ -599,10 +598,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// an id stays good for a whole iteration.
     pub fn reap(&mut self, now: Timestamp) {
         while let Some(id) = self.closed.pop() {
-            // The peer may have shut only its sending side: what it is owed is tried once.
-            self.shell.flush(id, now);
             self.timers.clear(id.index);
             if let Some(mut connection) = self.shell.connections.remove(id) {
+                // The peer may have shut only its sending side: what it is owed is tried once.
+                connection.flush(now);
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
             }

@@ -57,22 +57,6 @@ impl<T: Transport, C> Shell<T, C> {
         }
     }
 
-    /// Writes what the socket takes, unless it is known to take nothing.
-    pub(super) fn flush(&mut self, id: ConnectionId, now: Timestamp) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if connection.marks.is_write_failed || connection.marks.is_blocked {
-            return;
-        }
-        if connection.flush(now).is_err() {
-            // What the peer has sent before it went is read first; then this is believed.
-            connection.marks.is_write_failed = true;
-            connection.marks.is_readable = true;
-            connection.marks.read_to_end = true;
-        }
-    }
-
     /// Milliseconds after which a client that is closed now should come back.
     pub(super) fn retry_ms(&mut self) -> u64 {
         self.random.between(RETRY_MS.0, RETRY_MS.1)
@@ -85,7 +69,8 @@ impl<T: Transport, C> Shell<T, C> {
             .with_field("Retry-After", seconds.to_string())
     }
 
-    /// Queues `frame` to one connection; `None` if it takes no part any more.
+    /// Queues `frame` to one connection and says whether its queue took it; `None` if the
+    /// connection takes no part any more.
     #[inline]
     fn deliver_to(
         &mut self,
@@ -97,54 +82,21 @@ impl<T: Transport, C> Shell<T, C> {
         if !connection.session.is_open() || connection.marks.is_overflowed {
             return None;
         }
-        if !self.fits(frame, id, now) {
-            if let Some(connection) = self.connections.get_mut(id) {
+        let frame_len = frame.as_bytes().len();
+        if !connection.has_room(frame_len, self.send_queue_bytes_max) {
+            // It may be long only because nobody has tried to write it yet.
+            connection.flush(now);
+            if !connection.has_room(frame_len, self.send_queue_bytes_max) {
                 connection.marks.is_overflowed = true;
                 self.overflowed.push(id);
+                return Some(false);
             }
-            return Some(false);
         }
-        let connection = self.connections.get_mut(id)?;
         connection.session.send_shared(frame.clone());
         if !mem::replace(&mut connection.marks.has_delivery, true) {
             self.deliveries.push_back(id);
         }
         Some(true)
-    }
-
-    /// Whether the connection's queue takes `frame`. A queue that is long only because nobody
-    /// has tried to write it yet is written first; an empty one takes any frame.
-    #[inline]
-    fn fits(&mut self, frame: &EncodedFrame, id: ConnectionId, now: Timestamp) -> bool {
-        let is_over = |shell: &Self| {
-            shell.connections.get(id).is_some_and(|connection| {
-                let unsent_bytes = connection.session.queue().unsent_bytes();
-                unsent_bytes > 0
-                    && unsent_bytes + frame.as_bytes().len() > shell.send_queue_bytes_max
-            })
-        };
-        if !is_over(self) {
-            return true;
-        }
-        self.flush(id, now);
-        !is_over(self)
-    }
-}
-
-impl<T: Transport, C> ShellOutbox<'_, T, C> {
-    /// Queues a message to the connection that is being answered.
-    fn send(&mut self, opcode: Opcode, payload: &[u8]) {
-        let Some(connection) = self.shell.connections.get_mut(self.id) else {
-            return;
-        };
-        connection.session.send(opcode, payload);
-        // Who asks without reading the answers is a slow consumer too.
-        if connection.session.queue().unsent_bytes() > self.shell.send_queue_bytes_max
-            && !mem::replace(&mut connection.marks.is_overflowed, true)
-        {
-            self.shell.overflowed.push(self.id);
-        }
-        self.shell.mark_reply(self.id);
     }
 }
 
@@ -158,6 +110,26 @@ pub(super) struct ShellOutbox<'a, T, C> {
 impl<'a, T, C> ShellOutbox<'a, T, C> {
     pub(super) const fn new(shell: &'a mut Shell<T, C>, id: ConnectionId, now: Timestamp) -> Self {
         Self { shell, id, now }
+    }
+}
+
+impl<T: Transport, C> ShellOutbox<'_, T, C> {
+    /// Queues a message to the connection that is being answered.
+    fn send(&mut self, opcode: Opcode, payload: &[u8]) {
+        let Some(connection) = self.shell.connections.get_mut(self.id) else {
+            return;
+        };
+        connection.session.send(opcode, payload);
+        if connection.is_over(self.shell.send_queue_bytes_max) {
+            connection.flush(self.now);
+            // Who asks without reading the answers is a slow consumer too.
+            if connection.is_over(self.shell.send_queue_bytes_max)
+                && !mem::replace(&mut connection.marks.is_overflowed, true)
+            {
+                self.shell.overflowed.push(self.id);
+            }
+        }
+        self.shell.mark_reply(self.id);
     }
 }
 
