@@ -12,12 +12,14 @@
 //! posting of the connection in its slot, and every posting an entry; lists, pages and texts
 //! live exactly as long as they have users; a slot without subscriptions owns nothing.
 
+mod entries;
 mod lists;
 mod matching;
 mod table;
 mod texts;
 
-use self::lists::{Entry, Key, ListId, Lists, PageId};
+use self::entries::{Entry, Tenant};
+use self::lists::{Key, ListId, Lists, PageId};
 use self::matching::Gathering;
 use self::table::{reserve_gently, shrink_gently};
 use self::texts::TextId;
@@ -212,7 +214,8 @@ impl SubscriptionIndex {
             // Read anew each time: an entry that moves may be another one of this slot.
             let Posting { list, position, .. } = self.slots[index].postings[ordinal];
             if let Some(moved) = self.lists.swap_remove(list, position) {
-                self.slots[moved.slot as usize].postings[moved.ordinal()].position = position;
+                let slot = &mut self.slots[moved.tenant.slot() as usize];
+                slot.postings[moved.ordinal as usize].position = position;
             }
         }
         for criterion in std::mem::take(&mut self.slots[index]).into_criteria() {
@@ -247,14 +250,18 @@ impl SubscriptionIndex {
         let postings = || tenants().flat_map(|slot| &*slot.postings);
         assert_eq!(postings().count(), self.postings);
         for (slot, record) in (0..).zip(&self.slots) {
-            for (ordinal, posting) in record.postings.iter().enumerate() {
-                let entry = self.lists.entries(posting.list)[posting.position as usize];
-                let is_checked = posting.check != NO_CHECK;
-                assert_eq!(entry, Entry::new(slot, ordinal, is_checked));
+            for (ordinal, posting) in (0..).zip(&record.postings) {
+                let entry = Entry {
+                    tenant: Tenant::new(slot, posting.check != NO_CHECK),
+                    ordinal,
+                };
+                let entries = self.lists.entries(posting.list);
+                assert_eq!(entries.get(posting.position), Some(entry));
             }
         }
         let is_posting = |list, position, entry: Entry| {
-            let posting = self.slots[entry.slot as usize].postings[entry.ordinal()];
+            let slot = &self.slots[entry.tenant.slot() as usize];
+            let posting = slot.postings[entry.ordinal as usize];
             posting.list == list && posting.position == position
         };
         let criteria = || tenants().flat_map(|slot| slot.checks.iter().flat_map(|c| c.iter()));
@@ -387,7 +394,11 @@ impl Draft<'_> {
     }
 
     fn push(&mut self, page: PageId, name: Option<&str>, value: Option<&str>, check: u32) {
-        let entry = Entry::new(self.slot, self.postings.len(), check != NO_CHECK);
+        let ordinal = u32::try_from(self.postings.len());
+        let entry = Entry {
+            tenant: Tenant::new(self.slot, check != NO_CHECK),
+            ordinal: ordinal.expect("limits keep postings far below 2^32"),
+        };
         let (list, position) = self.lists.push(Key { page, name, value }, entry);
         self.postings.push(Posting {
             list,
