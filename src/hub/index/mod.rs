@@ -18,6 +18,8 @@ mod matching;
 mod table;
 mod texts;
 
+use std::ops::{Deref, DerefMut};
+
 use self::entries::{Entry, Tenant};
 use self::lists::{Key, ListId, Lists, PageId};
 use self::matching::Gathering;
@@ -53,7 +55,7 @@ struct Mark {
 /// What a slot has subscribed to; all empty if it hasn't.
 #[derive(Default)]
 struct Slot {
-    postings: Box<[Posting]>,
+    postings: Postings,
     /// What is to be checked beyond the lists, where there is anything.
     #[expect(
         clippy::box_collection,
@@ -74,6 +76,48 @@ struct Posting {
 }
 
 const NO_CHECK: u32 = u32::MAX;
+
+/// The postings of a connection. Most have one, and it needs no allocation: ten thousand small
+/// ones, taken between messages, would keep the heap from shrinking when they are gone.
+enum Postings {
+    One(Posting),
+    Many(Box<[Posting]>),
+}
+
+impl Default for Postings {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
+}
+
+impl From<Vec<Posting>> for Postings {
+    fn from(postings: Vec<Posting>) -> Self {
+        match postings[..] {
+            [posting] => Self::One(posting),
+            _ => Self::Many(postings.into_boxed_slice()),
+        }
+    }
+}
+
+impl Deref for Postings {
+    type Target = [Posting];
+
+    fn deref(&self) -> &[Posting] {
+        match self {
+            Self::One(posting) => std::slice::from_ref(posting),
+            Self::Many(postings) => postings,
+        }
+    }
+}
+
+impl DerefMut for Postings {
+    fn deref_mut(&mut self) -> &mut [Posting] {
+        match self {
+            Self::One(posting) => std::slice::from_mut(posting),
+            Self::Many(postings) => postings,
+        }
+    }
+}
 
 /// The criteria of a subscription beside the one that it is posted under.
 type Check = Box<[CheckedCriterion]>;
@@ -110,7 +154,7 @@ impl SubscriptionIndex {
         self.subscriptions += subscriptions.len();
         self.postings += postings.len();
         self.slots[id.slot()] = Slot {
-            postings: postings.into_boxed_slice(),
+            postings: postings.into(),
             checks: (!checks.is_empty()).then(|| Box::new(checks)),
             subscriptions: u32::try_from(subscriptions.len()).unwrap_or(u32::MAX),
         };
@@ -250,7 +294,7 @@ impl SubscriptionIndex {
         let postings = || tenants().flat_map(|slot| &*slot.postings);
         assert_eq!(postings().count(), self.postings);
         for (slot, record) in (0..).zip(&self.slots) {
-            for (ordinal, posting) in (0..).zip(&record.postings) {
+            for (ordinal, posting) in (0..).zip(&*record.postings) {
                 let entry = Entry {
                     tenant: Tenant::new(slot, posting.check != NO_CHECK),
                     ordinal,
@@ -296,7 +340,11 @@ impl Slot {
         let of_checks = self.checks.as_ref().map_or(0, |checks| {
             size_of::<Vec<Check>>() + checks.capacity() * size_of::<Check>()
         });
-        self.postings.len() * size_of::<Posting>() + of_checks + of_criteria.sum::<usize>()
+        let of_postings = match &self.postings {
+            Postings::One(_) => 0,
+            Postings::Many(postings) => size_of_val::<[Posting]>(postings),
+        };
+        of_postings + of_checks + of_criteria.sum::<usize>()
     }
 }
 
