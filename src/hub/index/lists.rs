@@ -16,7 +16,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::table::{IdTable, NO_ID, Slab, shrink_gently};
+use super::entries::{Entries, Entry};
+use super::table::{IdTable, NO_ID, Slab};
 use super::texts::{TextId, Texts};
 
 /// Names a posting list that is in use.
@@ -51,40 +52,6 @@ pub(super) struct Key<'a> {
     pub(super) value: Option<&'a str>,
 }
 
-/// A subscription in a list.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
-    /// The slot of its connection.
-    pub(super) slot: u32,
-    /// The top bit says that further criteria are to be checked; the rest is the place of the
-    /// posting among those of its connection.
-    ordinal_and_check: u32,
-}
-
-const CHECK_BIT: u32 = 1 << 31;
-
-impl Entry {
-    /// An entry of the connection in `slot`.
-    pub(super) fn new(slot: u32, ordinal: usize, is_checked: bool) -> Self {
-        let ordinal = u32::try_from(ordinal).unwrap_or(CHECK_BIT);
-        assert!(ordinal < CHECK_BIT, "limits keep postings far below 2^31");
-        Self {
-            slot,
-            ordinal_and_check: ordinal | if is_checked { CHECK_BIT } else { 0 },
-        }
-    }
-
-    /// The place among the postings of its connection.
-    pub(super) const fn ordinal(self) -> usize {
-        (self.ordinal_and_check & !CHECK_BIT) as usize
-    }
-
-    /// Whether the subscription has criteria beside the one of the list.
-    pub(super) const fn is_checked(self) -> bool {
-        self.ordinal_and_check & CHECK_BIT != 0
-    }
-}
-
 struct List {
     page: PageId,
     name: Option<TextId>,
@@ -94,7 +61,7 @@ struct List {
     /// Its neighbours in the chain, if it has one.
     next: ListId,
     previous: ListId,
-    entries: Vec<Entry>,
+    entries: Entries,
 }
 
 struct Page {
@@ -183,7 +150,7 @@ impl Lists {
     }
 
     /// Who is in a list.
-    pub(super) fn entries(&self, list: ListId) -> &[Entry] {
+    pub(super) fn entries(&self, list: ListId) -> &Entries {
         &self.lists[list.0].entries
     }
 
@@ -194,23 +161,14 @@ impl Lists {
         if key.page != PageId::CHANNELS && key.name.is_none() && key.value.is_some() {
             self.pages[key.page.0].nameless_entries += 1;
         }
-        let entries = &mut self.lists[id.0].entries;
-        if entries.is_empty() {
-            // Many lists never get a second entry.
-            entries.reserve_exact(1);
-        }
-        entries.push(entry);
-        let position = u32::try_from(entries.len() - 1);
-        (id, position.expect("memory ends long before positions do"))
+        (id, self.lists[id.0].entries.push(entry))
     }
 
     /// Takes the entry at `position` out of a list. The last entry takes its place: it is
     /// returned, for its own posting has to know.
     pub(super) fn swap_remove(&mut self, id: ListId, position: u32) -> Option<Entry> {
         let list = &mut self.lists[id.0];
-        list.entries.swap_remove(position as usize);
-        let moved = list.entries.get(position as usize).copied();
-        shrink_gently(&mut list.entries);
+        let moved = list.entries.swap_remove(position);
         if list.page != PageId::CHANNELS && list.name.is_none() && list.value.is_some() {
             self.pages[list.page.0].nameless_entries -= 1;
         }
@@ -230,8 +188,8 @@ impl Lists {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        let entries = self.lists.iter().map(|(_, list)| list.entries.capacity());
-        entries.sum::<usize>() * size_of::<Entry>()
+        let entries = self.lists.iter().map(|(_, list)| list.entries.heap_bytes());
+        entries.sum::<usize>()
             + self.texts.heap_bytes()
             + self.page_table.heap_bytes()
             + self.pages.heap_bytes()
@@ -271,7 +229,7 @@ impl Lists {
             first: ListId::NONE,
             next: ListId::NONE,
             previous: ListId::NONE,
-            entries: Vec::new(),
+            entries: Entries::default(),
         }));
         self.list_table.insert(self.hash(key), id.0);
         if key.page != PageId::CHANNELS {
@@ -312,7 +270,7 @@ impl Lists {
 
     fn remove_if_unused(&mut self, id: ListId) {
         let list = &self.lists[id.0];
-        if !list.entries.is_empty() || list.first != ListId::NONE {
+        if list.entries.len() > 0 || list.first != ListId::NONE {
             return;
         }
         let key = self.key_of(id);
@@ -370,8 +328,9 @@ impl Lists {
         for (id, list) in self.lists.iter() {
             let id = ListId(id);
             assert_eq!(self.find(self.key_of(id)), Some(id));
-            assert!(!list.entries.is_empty() || list.first != ListId::NONE);
-            for (position, &entry) in (0..).zip(&list.entries) {
+            assert!(list.entries.len() > 0 || list.first != ListId::NONE);
+            let all = (0..).map_while(|position| Some((position, list.entries.get(position)?)));
+            for (position, entry) in all {
                 assert!(is_posting(id, position, entry), "an entry without posting");
             }
             let mut previous = ListId::NONE;
@@ -429,5 +388,19 @@ impl Lists {
         let of_pages = pages.flat_map(|(_, page)| [Some(page.package), Some(page.page)]);
         let users = of_lists.chain(of_pages).filter(|&user| user == Some(text));
         u32::try_from(users.count()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_less_than_a_cache_line() {
+        assert!(
+            size_of::<Option<List>>() <= 48,
+            "{}",
+            size_of::<Option<List>>()
+        );
     }
 }

@@ -4,7 +4,8 @@
 //! mark; only those with further criteria make the notification's texts be resolved to ids, once.
 //! Main type: [`Gathering`].
 
-use super::lists::{Entry, Key, ListId, Lists, PageId};
+use super::entries::Entry;
+use super::lists::{Key, ListId, Lists, PageId};
 use super::texts::{TextId, Texts};
 use super::{CheckedCriterion, Mark, Slot, SubscriptionIndex};
 use crate::hub::filter::{Notification, NotificationValues, Values};
@@ -111,22 +112,28 @@ impl<'a> Gathering<'a> {
     }
 
     fn visit(&mut self, list: ListId) {
-        for &entry in self.lists.entries(list) {
-            let mark = self.marks[entry.slot as usize];
-            if mark.stamp == self.stamp || (entry.is_checked() && !self.passes_check(entry)) {
+        let entries = self.lists.entries(list);
+        for (position, tenant) in (0..).zip(entries.tenants()) {
+            let slot = tenant.slot();
+            let mark = self.marks[slot as usize];
+            if mark.stamp == self.stamp {
                 continue;
             }
-            self.marks[entry.slot as usize].stamp = self.stamp;
+            if tenant.is_checked() && !entries.get(position).is_some_and(|e| self.passes(e)) {
+                continue;
+            }
+            self.marks[slot as usize].stamp = self.stamp;
             self.recipients.push(ConnectionId {
-                index: entry.slot,
+                index: slot,
                 serial: mark.serial,
             });
         }
     }
 
-    fn passes_check(&mut self, entry: Entry) -> bool {
-        let slot = &self.slots[entry.slot as usize];
-        let posting = slot.postings[entry.ordinal()];
+    /// Whether the criteria are met that the list doesn't answer.
+    fn passes(&mut self, entry: Entry) -> bool {
+        let slot = &self.slots[entry.tenant.slot() as usize];
+        let posting = slot.postings[entry.ordinal as usize];
         let check = slot
             .checks
             .as_ref()

@@ -12,12 +12,16 @@
 //! posting of the connection in its slot, and every posting an entry; lists, pages and texts
 //! live exactly as long as they have users; a slot without subscriptions owns nothing.
 
+mod entries;
 mod lists;
 mod matching;
 mod table;
 mod texts;
 
-use self::lists::{Entry, Key, ListId, Lists, PageId};
+use std::ops::{Deref, DerefMut};
+
+use self::entries::{Entry, Tenant};
+use self::lists::{Key, ListId, Lists, PageId};
 use self::matching::Gathering;
 use self::table::{reserve_gently, shrink_gently};
 use self::texts::TextId;
@@ -51,7 +55,7 @@ struct Mark {
 /// What a slot has subscribed to; all empty if it hasn't.
 #[derive(Default)]
 struct Slot {
-    postings: Box<[Posting]>,
+    postings: Postings,
     /// What is to be checked beyond the lists, where there is anything.
     #[expect(
         clippy::box_collection,
@@ -72,6 +76,48 @@ struct Posting {
 }
 
 const NO_CHECK: u32 = u32::MAX;
+
+/// The postings of a connection. Most have one, and it needs no allocation: ten thousand small
+/// ones, taken between messages, would keep the heap from shrinking when they are gone.
+enum Postings {
+    One(Posting),
+    Many(Box<[Posting]>),
+}
+
+impl Default for Postings {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
+}
+
+impl From<Vec<Posting>> for Postings {
+    fn from(postings: Vec<Posting>) -> Self {
+        match postings[..] {
+            [posting] => Self::One(posting),
+            _ => Self::Many(postings.into_boxed_slice()),
+        }
+    }
+}
+
+impl Deref for Postings {
+    type Target = [Posting];
+
+    fn deref(&self) -> &[Posting] {
+        match self {
+            Self::One(posting) => std::slice::from_ref(posting),
+            Self::Many(postings) => postings,
+        }
+    }
+}
+
+impl DerefMut for Postings {
+    fn deref_mut(&mut self) -> &mut [Posting] {
+        match self {
+            Self::One(posting) => std::slice::from_mut(posting),
+            Self::Many(postings) => postings,
+        }
+    }
+}
 
 /// The criteria of a subscription beside the one that it is posted under.
 type Check = Box<[CheckedCriterion]>;
@@ -108,7 +154,7 @@ impl SubscriptionIndex {
         self.subscriptions += subscriptions.len();
         self.postings += postings.len();
         self.slots[id.slot()] = Slot {
-            postings: postings.into_boxed_slice(),
+            postings: postings.into(),
             checks: (!checks.is_empty()).then(|| Box::new(checks)),
             subscriptions: u32::try_from(subscriptions.len()).unwrap_or(u32::MAX),
         };
@@ -212,7 +258,8 @@ impl SubscriptionIndex {
             // Read anew each time: an entry that moves may be another one of this slot.
             let Posting { list, position, .. } = self.slots[index].postings[ordinal];
             if let Some(moved) = self.lists.swap_remove(list, position) {
-                self.slots[moved.slot as usize].postings[moved.ordinal()].position = position;
+                let slot = &mut self.slots[moved.tenant.slot() as usize];
+                slot.postings[moved.ordinal as usize].position = position;
             }
         }
         for criterion in std::mem::take(&mut self.slots[index]).into_criteria() {
@@ -247,14 +294,18 @@ impl SubscriptionIndex {
         let postings = || tenants().flat_map(|slot| &*slot.postings);
         assert_eq!(postings().count(), self.postings);
         for (slot, record) in (0..).zip(&self.slots) {
-            for (ordinal, posting) in record.postings.iter().enumerate() {
-                let entry = self.lists.entries(posting.list)[posting.position as usize];
-                let is_checked = posting.check != NO_CHECK;
-                assert_eq!(entry, Entry::new(slot, ordinal, is_checked));
+            for (ordinal, posting) in (0..).zip(&*record.postings) {
+                let entry = Entry {
+                    tenant: Tenant::new(slot, posting.check != NO_CHECK),
+                    ordinal,
+                };
+                let entries = self.lists.entries(posting.list);
+                assert_eq!(entries.get(posting.position), Some(entry));
             }
         }
         let is_posting = |list, position, entry: Entry| {
-            let posting = self.slots[entry.slot as usize].postings[entry.ordinal()];
+            let slot = &self.slots[entry.tenant.slot() as usize];
+            let posting = slot.postings[entry.ordinal as usize];
             posting.list == list && posting.position == position
         };
         let criteria = || tenants().flat_map(|slot| slot.checks.iter().flat_map(|c| c.iter()));
@@ -289,7 +340,11 @@ impl Slot {
         let of_checks = self.checks.as_ref().map_or(0, |checks| {
             size_of::<Vec<Check>>() + checks.capacity() * size_of::<Check>()
         });
-        self.postings.len() * size_of::<Posting>() + of_checks + of_criteria.sum::<usize>()
+        let of_postings = match &self.postings {
+            Postings::One(_) => 0,
+            Postings::Many(postings) => size_of_val::<[Posting]>(postings),
+        };
+        of_postings + of_checks + of_criteria.sum::<usize>()
     }
 }
 
@@ -387,7 +442,11 @@ impl Draft<'_> {
     }
 
     fn push(&mut self, page: PageId, name: Option<&str>, value: Option<&str>, check: u32) {
-        let entry = Entry::new(self.slot, self.postings.len(), check != NO_CHECK);
+        let ordinal = u32::try_from(self.postings.len());
+        let entry = Entry {
+            tenant: Tenant::new(self.slot, check != NO_CHECK),
+            ordinal: ordinal.expect("limits keep postings far below 2^32"),
+        };
         let (list, position) = self.lists.push(Key { page, name, value }, entry);
         self.postings.push(Posting {
             list,

@@ -5,12 +5,24 @@
 //! record: comparing one is one look at memory instead of two. Main type: [`Texts`].
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
 
 use super::table::{IdTable, Slab};
 
-/// Names a text that is in use.
+/// Names a text that is in use. One more than the number of its record, so that no text at all
+/// takes no more room than one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct TextId(u32);
+pub(super) struct TextId(NonZeroU32);
+
+impl TextId {
+    fn new(record: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(record))
+    }
+
+    const fn record(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// The texts in use.
 #[derive(Default)]
@@ -74,39 +86,39 @@ impl Texts {
                 users: 0,
             });
             self.table.insert(self.hasher.hash_one(text), id);
-            TextId(id)
+            TextId::new(id)
         });
-        self.records[id.0].users += 1;
+        self.records[id.record()].users += 1;
         id
     }
 
     /// One user less; the last one takes the text along.
     pub(super) fn release(&mut self, id: TextId) {
-        let record = &mut self.records[id.0];
+        let record = &mut self.records[id.record()];
         record.users -= 1;
         if record.users == 0 {
             let hash = self.hasher.hash_one(record.text.as_str());
-            self.table.remove(hash, id.0);
-            self.records.remove(id.0);
+            self.table.remove(hash, id.record());
+            self.records.remove(id.record());
         }
     }
 
     /// The id of `text` if it is in use.
     pub(super) fn find(&self, text: &str) -> Option<TextId> {
-        let is_text = |id| self.is(TextId(id), text);
+        let is_text = |id| self.is(TextId::new(id), text);
         self.table
             .find(self.hasher.hash_one(text), is_text)
-            .map(TextId)
+            .map(TextId::new)
     }
 
     /// The text that `id` names.
     pub(super) fn text(&self, id: TextId) -> &str {
-        self.records[id.0].text.as_str()
+        self.records[id.record()].text.as_str()
     }
 
     /// Whether `id` names `text`.
     pub(super) fn is(&self, id: TextId, text: &str) -> bool {
-        self.records[id.0].text.as_slice() == text.as_bytes()
+        self.records[id.record()].text.as_slice() == text.as_bytes()
     }
 
     /// How many texts are in use.
@@ -127,8 +139,8 @@ impl Texts {
     pub(super) fn check_invariants(&self, users_of: impl Fn(TextId) -> u32) {
         assert_eq!(self.table.len(), self.records.len());
         for (id, record) in self.records.iter() {
-            assert_eq!(self.find(record.text.as_str()), Some(TextId(id)));
-            assert_eq!(record.users, users_of(TextId(id)), "users of a text");
+            assert_eq!(self.find(record.text.as_str()), Some(TextId::new(id)));
+            assert_eq!(record.users, users_of(TextId::new(id)), "users of a text");
             assert!(record.users > 0, "a text without a user is gone");
         }
     }
