@@ -26,3 +26,25 @@ pub mod net;
 pub mod random;
 pub mod time;
 pub mod ws;
+
+/// Runs a fuzz target on every file of its corpus: whole, cut off, and damaged, which is no
+/// less interesting.
+#[cfg(test)]
+fn run_corpus(name: &str, target: fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(name);
+    let mut files = 0;
+    for file in std::fs::read_dir(folder).expect("a corpus") {
+        let bytes = std::fs::read(file.expect("a file").path()).expect("readable");
+        files += 1;
+        target(&bytes);
+        for position in 0..bytes.len().min(200) {
+            target(&bytes[..position]);
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 0x81;
+            target(&damaged);
+        }
+    }
+    assert!(files > 0, "the corpus of {name} is empty");
+}

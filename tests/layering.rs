@@ -46,8 +46,12 @@ const MAY_NAME: Table = &[
     ("ws", &["http::head", "http::response", "http::status"]),
 ];
 
-/// What tests may name beside that: a request and a fault, to ask an application about them.
-const TESTS_MAY_NAME: Table = &[("hub", &["http::head", "ws::error"])];
+/// What tests may name beside that: a request and a fault, to ask an application about them,
+/// and the corpus that their fuzz targets start from.
+const TESTS_MAY_NAME: Table = &[
+    ("hub", &["http::head", "run_corpus", "ws::error"]),
+    ("ws", &["run_corpus"]),
+];
 
 /// Something that only a few modules, and the modules in them, may name.
 struct Confined {

@@ -203,6 +203,8 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
+    use crate::run_corpus;
 
     /// Says which seed it was when a test fails on the way.
     struct Seed(u64);
@@ -216,15 +218,18 @@ mod tests {
     }
 
     fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
-        // xorshift64*: enough for tests, and the same everywhere.
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let step = |_| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-        };
-        (0..count).map(step).collect()
+        let mut random = Random::new(seed);
+        (0..count).map(|_| random.next_u64() as u8).collect()
+    }
+
+    #[test]
+    fn corpus_of_commands() {
+        run_corpus("command", fuzz_command);
+    }
+
+    #[test]
+    fn corpus_of_index_operations() {
+        run_corpus("index", fuzz_index);
     }
 
     #[test]

@@ -182,26 +182,7 @@ fn check_answers(answers: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Runs `target` on every file of its corpus.
-    fn run_corpus(name: &str, target: fn(&[u8])) {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
-            .join(name);
-        let files: Vec<_> = std::fs::read_dir(folder).expect("a corpus").collect();
-        assert!(!files.is_empty());
-        for file in files {
-            let bytes = std::fs::read(file.expect("a file").path()).expect("readable");
-            target(&bytes);
-            // What is valid is no less interesting when it is cut off or damaged.
-            for position in 0..bytes.len().min(200) {
-                target(&bytes[..position]);
-                let mut damaged = bytes.clone();
-                damaged[position] ^= 0x81;
-                target(&damaged);
-            }
-        }
-    }
+    use crate::run_corpus;
 
     #[test]
     fn corpus_of_frames() {
