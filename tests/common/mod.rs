@@ -10,6 +10,7 @@
 )]
 
 mod client;
+mod program;
 mod server;
 
 use std::time::Duration;
@@ -18,7 +19,8 @@ pub(crate) use client::{
     ACCEPT, Client, NO_STATUS, Received, UPGRADE_FIELDS, close_frame, close_payload, frame,
     response, upgrade, upgrade_to,
 };
-pub(crate) use server::{Server, run};
+pub(crate) use program::{Ended, Program, crieur, run};
+pub(crate) use server::Server;
 
 /// How long a test waits for what must come. Far more than it takes, even on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,0 +1,204 @@
+//! The program under test as a process: what it says, how it is stopped, how it ends.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+
+use super::DEADLINE;
+
+/// How much of a log a failed test shows.
+const LINES_SHOWN: usize = 20;
+
+/// A running program; killed when the test is over.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) stdout: Arc<Lines>,
+    pub(crate) stderr: Arc<Lines>,
+}
+
+/// How a program ended, and what it had said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit status; `None` if a signal killed it.
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// What a program has written so far, line by line.
+#[derive(Default)]
+pub(crate) struct Lines {
+    state: Mutex<LinesState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LinesState {
+    lines: Vec<String>,
+    has_ended: bool,
+}
+
+/// Runs crieur to its end, with `input` on standard input.
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Ended {
+    let mut command = crieur();
+    command.args(arguments).stdin(Stdio::piped());
+    let mut program = Program::start(command);
+    let mut stdin = program.child.stdin.take().expect("standard input is piped");
+    // Who wants no input may be gone before it is written.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    program.wait()
+}
+
+/// The command crieur, without arguments yet.
+pub(crate) fn crieur() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crieur"));
+    forget_settings(&mut command);
+    command
+}
+
+/// The environment of whoever runs the tests must not change what they see.
+pub(crate) fn forget_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CRIEUR_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+impl Program {
+    /// Starts `command` and follows what it says.
+    pub(crate) fn start(command: Command) -> Self {
+        let mut program = Self::start_unread(command);
+        let stderr = program.child.stderr.take().expect("it is piped");
+        program.stderr = Lines::follow(stderr);
+        program
+    }
+
+    /// The same, but nobody reads its standard error yet.
+    pub(crate) fn start_unread(mut command: Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = Lines::follow(child.stdout.take().expect("it is piped"));
+        Self {
+            child,
+            stdout,
+            stderr: Arc::default(),
+        }
+    }
+
+    /// Its standard error, if nobody reads it yet.
+    pub(crate) const fn unread_stderr(&mut self) -> Option<&mut impl Read> {
+        self.child.stderr.as_mut()
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the program runs");
+    }
+
+    /// From now on it may have so many descriptors.
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("limits can be lowered");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> Ended {
+        // Its end closes both pipes; a pipe that nobody reads says nothing.
+        self.stdout.wait_for_end();
+        if self.child.stderr.is_none() {
+            self.stderr.wait_for_end();
+        }
+        let status: ExitStatus = self.child.wait().expect("it is our child");
+        Ended {
+            status: status.code(),
+            stdout: self.stdout.text(),
+            stderr: self.stderr.text(),
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let said = self.stderr.text();
+            let lines: Vec<_> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("what the program said at last: {last:#?}");
+        }
+    }
+}
+
+impl Lines {
+    fn follow(from: impl Read + Send + 'static) -> Arc<Self> {
+        let lines = Arc::new(Self::default());
+        thread::spawn({
+            let lines = Arc::clone(&lines);
+            move || lines.read(from)
+        });
+        lines
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LinesState> {
+        self.state.lock().expect("nobody panics with the lines")
+    }
+
+    fn read(&self, from: impl Read) {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        while reader
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|length| length > 0)
+        {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.lock().lines.push(text);
+            self.changed.notify_all();
+            line.clear();
+        }
+        self.lock().has_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// All lines so far.
+    pub(crate) fn text(&self) -> String {
+        let state = self.lock();
+        state.lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Waits for a line that contains `what`, and returns the first.
+    pub(crate) fn wait_for(&self, what: &str) -> String {
+        let find = |state: &LinesState| {
+            let mut lines = state.lines.iter();
+            lines.find(|line| line.contains(what)).cloned()
+        };
+        let is_awaited = |state: &mut LinesState| find(state).is_none() && !state.has_ended;
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), DEADLINE, is_awaited);
+        let (state, _) = waited.expect("nobody panics with the lines");
+        find(&state).unwrap_or_else(|| panic!("no line says {what:?}: {:#?}", state.lines))
+    }
+
+    fn wait_for_end(&self) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), DEADLINE, |state| !state.has_ended);
+        let (state, _) = waited.expect("nobody panics with the lines");
+        assert!(state.has_ended, "it does not end: {:#?}", state.lines);
+    }
+}
