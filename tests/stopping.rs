@@ -1,0 +1,120 @@
+//! What a signal does: everybody is told, in time, and the exit status says how it went.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{
+    Client, DEADLINE, Received, Server, close_reason, delivery, message, response, subscriber,
+};
+
+#[test]
+fn every_client_is_told_when_to_come_back() {
+    let mut server = Server::start();
+    let mut clients: Vec<_> = (0..20).map(|_| subscriber(&server, r#"["c"]"#)).collect();
+    server.terminate();
+    let mut retries = BTreeSet::new();
+    for client in &mut clients {
+        let (word, retry) = close_reason(&client.expect_close(1001));
+        assert_eq!(word, "shutdown");
+        assert!(retry <= 1000, "{retry}");
+        assert!(retries.insert(retry), "{retry} twice");
+        client.answer_close(1001);
+    }
+    // Spread evenly: each twentieth of the second has its client.
+    let widest = retries.iter().zip(retries.iter().skip(1));
+    let widest = widest.map(|(earlier, later)| later - earlier).max();
+    assert!(widest <= Some(60), "{retries:?}");
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn a_server_without_clients_stops_at_once() {
+    let mut server = Server::with(&["--drain-timeout", "60"]);
+    server.terminate();
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn what_was_published_is_delivered_before_the_close() {
+    let mut server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let mut publisher = Client::connect_with(&server, "/publish", &[]);
+    let notifications: Vec<_> = (0..100)
+        .map(|number| {
+            format!(
+                r#"{{"channel":"c","n":{number},"t":"{}"}}"#,
+                "x".repeat(5000)
+            )
+        })
+        .collect();
+    for notification in &notifications {
+        publisher.send(&message(notification));
+    }
+    publisher.expect_texts(&[r#"{"type":"published","delivered":1}"#; 100]);
+    server.terminate();
+    for notification in &notifications {
+        assert!(client.text() == delivery(notification));
+    }
+    client.expect_close(1001);
+    publisher.expect_close(1001);
+    client.answer_close(1001);
+    publisher.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn who_does_not_answer_delays_no_longer_than_allowed() {
+    let mut server = Server::with(&["--drain-timeout", "0.5", "--close-timeout", "60"]);
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let since = Instant::now();
+    server.terminate();
+    client.expect_close(1001);
+    let ended = server.wait();
+    assert!(since.elapsed() >= Duration::from_millis(500));
+    assert!(since.elapsed() < DEADLINE);
+    assert_eq!(ended.status, Some(0));
+    client.expect_end();
+}
+
+#[test]
+fn nobody_is_let_in_any_more() {
+    let server = Server::with(&["--drain-timeout", "60", "--close-timeout", "60"]);
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let mut waiting = server.tcp();
+    // The client's answer says that the server knows of the other connection.
+    client.send(r#"{"type":"ping"}"#);
+    drop(client.text());
+    server.terminate();
+    client.expect_close(1001);
+    assert!(TcpStream::connect(server.address()).is_err());
+    let (head, _) = response(&mut waiting);
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(head.contains("\r\nRetry-After: "), "{head}");
+}
+
+#[test]
+fn a_stopping_server_answers_nothing_more() {
+    let mut server = Server::with(&["--drain-timeout", "60", "--close-timeout", "60"]);
+    let mut client = subscriber(&server, r#"["c"]"#);
+    server.terminate();
+    client.expect_close(1001);
+    client.send(&message(r#"{"channel":"c"}"#));
+    client.send(r#"{"type":"ping"}"#);
+    client.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::with(&["--drain-timeout", "60", "--close-timeout", "60"]);
+    let mut client = subscriber(&server, r#"["c"]"#);
+    server.terminate();
+    client.expect_close(1001);
+    server.terminate();
+    let ended = server.wait();
+    assert!(ended.status.is_some_and(|status| status != 0), "{ended:?}");
+    assert_eq!(client.receive(), Received::End);
+}
