@@ -122,10 +122,17 @@ fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
         if line.trim().is_empty() {
             continue;
         }
-        client
-            .send_text(&message(kind, &line)?)
-            .map_err(|error| failed(url, error))?;
-        match next_answer(&mut client, url)? {
+        let answer = match message(kind, &line) {
+            Ok(message) => {
+                client
+                    .send_text(&message)
+                    .map_err(|error| failed(url, error))?;
+                next_answer(&mut client, url)?
+            }
+            // One bad line is no reason to lose those behind it, whoever finds it bad.
+            Err(error) => Err(error.message),
+        };
+        match answer {
             Ok(result) => print_line(&result).map(drop)?,
             Err(refusal) => {
                 status = ExitCode::FAILURE;

@@ -1,0 +1,273 @@
+//! The commands: what they print, where, and the exit status.
+
+mod common;
+
+use common::{Program, Server, crieur, delivery, publish, run, subscriber};
+use socket2::{Domain, Socket, Type};
+
+const C: &str = r#"{"channel":"c"}"#;
+
+/// A URL where nobody listens, for as long as the socket is kept.
+fn nobody() -> (Socket, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a free port");
+    let address = socket.local_addr().expect("bound").as_socket();
+    (socket, format!("ws://{}/", address.expect("IPv4")))
+}
+
+#[test]
+fn version_and_help_go_to_standard_output() {
+    let version = run(&["--version"], "");
+    assert_eq!(version.status, Some(0));
+    assert_eq!(
+        version.stdout,
+        concat!("crieur ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    for arguments in [
+        &["--help"][..],
+        &["help"],
+        &["serve", "--help"],
+        &["publish", "--help"],
+        &["subscribe", "-h"],
+    ] {
+        let help = run(arguments, "");
+        assert_eq!(help.status, Some(0), "{help:?}");
+        assert!(
+            help.stdout.contains("Usage:") && help.stderr.is_empty(),
+            "{help:?}"
+        );
+    }
+    let help = run(&["--help"], "").stdout;
+    for flag in [
+        "--listen",
+        "--max-connections",
+        "--ping-interval",
+        "--no-local-publish",
+        "--log",
+    ] {
+        assert!(help.contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2_and_one_line() {
+    for arguments in [
+        &["--nonsense"][..],
+        &["nonsense"],
+        &["serve", "--max-connections", "0"],
+        &["--ping-interval", "soon"],
+        &["--listen", "8000"],
+        &["--log", "loud"],
+        &["--max-connections"],
+        &["publish"],
+        &["publish", "--nonsense", C],
+        &["publish", "--url", "http://127.0.0.1/", C],
+        &["publish", C, C],
+        &["subscribe"],
+        &["subscribe", "{"],
+        &["subscribe", "--url", "nonsense", "c"],
+    ] {
+        let ended = run(arguments, "");
+        assert_eq!(ended.status, Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.stdout.is_empty(), "{arguments:?}: {ended:?}");
+        assert!(
+            ended.stderr.starts_with("crieur: "),
+            "{arguments:?}: {ended:?}"
+        );
+        assert_eq!(ended.stderr.lines().count(), 1, "{arguments:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_status_1_and_one_line() {
+    let server = Server::start();
+    let address = server.address().to_string();
+    let ended = run(&["--listen", &address, "--max-connections", "10"], "");
+    assert_eq!(ended.status, Some(1));
+    assert_eq!(
+        ended.stderr,
+        format!("crieur: cannot listen on {address}: the port is in use\n")
+    );
+}
+
+#[test]
+fn several_addresses_are_one_server() {
+    let mut command = crieur();
+    command.args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"]);
+    let server = Program::start(command);
+    let url = |address: &str| {
+        let line = server.stderr.wait_for(&format!("listening on {address}:"));
+        let (_, address) = line.split_once("listening on ").expect("as awaited");
+        format!("ws://{address}/")
+    };
+    let mut command = crieur();
+    command.args(["subscribe", "--url", &url("127.0.0.1"), "c"]);
+    let subscriber = Program::start(command);
+    subscriber.stderr.wait_for("subscribed");
+    let published = run(&["publish", "--url", &url("127.0.0.2"), C], "");
+    assert_eq!(published.stdout, "{\"delivered\":1}\n");
+}
+
+#[test]
+fn settings_come_from_the_environment_and_flags_win() {
+    let mut command = crieur();
+    command
+        .args(["--ping-interval", "7"])
+        .env("CRIEUR_LISTEN", "127.0.0.1:0")
+        .env("CRIEUR_PING_INTERVAL", "9")
+        .env("CRIEUR_MAX_CONNECTIONS", "5");
+    let server = Program::start(command);
+    let line = server.stderr.wait_for("listening on 127.0.0.1:");
+    assert!(!line.ends_with(":8000"), "{line}");
+    server.stderr.wait_for("at most 5 connections");
+    let mut wrong = crieur();
+    wrong.env("CRIEUR_MAX_CONNECTIONS", "many");
+    let ended = Program::start(wrong).wait();
+    assert_eq!(ended.status, Some(2));
+    assert!(ended.stderr.contains("CRIEUR_MAX_CONNECTIONS"), "{ended:?}");
+}
+
+#[test]
+fn publish_prints_the_count() {
+    let server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let published = run(&["publish", "--url", &server.url(), C], "");
+    assert_eq!(published.stdout, "{\"delivered\":1}\n");
+    assert_eq!((published.status, published.stderr.as_str()), (Some(0), ""));
+    assert_eq!(client.text(), delivery(C));
+    let typed = [
+        "publish",
+        "--url",
+        &server.url(),
+        "--type",
+        "refreshcontent",
+        C,
+    ];
+    assert_eq!(run(&typed, "").status, Some(0));
+    let expected = format!(r#"{{"type":"refreshcontent","notification":{C}}}"#);
+    assert_eq!(client.text(), expected);
+}
+
+#[test]
+fn publish_passes_a_notification_on_byte_for_byte() {
+    let server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let notification = r#"{ "z":1.0, "channel":"c" , "a":"\u00e9" }"#;
+    run(&["publish", "--url", &server.url(), notification], "");
+    assert_eq!(client.text(), delivery(notification));
+}
+
+#[test]
+fn publish_that_is_refused_is_status_1() {
+    let closed = Server::with(&["--no-local-publish"]);
+    let open = Server::start();
+    for (server, notification, word) in [
+        (&closed, C, "forbidden"),
+        (&open, "{}", "invalid-notification"),
+        (&open, "nonsense", "not JSON"),
+    ] {
+        let refused = run(&["publish", "--url", &server.url(), notification], "");
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert!(refused.stdout.is_empty(), "{refused:?}");
+        assert!(refused.stderr.contains(word), "{refused:?}");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+    }
+}
+
+#[test]
+fn no_server_is_status_1() {
+    let (_socket, url) = nobody();
+    for arguments in [
+        ["publish", "--url", &url, C],
+        ["publish", "--url", &url, "-"],
+        ["subscribe", "--url", &url, "c"],
+    ] {
+        let ended = run(&arguments, "");
+        assert_eq!(ended.status, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.starts_with("crieur: ws://127.0.0.1:"),
+            "{ended:?}"
+        );
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    }
+}
+
+#[test]
+fn publish_reads_one_notification_a_line() {
+    let server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let url = server.url();
+    let input = format!("{C}\n\n{{\"channel\":\"nobody\"}}\n  {C}\n{C}");
+    let published = run(&["publish", "--url", &url, "-"], &input);
+    assert_eq!(
+        published.stdout,
+        "{\"delivered\":1}\n{\"delivered\":0}\n{\"delivered\":1}\n{\"delivered\":1}\n"
+    );
+    assert_eq!(published.status, Some(0), "{published:?}");
+    client.expect_texts(&vec![delivery(C); 3]);
+}
+
+#[test]
+fn publish_goes_on_after_a_bad_line() {
+    let server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    for bad in [r#"{"channel":[]}"#, "nonsense"] {
+        let input = format!("{C}\n{bad}\n{C}\n");
+        let published = run(&["publish", "--url", &server.url(), "-"], &input);
+        assert_eq!(published.stdout, "{\"delivered\":1}\n{\"delivered\":1}\n");
+        assert_eq!(published.stderr.lines().count(), 1, "{published:?}");
+        assert_eq!(published.status, Some(1), "{published:?}");
+        client.expect_texts(&[delivery(C), delivery(C)]);
+    }
+}
+
+#[test]
+fn subscribe_prints_one_notification_a_line() {
+    let server = Server::start();
+    let page = r#"{"package":"p","page":"q"}"#;
+    let mut command = crieur();
+    command
+        .args(["subscribe", "c", page])
+        .env("CRIEUR_URL", server.url());
+    let program = Program::start(command);
+    program.stderr.wait_for("subscribed");
+    assert_eq!(publish(&server, C), r#"{"delivered":1}"#);
+    let printed = program.stdout.wait_for(r#""channel":"c""#);
+    assert_eq!(printed, delivery(C));
+    // A line is a line, whatever the publisher's white space.
+    let spread = "{\"package\":\"p\",\n\"page\":\"q\"}";
+    assert_eq!(publish(&server, spread), r#"{"delivered":1}"#);
+    let printed = program.stdout.wait_for(r#""package""#);
+    let json: serde_json::Value = serde_json::from_str(&printed).expect("a whole line");
+    assert_eq!(json["notification"]["page"], "q");
+}
+
+#[test]
+fn subscribe_that_is_refused_is_status_1() {
+    let server = Server::start();
+    let ended = run(
+        &["subscribe", "--url", &server.url(), r#"{"package":"p"}"#],
+        "",
+    );
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.stderr.contains("invalid-subscription"), "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+}
+
+#[test]
+fn subscribe_comes_back_when_the_server_does() {
+    let mut first = Server::start();
+    let address = first.address().to_string();
+    let mut command = crieur();
+    command.args(["subscribe", "--url", &first.url(), "c"]);
+    let program = Program::start(command);
+    program.stderr.wait_for("subscribed");
+    first.terminate();
+    program.stderr.wait_for("the server closed");
+    assert_eq!(first.wait().status, Some(0));
+    let mut again = crieur();
+    again.args(["serve", "--listen", &address]);
+    let second = Program::start(again);
+    second.stderr.wait_for("has 1 subscriptions");
+}
