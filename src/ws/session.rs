@@ -14,6 +14,10 @@
 //! Invariants: nothing is queued after a Close frame or an HTTP error; what arrives after a
 //! failure is never parsed (§7.1.7); `Closed` is final.
 
+mod closing;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use crate::config::Timeouts;
@@ -22,7 +26,7 @@ use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::time::Timestamp;
 
-use super::close::{CloseCode, CloseFrame};
+use super::close::CloseFrame;
 use super::error::ProtocolError;
 use super::event::{Event, Expiry, Rejection};
 use super::frame::{EncodedFrame, FrameHeader, Opcode, Role, decode_header, encode_frame};
@@ -313,76 +317,6 @@ impl Session {
         }
     }
 
-    /// §5.5.1: the answer has the same code; what else is queued goes out before it.
-    fn answer_close(&mut self, code: Option<CloseCode>, now: Timestamp) -> Event<'static> {
-        let answer = CloseFrame {
-            code,
-            reason: String::new(),
-        };
-        self.queue
-            .push_own(|into| encode_frame(into, Opcode::Close, &answer.encode()));
-        self.linger(now);
-        Event::Closed { code }
-    }
-
-    /// Our Close is on its way: only the peer's is of interest (§5.5.1). Nothing of a data
-    /// frame is kept, whatever its length.
-    fn next_discarded<'e>(
-        &mut self,
-        input: &mut Input<'_>,
-        since: Timestamp,
-        mut skip_bytes: usize,
-        now: Timestamp,
-    ) -> Option<Event<'e>> {
-        loop {
-            let skipped = skip_bytes.min(input.bytes.len() - input.position);
-            input.position += skipped;
-            skip_bytes -= skipped;
-            self.set_state(State::Closing {
-                since,
-                step: ClosingStep::AwaitClose { skip_bytes },
-            });
-            let unused = &mut input.bytes[input.position..];
-            let Ok(header) = decode_header(unused, Role::Server, usize::MAX / 2) else {
-                self.linger(now);
-                return None;
-            };
-            let header = header?;
-            if !header.opcode.is_control() {
-                input.position += header.header_len;
-                skip_bytes = header.payload_len;
-                if header.fin {
-                    self.set_state(State::Closing {
-                        since,
-                        step: ClosingStep::AwaitClose { skip_bytes },
-                    });
-                    return Some(Event::Discarded);
-                }
-                continue;
-            }
-            let payload = unused.get_mut(header.header_len..header.frame_len())?;
-            header.unmask(payload);
-            input.position += header.frame_len();
-            if header.opcode == Opcode::Close {
-                let code = CloseFrame::decode(payload)
-                    .ok()
-                    .and_then(|frame| frame.code);
-                self.finish_close(now);
-                return Some(Event::Closed { code });
-            }
-        }
-    }
-
-    /// Both Closes have been seen. If ours was read, the peer has nothing left to read and
-    /// TCP can be closed at once; else it gets the time to.
-    fn finish_close(&mut self, now: Timestamp) {
-        if self.queue.is_empty() {
-            self.set_state(State::Closed);
-        } else {
-            self.linger(now);
-        }
-    }
-
     // Output.
 
     /// Completes the handshake; messages up to `message_bytes_max` are taken from now on.
@@ -412,61 +346,6 @@ impl Session {
     pub fn send_shared(&mut self, frame: EncodedFrame) {
         debug_assert!(self.is_open(), "a frame for a session that is not open");
         self.queue.push_shared(frame);
-    }
-
-    /// Starts the closing handshake (§7.1.2). What is queued goes out before the Close.
-    pub fn close(&mut self, frame: &CloseFrame, now: Timestamp) {
-        if self.is_open() {
-            self.queue
-                .push_own(|into| encode_frame(into, Opcode::Close, &frame.encode()));
-            self.set_state(State::Closing {
-                since: now,
-                step: ClosingStep::AwaitClose { skip_bytes: 0 },
-            });
-        }
-    }
-
-    /// Fails the connection (§7.1.7): the Close goes out, nothing is read any more.
-    pub fn fail(&mut self, frame: &CloseFrame, now: Timestamp) {
-        if self.is_open() {
-            self.queue
-                .push_own(|into| encode_frame(into, Opcode::Close, &frame.encode()));
-            self.linger(now);
-        }
-    }
-
-    /// Fails a connection for which too much is kept: the frame that is half written is
-    /// finished, the rest is discarded, the Close comes next; unfinished input goes too.
-    pub fn cut_off(&mut self, frame: &CloseFrame, now: Timestamp) {
-        if self.is_open() {
-            self.queue.discard_unsent();
-            self.fail(frame, now);
-        }
-    }
-
-    fn linger(&mut self, now: Timestamp) {
-        self.incoming = None;
-        self.pending_pong = None;
-        self.set_state(State::Closing {
-            since: now,
-            step: ClosingStep::Linger {
-                is_write_shut: false,
-            },
-        });
-    }
-
-    /// Whether the write side of TCP is to be shut now; says so once.
-    pub fn take_shutdown(&mut self) -> bool {
-        match &mut self.state {
-            State::Closing {
-                step: ClosingStep::Linger { is_write_shut },
-                ..
-            } if self.queue.is_empty() && !*is_write_shut => {
-                *is_write_shut = true;
-                true
-            }
-            _ => false,
-        }
     }
 
     /// The socket took `sent` bytes of the queue.
@@ -619,6 +498,3 @@ fn next_header(
     }
     Ok((unused.len() >= header.frame_len()).then_some(header))
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use super::*;
 use crate::http::head::HeadError;
+use crate::ws::close::CloseCode;
 use crate::ws::frame::encode_masked_frame;
 use crate::ws::handshake::ClientHandshake;
 use crate::ws::mask::MaskingKey;
