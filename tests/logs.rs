@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::io::Write;
+
 use common::{
-    Client, Server, close_payload, delivery, frame, message, publish, subscriber, upgrade_to,
+    Client, Server, close_payload, delivery, frame, message, publish, response, subscriber,
+    upgrade_to,
 };
 
 const SECRET: &str = "xylophone";
@@ -63,8 +66,12 @@ fn no_payload_is_ever_logged() {
         &format!("/?token={SECRET}"),
         &[&token],
     ));
-    let mut refused = Client::over(server.tcp());
-    refused.send_bytes(upgrade_to(&format!("/{SECRET}"), &[&token, "Host : a"]).as_bytes());
+    let mut refused = server.tcp();
+    refused
+        .write_all(upgrade_to(&format!("/{SECRET}"), &[&token, "Host : a"]).as_bytes())
+        .expect("the server reads");
+    drop(response(&mut refused));
+    drop(refused);
     server.terminate();
     client.expect_close(1001);
     client.answer_close(1001);
