@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Program, Server, crieur, delivery, publish, run, subscriber};
+use std::process::Stdio;
+
+use common::{Client, Program, Received, Server, crieur, delivery, publish, run, subscriber};
 use socket2::{Domain, Socket, Type};
 
 const C: &str = r#"{"channel":"c"}"#;
@@ -220,6 +222,26 @@ fn publish_goes_on_after_a_bad_line() {
         assert_eq!(published.status, Some(1), "{published:?}");
         client.expect_texts(&[delivery(C), delivery(C)]);
     }
+}
+
+#[test]
+fn publish_stays_connected_while_its_input_is_quiet() {
+    let server = Server::with(&["--ping-interval", "0.2", "--pong-timeout", "0.3"]);
+    let mut command = crieur();
+    let url = server.url();
+    command.args(["publish", "--url", &url, "-"]);
+    command.stdin(Stdio::piped());
+    let mut program = Program::start(command);
+    program.write(&format!("{C}\n"));
+    program.stdout.wait_for("delivered");
+    // Whoever is silent from now on is dropped after the publisher would have been.
+    let mut silent = Client::connect(&server);
+    while matches!(silent.receive(), Received::Ping(_)) {}
+    program.write(&format!("{C}\n"));
+    program.end_input();
+    let ended = program.wait();
+    assert_eq!(ended.stdout.lines().count(), 2, "{ended:?}");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
 }
 
 #[test]

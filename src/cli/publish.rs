@@ -3,13 +3,15 @@
 use std::ffi::OsString;
 use std::io::{self, BufRead};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use lexopt::ValueExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::client::{Client, Received, Url};
+use crate::client::{Client, ClientError, Received, Url};
 use crate::ws::close::CloseCode;
 
 use super::subscribe::default_url;
@@ -33,6 +35,12 @@ Example:
 
 /// How long the server may take to answer a notification.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the server is listened to while there is nothing to publish.
+const QUIET_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Lines of standard input that are read before they are needed.
+const LINES_AHEAD_MAX: usize = 16;
 
 /// What a server answers on a kept connection.
 #[derive(Deserialize)]
@@ -116,8 +124,17 @@ fn publish_one(url: &Url, kind: Option<&str>, notification: &str) -> Result<Exit
 fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
     let url = &url.with_target("/publish");
     let mut client = connect(url)?;
+    let lines = read_input()?;
     let mut status = ExitCode::SUCCESS;
-    for line in io::stdin().lock().lines() {
+    loop {
+        let line = match lines.recv_timeout(QUIET_INTERVAL) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => {
+                answer_pings(&mut client, url)?;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let line = line.map_err(|error| CliError::failure(format!("standard input: {error}")))?;
         if line.trim().is_empty() {
             continue;
@@ -142,6 +159,40 @@ fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
     }
     let _ = client.close();
     Ok(status)
+}
+
+/// The lines of standard input, read by a thread: while none comes, Pings must be answered.
+fn read_input() -> Result<Receiver<io::Result<String>>, CliError> {
+    let (sender, receiver) = sync_channel(LINES_AHEAD_MAX);
+    let read = move || {
+        for line in io::stdin().lock().lines() {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new()
+        .spawn(read)
+        .map_err(|error| CliError::failure(format!("no thread for standard input: {error}")))?;
+    Ok(receiver)
+}
+
+/// Answers what the server has asked while there was nothing to publish.
+fn answer_pings(client: &mut Client, url: &Url) -> Result<(), CliError> {
+    let received = client
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .and_then(|()| client.receive());
+    match received {
+        Err(ClientError::TimedOut) | Ok(Received::Text(_)) => {}
+        Ok(Received::Close(frame)) => {
+            let error = format!("the server closed: {}", frame.reason);
+            return Err(failed(url, error));
+        }
+        Err(error) => return Err(failed(url, error)),
+    }
+    client
+        .set_read_timeout(Some(ANSWER_TIMEOUT))
+        .map_err(|error| failed(url, error))
 }
 
 /// The answer to one notification on a kept connection: the result, or why it was refused.

@@ -16,6 +16,9 @@ const BACKLOG: i32 = 4096;
 /// How long accepting pauses when there are no descriptors or no memory for it.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the next word about it waits.
+const PAUSE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A socket that listens, registered for edges.
 #[derive(Debug)]
 pub struct Listener {
@@ -23,7 +26,7 @@ pub struct Listener {
     /// An edge was seen, and no accept has said since that there are no more.
     is_ready: bool,
     paused_until: Option<Timestamp>,
-    is_pause_logged: bool,
+    pause_logged: Option<Timestamp>,
 }
 
 impl Listener {
@@ -51,7 +54,7 @@ impl Listener {
             socket: TcpListener::from_std(socket.into()),
             is_ready: false,
             paused_until: None,
-            is_pause_logged: false,
+            pause_logged: None,
         })
     }
 
@@ -91,7 +94,6 @@ impl Listener {
             match self.socket.accept() {
                 Ok(accepted) => {
                     self.paused_until = None;
-                    self.is_pause_logged = false;
                     return Some(accepted);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -100,8 +102,12 @@ impl Listener {
                 }
                 Err(error) if is_exhausted(&error) => {
                     self.paused_until = Some(now + PAUSE);
-                    if !self.is_pause_logged {
-                        self.is_pause_logged = true;
+                    // Connections that come and go would make it a line for each pause.
+                    if self
+                        .pause_logged
+                        .is_none_or(|at| at + PAUSE_LOG_INTERVAL <= now)
+                    {
+                        self.pause_logged = Some(now);
                         warn!("accepting pauses: {error}");
                     }
                     return None;

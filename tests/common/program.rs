@@ -96,6 +96,17 @@ impl Program {
         self.child.stderr.as_mut()
     }
 
+    /// Writes to its standard input, which must have been piped.
+    pub(crate) fn write(&mut self, input: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(input.as_bytes()).expect("it is read");
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn end_input(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the program runs");
