@@ -9,6 +9,7 @@
 //! known to the application as gone before the call that made it leave returns; each list
 //! holds a connection once.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -505,26 +506,59 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
-    /// If the process keeps more for its peers than it may: cuts off those for whom it keeps
-    /// the most, until an eighth of the budget is free.
+    /// If the process keeps more for its peers than it may: lets go of those for whom it keeps
+    /// the most, until an eighth of the budget is free. Who leaves anyway goes first. Whoever
+    /// has less than half of an even share stays: all of those together are below the limit.
     pub fn shed(&mut self, now: Timestamp) {
         if !self.shell.pinned.is_over() {
             return;
         }
-        let connections = self.shell.connections.iter();
+        let connections = &self.shell.connections;
+        let half_share = self.limits.buffer_bytes_max / (2 * connections.len().max(1));
         let mut worst: Vec<_> = connections
-            .filter(|connection| connection.session.is_open())
-            .map(|connection| (connection.session.pinned_bytes(), connection.id))
+            .iter()
+            .filter(|connection| !connection.session.is_closed())
+            .map(|connection| (connection.session.pinned_bytes(), connection))
+            .filter(|&(bytes, _)| bytes > half_share)
+            .map(|(bytes, connection)| {
+                (connection.session.is_open(), Reverse(bytes), connection.id)
+            })
             .collect();
-        worst.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
-        for (_, id) in worst {
-            if self.shell.pinned.bytes() <= self.limits.buffer_bytes_max / 8 * 7 {
+        worst.sort_unstable();
+        // Frames that are half written are finished if nothing more comes; else they go next.
+        let mut finishing_bytes = 0;
+        for (_, _, id) in worst {
+            let bytes = self.shell.pinned.bytes().saturating_sub(finishing_bytes);
+            if bytes <= self.limits.buffer_bytes_max / 8 * 7 {
                 break;
             }
-            self.close(id, CloseCause::Overload, now);
-            self.shell.mark_delivery(id);
-            self.settle(id);
+            self.let_go(id, now);
+            let connection = self.shell.connections.get(id);
+            finishing_bytes += connection.map_or(0, |left| left.session.pinned_bytes());
         }
+    }
+
+    /// Stops keeping things for a connection.
+    fn let_go(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        if connection.session.is_open() {
+            self.close(id, CloseCause::Overload, now);
+        } else if connection.session.is_connecting() {
+            let response = self.shell.unavailable("overloaded");
+            self.respond(id, &response, now);
+        } else {
+            info!(
+                "{id} {}: {}, dropped",
+                connection.peer,
+                CloseCause::Overload
+            );
+            connection.session.handle_end();
+            connection.session.release(&self.shell.pinned);
+        }
+        self.shell.mark_delivery(id);
+        self.settle(id);
     }
 
     /// Starts to close every connection; each client gets a time of its own to come back,
