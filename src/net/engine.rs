@@ -64,7 +64,7 @@ pub struct Engine<T, A, C> {
     shell: Shell<T, C>,
     timers: Timers,
     read_buffer: Vec<u8>,
-    /// Connections whose reading a budget cut short.
+    /// Connections whose reading a budget cut short, or congestion.
     ready: VecDeque<ConnectionId>,
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
@@ -92,6 +92,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 replies: Vec::new(),
                 deliveries: VecDeque::new(),
                 overflowed: Vec::new(),
+                unwritten: 0,
                 pinned: PinnedBytes::new(limits.buffer_bytes_max),
                 random: Random::new(seed),
                 metrics: Metrics::default(),
@@ -204,10 +205,22 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     fn read(&mut self, id: ConnectionId, now: Timestamp) {
         let mut buffer = mem::take(&mut self.read_buffer);
         for _ in 0..READS_A_TURN_MAX {
+            let is_congested = self.shell.is_congested();
             let Some(connection) = self.shell.connections.get_mut(id) else {
                 break;
             };
-            if !connection.marks.is_readable || connection.session.is_closed() {
+            if connection.session.is_closed() {
+                break;
+            }
+            if connection.marks.has_input {
+                if is_congested {
+                    break;
+                }
+                connection.marks.has_input = false;
+                self.handle_input(id, &mut [], now);
+                continue;
+            }
+            if !connection.marks.is_readable {
                 break;
             }
             match connection.transport.read(&mut buffer) {
@@ -232,7 +245,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
         self.read_buffer = buffer;
         if let Some(connection) = self.shell.connections.get_mut(id)
-            && connection.marks.is_readable
+            && (connection.marks.is_readable || connection.marks.has_input)
             && !connection.session.is_closed()
             && !mem::replace(&mut connection.marks.is_ready, true)
         {
@@ -266,6 +279,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         };
         let mut incoming = connection.session.take_incoming();
         let mut input = incoming.input(received);
+        let mut is_held = false;
         while let Some(connection) = self.shell.connections.get_mut(id) {
             let Some(event) =
                 connection
@@ -274,13 +288,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             else {
                 break;
             };
+            let unwritten = self.shell.unwritten;
             self.handle_event(id, event, now);
+            // A publisher that sends much at once waits until subscribers have had their turn.
+            if self.shell.is_congested() && self.shell.unwritten > unwritten {
+                is_held = true;
+                break;
+            }
         }
         let leftover = input.finish();
         if let Some(connection) = self.shell.connections.get_mut(id) {
             connection
                 .session
                 .keep_incoming(incoming, received, &leftover, now);
+            connection.marks.has_input = is_held;
             if !connection.session.queue().is_empty() {
                 self.shell.mark_reply(id);
             }
@@ -377,12 +398,15 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub fn flush_deliveries(&mut self, connections_max: usize, now: Timestamp) {
         for _ in 0..connections_max {
             let Some(id) = self.shell.deliveries.pop_front() else {
-                return;
+                break;
             };
             if let Some(connection) = self.shell.connections.get_mut(id) {
                 connection.marks.has_delivery = false;
                 self.flush(id, now);
             }
+        }
+        if self.shell.deliveries.is_empty() {
+            self.shell.unwritten = 0;
         }
     }
 
@@ -642,3 +666,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
