@@ -31,6 +31,8 @@ pub struct Marks {
     pub is_blocked: bool,
     /// An edge was seen whose bytes have not all been read.
     pub is_readable: bool,
+    /// Some of what was read is held back until deliveries are written.
+    pub has_input: bool,
     /// The end of the input is near: read on even after a short read.
     pub read_to_end: bool,
     /// A write failed: only reading is left to do.

@@ -9,6 +9,7 @@
 //! known to the application as gone before the call that made it leave returns; each list
 //! holds a connection once.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -63,7 +64,7 @@ pub struct Engine<T, A, C> {
     shell: Shell<T, C>,
     timers: Timers,
     read_buffer: Vec<u8>,
-    /// Connections whose reading a budget cut short.
+    /// Connections whose reading a budget cut short, or congestion.
     ready: VecDeque<ConnectionId>,
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
@@ -91,6 +92,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 replies: Vec::new(),
                 deliveries: VecDeque::new(),
                 overflowed: Vec::new(),
+                unwritten: 0,
                 pinned: PinnedBytes::new(limits.buffer_bytes_max),
                 random: Random::new(seed),
                 metrics: Metrics::default(),
@@ -203,10 +205,22 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     fn read(&mut self, id: ConnectionId, now: Timestamp) {
         let mut buffer = mem::take(&mut self.read_buffer);
         for _ in 0..READS_A_TURN_MAX {
+            let is_congested = self.shell.is_congested();
             let Some(connection) = self.shell.connections.get_mut(id) else {
                 break;
             };
-            if !connection.marks.is_readable || connection.session.is_closed() {
+            if connection.session.is_closed() {
+                break;
+            }
+            if connection.marks.has_input {
+                if is_congested {
+                    break;
+                }
+                connection.marks.has_input = false;
+                self.handle_input(id, &mut [], now);
+                continue;
+            }
+            if !connection.marks.is_readable {
                 break;
             }
             match connection.transport.read(&mut buffer) {
@@ -231,7 +245,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
         self.read_buffer = buffer;
         if let Some(connection) = self.shell.connections.get_mut(id)
-            && connection.marks.is_readable
+            && (connection.marks.is_readable || connection.marks.has_input)
             && !connection.session.is_closed()
             && !mem::replace(&mut connection.marks.is_ready, true)
         {
@@ -265,6 +279,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         };
         let mut incoming = connection.session.take_incoming();
         let mut input = incoming.input(received);
+        let mut is_held = false;
         while let Some(connection) = self.shell.connections.get_mut(id) {
             let Some(event) =
                 connection
@@ -273,13 +288,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             else {
                 break;
             };
+            let unwritten = self.shell.unwritten;
             self.handle_event(id, event, now);
+            // A publisher that sends much at once waits until subscribers have had their turn.
+            if self.shell.is_congested() && self.shell.unwritten > unwritten {
+                is_held = true;
+                break;
+            }
         }
         let leftover = input.finish();
         if let Some(connection) = self.shell.connections.get_mut(id) {
             connection
                 .session
                 .keep_incoming(incoming, received, &leftover, now);
+            connection.marks.has_input = is_held;
             if !connection.session.queue().is_empty() {
                 self.shell.mark_reply(id);
             }
@@ -376,12 +398,15 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub fn flush_deliveries(&mut self, connections_max: usize, now: Timestamp) {
         for _ in 0..connections_max {
             let Some(id) = self.shell.deliveries.pop_front() else {
-                return;
+                break;
             };
             if let Some(connection) = self.shell.connections.get_mut(id) {
                 connection.marks.has_delivery = false;
                 self.flush(id, now);
             }
+        }
+        if self.shell.deliveries.is_empty() {
+            self.shell.unwritten = 0;
         }
     }
 
@@ -505,26 +530,59 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
-    /// If the process keeps more for its peers than it may: cuts off those for whom it keeps
-    /// the most, until an eighth of the budget is free.
+    /// If the process keeps more for its peers than it may: lets go of those for whom it keeps
+    /// the most, until an eighth of the budget is free. Who leaves anyway goes first. Whoever
+    /// has less than half of an even share stays: all of those together are below the limit.
     pub fn shed(&mut self, now: Timestamp) {
         if !self.shell.pinned.is_over() {
             return;
         }
-        let connections = self.shell.connections.iter();
+        let connections = &self.shell.connections;
+        let half_share = self.limits.buffer_bytes_max / (2 * connections.len().max(1));
         let mut worst: Vec<_> = connections
-            .filter(|connection| connection.session.is_open())
-            .map(|connection| (connection.session.pinned_bytes(), connection.id))
+            .iter()
+            .filter(|connection| !connection.session.is_closed())
+            .map(|connection| (connection.session.pinned_bytes(), connection))
+            .filter(|&(bytes, _)| bytes > half_share)
+            .map(|(bytes, connection)| {
+                (connection.session.is_open(), Reverse(bytes), connection.id)
+            })
             .collect();
-        worst.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
-        for (_, id) in worst {
-            if self.shell.pinned.bytes() <= self.limits.buffer_bytes_max / 8 * 7 {
+        worst.sort_unstable();
+        // Frames that are half written are finished if nothing more comes; else they go next.
+        let mut finishing_bytes = 0;
+        for (_, _, id) in worst {
+            let bytes = self.shell.pinned.bytes().saturating_sub(finishing_bytes);
+            if bytes <= self.limits.buffer_bytes_max / 8 * 7 {
                 break;
             }
-            self.close(id, CloseCause::Overload, now);
-            self.shell.mark_delivery(id);
-            self.settle(id);
+            self.let_go(id, now);
+            let connection = self.shell.connections.get(id);
+            finishing_bytes += connection.map_or(0, |left| left.session.pinned_bytes());
         }
+    }
+
+    /// Stops keeping things for a connection.
+    fn let_go(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        if connection.session.is_open() {
+            self.close(id, CloseCause::Overload, now);
+        } else if connection.session.is_connecting() {
+            let response = self.shell.unavailable("overloaded");
+            self.respond(id, &response, now);
+        } else {
+            info!(
+                "{id} {}: {}, dropped",
+                connection.peer,
+                CloseCause::Overload
+            );
+            connection.session.handle_end();
+            connection.session.release(&self.shell.pinned);
+        }
+        self.shell.mark_delivery(id);
+        self.settle(id);
     }
 
     /// Starts to close every connection; each client gets a time of its own to come back,
@@ -608,3 +666,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,10 @@ use super::connections::Connections;
 /// How long a client that is closed for its own sake stays away, in milliseconds.
 const RETRY_MS: (u64, u64) = (1_000, 10_000);
 
+/// Frames that are queued to subscribers before they are written. Even where a frame is shared,
+/// each of its entries takes memory, and time.
+pub(super) const UNWRITTEN_MAX: usize = 1 << 20;
+
 /// Connections, lists and budget.
 pub(super) struct Shell<T, C> {
     pub(super) clock: C,
@@ -32,6 +36,8 @@ pub(super) struct Shell<T, C> {
     pub(super) deliveries: VecDeque<ConnectionId>,
     /// Connections whose queue did not take a delivery: to be cut off.
     pub(super) overflowed: Vec<ConnectionId>,
+    /// Frames that were queued to subscribers since the list of deliveries was last empty.
+    pub(super) unwritten: usize,
     pub(super) pinned: PinnedBytes,
     pub(super) random: Random,
     pub(super) metrics: Metrics,
@@ -39,6 +45,11 @@ pub(super) struct Shell<T, C> {
 }
 
 impl<T: Transport, C> Shell<T, C> {
+    /// Whether deliveries are to be written before more of them are queued.
+    pub(super) const fn is_congested(&self) -> bool {
+        self.unwritten >= UNWRITTEN_MAX
+    }
+
     /// Puts a connection on the list of those with an answer to be written.
     pub(super) fn mark_reply(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id)
@@ -154,6 +165,7 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
                 None => {}
             }
         }
+        self.shell.unwritten += delivered.queued;
         self.shell.metrics.deliveries += delivered.queued as u64;
         self.shell.metrics.deliveries_dropped += delivered.dropped as u64;
         delivered

@@ -70,6 +70,13 @@ impl SendQueue {
         self.unsent_bytes
     }
 
+    /// Bytes that the queue keeps in memory, shared frames counted in full: a frame that is
+    /// half sent is kept whole.
+    #[must_use]
+    pub const fn kept_bytes(&self) -> usize {
+        self.front_sent + self.unsent_bytes
+    }
+
     /// The position in the stream of bytes behind the last one that is queued.
     #[must_use]
     pub const fn end_position(&self) -> u64 {
@@ -248,6 +255,7 @@ mod tests {
             while position < expected.len() {
                 assert_eq!(unsent(&queue), expected[position..], "step {step}");
                 assert_eq!(queue.unsent_bytes(), expected.len() - position);
+                assert!(queue.kept_bytes() >= queue.unsent_bytes());
                 let sent = step.min(expected.len() - position);
                 queue.advance(sent);
                 position += sent;
@@ -290,6 +298,7 @@ mod tests {
         queue.discard_unsent();
         assert_eq!(unsent(&queue), frame.as_bytes()[5..]);
         assert_eq!(queue.unsent_bytes(), frame.as_bytes().len() - 5);
+        assert_eq!(queue.kept_bytes(), frame.as_bytes().len());
 
         let mut queue = SendQueue::default();
         queue.push_shared(frame.clone());

@@ -449,7 +449,7 @@ impl Session {
     /// Bytes that this connection makes the process keep, shared frames counted in full.
     #[must_use]
     pub fn pinned_bytes(&self) -> usize {
-        self.queue.unsent_bytes() + self.queue.charged_bytes() + self.incoming_charged_bytes
+        self.queue.kept_bytes() + self.queue.charged_bytes() + self.incoming_charged_bytes
     }
 
     /// Brings what is charged to the process up to date. To be called at the end of whatever

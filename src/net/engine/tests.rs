@@ -1,0 +1,202 @@
+//! The engine over transports that are memory, with an application that hands everything to
+//! everybody else.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, Read, Write};
+use std::rc::Rc;
+
+use super::*;
+use crate::application::{Message, Outbox};
+use crate::net::shell::UNWRITTEN_MAX;
+use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
+use crate::ws::mask::MaskingKey;
+
+/// A peer whose socket takes everything: what it has sent, and what it got.
+#[derive(Default)]
+struct Wire {
+    sent: RefCell<Vec<u8>>,
+    has_ended: Cell<bool>,
+    got: RefCell<Vec<u8>>,
+}
+
+struct WireEnd(Rc<Wire>);
+
+impl Read for WireEnd {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut sent = self.0.sent.borrow_mut();
+        if sent.is_empty() && !self.0.has_ended.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let length = sent.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&sent[..length]);
+        sent.drain(..length);
+        Ok(length)
+    }
+}
+
+impl Write for WireEnd {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.got.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        slices.iter().map(|slice| self.write(slice)).sum()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Transport for WireEnd {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::ZERO
+    }
+}
+
+#[derive(Default)]
+struct ToAllOthers(Vec<ConnectionId>);
+
+impl Application for ToAllOthers {
+    fn handle_upgrade(&mut self, id: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+        self.0.push(id);
+        Ok(Admission {
+            message_bytes_max: 1024,
+        })
+    }
+
+    fn handle_request(&mut self, _: &Request<'_>) -> Response {
+        unreachable!("everybody asks for an upgrade")
+    }
+
+    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
+        let Message::Text(text) = message else {
+            unreachable!("everybody sends text")
+        };
+        let others: Vec<_> = self
+            .0
+            .iter()
+            .copied()
+            .filter(|&other| other != id)
+            .collect();
+        outbox.deliver(&EncodedFrame::text(&[text.as_bytes()]), &others);
+    }
+
+    fn handle_gone(&mut self, id: ConnectionId) {
+        self.0.retain(|&other| other != id);
+    }
+
+    fn close_reason(&self, _: CloseCause, _: u64) -> String {
+        String::new()
+    }
+}
+
+type TestEngine = Engine<WireEnd, ToAllOthers, Stopped>;
+
+const READABLE: Readiness = Readiness {
+    is_readable: true,
+    is_writable: false,
+    is_ending: false,
+};
+
+fn engine() -> TestEngine {
+    let limits = ServerLimits::default();
+    Engine::new(
+        ToAllOthers::default(),
+        Stopped,
+        limits,
+        Timeouts::default(),
+        1,
+    )
+}
+
+/// A connection whose handshake is done.
+fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
+    let wire = Rc::new(Wire::default());
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
+    let peer = Peer {
+        address: ([127, 0, 0, 1], 1).into(),
+    };
+    let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
+    engine.handle_ready(id, READABLE, Timestamp::ZERO);
+    engine.flush_replies(Timestamp::ZERO);
+    let head = wire.got.take();
+    assert!(head.starts_with(b"HTTP/1.1 101 ") && head.ends_with(b"\r\n\r\n"));
+    (id, wire)
+}
+
+/// The texts that a peer got.
+fn texts(wire: &Wire) -> Vec<String> {
+    let mut bytes = wire.got.take();
+    let mut rest = &mut bytes[..];
+    let mut texts = Vec::new();
+    while !rest.is_empty() {
+        let frame = decode_frame(rest, Role::Client, 1024);
+        let frame = frame.expect("valid").expect("whole");
+        texts.push(String::from_utf8(frame.payload.to_vec()).expect("text"));
+        let length = frame.header.frame_len();
+        rest = &mut rest[length..];
+    }
+    texts
+}
+
+#[test]
+fn a_burst_is_held_back_until_what_it_caused_is_written() {
+    const SUBSCRIBERS: usize = 1500;
+    const MESSAGES: usize = 1000;
+    let mut engine = engine();
+    let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| connect(&mut engine)).collect();
+    let (publisher, wire) = connect(&mut engine);
+    let expected: Vec<_> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    for text in &expected {
+        let key = MaskingKey([1, 2, 3, 4]);
+        encode_masked_frame(
+            &mut wire.sent.borrow_mut(),
+            Opcode::Text,
+            text.as_bytes(),
+            key,
+        );
+    }
+    assert!(wire.sent.borrow().len() < READ_BUFFER_BYTES, "one read");
+    // It hangs up at once, which must not be believed before all is handled.
+    wire.has_ended.set(true);
+    let readiness = Readiness {
+        is_ending: true,
+        ..READABLE
+    };
+    engine.handle_ready(publisher, readiness, Timestamp::ZERO);
+    assert!(engine.has_ready(), "some of it is held back");
+    let (other, other_wire) = connect(&mut engine);
+    let mut rounds = 0;
+    while engine.has_ready() || engine.has_deliveries() {
+        rounds += 1;
+        assert!(rounds < 1000, "it comes to an end");
+        assert!(engine.shell.unwritten < UNWRITTEN_MAX + SUBSCRIBERS + 1);
+        engine.read_again(Timestamp::ZERO);
+        // Meanwhile everybody else is heard.
+        other_wire
+            .sent
+            .borrow_mut()
+            .extend_from_slice(&[0x89, 0x80, 0, 0, 0, 0]);
+        engine.handle_ready(other, READABLE, Timestamp::ZERO);
+        engine.flush_replies(Timestamp::ZERO);
+        assert!(other_wire.got.borrow().ends_with(&[0x8a, 0]));
+        engine.flush_deliveries(100, Timestamp::ZERO);
+        engine.reap(Timestamp::ZERO);
+    }
+    for (_, wire) in &subscribers {
+        assert_eq!(texts(wire), expected);
+    }
+    assert!(engine.transport_mut(publisher).is_none(), "it is gone");
+}
