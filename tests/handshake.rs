@@ -32,7 +32,8 @@ fn refusal(server: &Server, request: &str, status: u16) -> String {
         head.starts_with(&format!("HTTP/1.1 {status} ")),
         "{request:?}: {head}"
     );
-    assert!(head.contains("\r\nConnection: close"), "{head}");
+    let is_last = |line: &str| line.starts_with("Connection: ") && line.ends_with("close");
+    assert!(head.lines().any(is_last), "{head}");
     assert!(!body.trim().is_empty(), "{head}");
     head
 }

@@ -3,11 +3,13 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, DEADLINE, Received, Server, close_reason, delivery, message, response, subscriber,
+    Client, DEADLINE, Received, Server, close_reason, delivery, frame, message, response,
+    subscriber, upgrade,
 };
 
 #[test]
@@ -34,6 +36,35 @@ fn every_client_is_told_when_to_come_back() {
 fn a_server_without_clients_stops_at_once() {
     let mut server = Server::with(&["--drain-timeout", "60"]);
     server.terminate();
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn whoever_published_before_the_signal_is_heard() {
+    let mut server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    // All of this is there when the server looks again: the signal, and publishers that it has
+    // not accepted yet.
+    server.halt(true);
+    let notification = r#"{"channel":"c"}"#;
+    let publishers: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = server.tcp();
+            let bytes = [
+                upgrade().into_bytes(),
+                frame(0x81, message(notification).as_bytes()),
+            ]
+            .concat();
+            stream.write_all(&bytes).expect("the kernel takes it");
+            stream
+        })
+        .collect();
+    server.terminate();
+    server.halt(false);
+    client.expect_texts(&vec![delivery(notification); publishers.len()]);
+    client.expect_close(1001);
+    client.answer_close(1001);
+    drop(publishers);
     assert_eq!(server.wait().status, Some(0));
 }
 

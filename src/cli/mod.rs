@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 mod logging;
@@ -88,14 +89,20 @@ fn run(mut arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
 
 /// Prints `text` on standard output.
 fn print(text: &str) -> Result<ExitCode, CliError> {
-    use std::io::Write;
-    // A reader that has seen enough, like `head`, is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(ExitCode::SUCCESS)
+    let mut stdout = std::io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // A reader that has seen enough, like `head`, is no failure.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(CliError::failure(format!("standard output: {error}"))),
+    }
 }
 
 /// Writes `line` and its end at once.
-fn write_line(to: &mut impl std::io::Write, line: &str) -> std::io::Result<()> {
+fn write_line(to: &mut impl Write, line: &str) -> std::io::Result<()> {
     to.write_all(format!("{line}\n").as_bytes())?;
     to.flush()
 }

@@ -217,13 +217,19 @@ pub(super) fn help() -> String {
 /// `None` if only the help was asked for.
 pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>, CliError> {
     use lexopt::Arg::{Long, Short, Value};
+    // Whoever asks for help may need it because of the environment.
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
+        return Ok(None);
+    }
     let mut config = Config::default();
     read_environment(&mut config)?;
     let mut has_listen = false;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("help") | Short('h') => return Ok(None),
             Long("listen") => {
                 let value = parser.value()?;
                 let value = value.to_str().unwrap_or("");

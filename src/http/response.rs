@@ -37,8 +37,15 @@ impl Response {
     pub fn encode(&self) -> Vec<u8> {
         let Status { code, phrase } = self.status;
         let body_len = self.body.len() + 1;
+        // RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
+        let has_upgrade = self.fields.iter().any(|(name, _)| *name == "Upgrade");
+        let connection = if has_upgrade {
+            "Upgrade, close"
+        } else {
+            "close"
+        };
         let mut text = format!(
-            "HTTP/1.1 {code} {phrase}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n"
+            "HTTP/1.1 {code} {phrase}\r\nConnection: {connection}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n"
         );
         for (name, value) in &self.fields {
             text.push_str(name);
@@ -56,6 +63,15 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upgrade_that_is_asked_for_is_listed() {
+        let response =
+            Response::new(Status::UPGRADE_REQUIRED, "").with_field("Upgrade", "websocket");
+        let text = String::from_utf8(response.encode()).expect("text");
+        assert!(text.contains("\r\nConnection: Upgrade, close\r\n"));
+        assert!(text.contains("\r\nUpgrade: websocket\r\n"));
+    }
 
     #[test]
     fn a_response_states_its_length_and_its_end() {

@@ -7,6 +7,9 @@ use crate::id::ConnectionId;
 
 use super::connection::Connection;
 
+/// Removals between two attempts to give memory back.
+const SHRINK_INTERVAL: usize = 64;
+
 /// All connections, by slot.
 #[derive(Debug)]
 pub struct Connections<T> {
@@ -79,8 +82,10 @@ impl<T> Connections<T> {
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<T>> {
         self.get(id)?;
         let connection = self.slots.try_remove(id.slot());
-        // A crowd that has left must not keep its memory.
-        if self.slots.len() < self.slots.capacity() / 4 && self.slots.capacity() > 64 {
+        // A crowd that has left must not keep its memory; looking for the end of what is left
+        // takes time, so it is done now and then.
+        let (len, capacity) = (self.slots.len(), self.slots.capacity());
+        if len < capacity / 4 && len.is_multiple_of(SHRINK_INTERVAL) {
             self.slots.shrink_to_fit();
         }
         connection

@@ -82,10 +82,16 @@ impl Listener {
         self.paused_until
     }
 
+    /// Whether accepting is paused at `now`.
+    #[must_use]
+    pub fn is_paused(&self, now: Timestamp) -> bool {
+        self.paused_until.is_some_and(|until| until > now)
+    }
+
     /// Whether [`Listener::accept`] may have something at `now`.
     #[must_use]
     pub fn is_ready(&self, now: Timestamp) -> bool {
-        self.is_ready && self.paused_until.is_none_or(|until| until <= now)
+        self.is_ready && !self.is_paused(now)
     }
 
     /// The next connection, or `None` when there is none or accepting has to pause.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,9 @@ const ACCEPTS_A_TURN_MAX: usize = 256;
 /// How often the loop looks for more input before it writes deliveries, and for how long.
 const GATHER_ROUNDS_MAX: usize = 16;
 const GATHER_TIME_MAX: Duration = Duration::from_micros(300);
+
+/// How often the loop looks for input that came before it was told to stop.
+const LAST_ROUNDS_MAX: usize = 64;
 
 /// Connections written between two looks at the clock, and the time until input is taken in.
 const FLUSHES_A_CHUNK: usize = 32;
@@ -107,6 +111,7 @@ pub struct Server<A> {
     drain: Duration,
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
+    is_stop_asked: bool,
     forced_by: Option<i32>,
 }
 
@@ -138,6 +143,7 @@ impl<A: Application> Server<A> {
             engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
             drain: config.drain,
             drained_by: None,
+            is_stop_asked: false,
             forced_by: None,
         })
     }
@@ -160,6 +166,10 @@ impl<A: Application> Server<A> {
             let timeout = self.poll_timeout();
             self.take_input(&mut events, timeout)?;
             self.gather(&mut events)?;
+            if self.is_stop_asked && self.drained_by.is_none() {
+                self.take_all_input(&mut events)?;
+                self.stop(self.engine.now());
+            }
             self.flush();
             let now = self.engine.now();
             self.engine.shed(now);
@@ -189,8 +199,8 @@ impl<A: Application> Server<A> {
         let pauses = self
             .listeners
             .iter()
-            .filter_map(Listener::paused_until)
-            .filter(|&until| until > now);
+            .filter(|listener| listener.is_paused(now))
+            .filter_map(Listener::paused_until);
         let deadlines = self
             .engine
             .next_deadline()
@@ -213,7 +223,7 @@ impl<A: Application> Server<A> {
         let now = self.engine.now();
         for event in events.iter() {
             match event.token() {
-                SIGNALS => self.handle_signals(now),
+                SIGNALS => self.handle_signals(),
                 Token(token)
                     if token <= FIRST_LISTENER && FIRST_LISTENER - token < self.listeners.len() =>
                 {
@@ -251,6 +261,17 @@ impl<A: Application> Server<A> {
         Ok(())
     }
 
+    /// Takes in what publishers had sent before the server was told to stop, those among them
+    /// that have yet to be accepted.
+    fn take_all_input(&mut self, events: &mut Events) -> io::Result<()> {
+        for _ in 0..LAST_ROUNDS_MAX {
+            if !self.take_input(events, Some(Duration::ZERO))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes deliveries for a slice of time; what is left comes in the next iteration.
     fn flush(&mut self) {
         let start = self.engine.now();
@@ -268,6 +289,9 @@ impl<A: Application> Server<A> {
                     break;
                 }
                 let Some((stream, address)) = listener.accept(now) else {
+                    if listener.is_paused(now) {
+                        self.engine.count_accept_pause();
+                    }
                     break;
                 };
                 let id = self.engine.insert(stream, Peer { address }, now);
@@ -287,21 +311,23 @@ impl<A: Application> Server<A> {
         }
     }
 
-    fn handle_signals(&mut self, now: Timestamp) {
-        let signals: Vec<_> = self.signals.pending().collect();
-        for signal in signals {
-            if self.drained_by.is_some() {
+    fn handle_signals(&mut self) {
+        for signal in self.signals.pending() {
+            if mem::replace(&mut self.is_stop_asked, true) {
                 self.forced_by = Some(signal);
-                continue;
             }
-            info!(
-                "stopping: {} connections are told",
-                self.engine.connections_len()
-            );
-            self.drained_by = Some(now + self.drain);
-            self.listeners.clear();
-            self.engine.shut_down(now);
         }
+    }
+
+    /// Begins to stop: who is connected is told, who comes finds nobody.
+    fn stop(&mut self, now: Timestamp) {
+        info!(
+            "stopping: {} connections are told",
+            self.engine.connections_len()
+        );
+        self.drained_by = Some(now + self.drain);
+        self.listeners.clear();
+        self.engine.shut_down(now);
     }
 }
 

@@ -112,6 +112,16 @@ impl Program {
         kill_process(self.pid(), Signal::TERM).expect("the program runs");
     }
 
+    /// Halts it, or lets it go on.
+    pub(crate) fn halt(&self, is_halted: bool) {
+        let signal = if is_halted {
+            Signal::STOP
+        } else {
+            Signal::CONT
+        };
+        kill_process(self.pid(), signal).expect("the program runs");
+    }
+
     /// From now on it may have so many descriptors.
     pub(crate) fn limit_descriptors(&self, limit: u64) {
         let limit = Rlimit {

@@ -105,6 +105,11 @@ impl Server {
         self.program.terminate();
     }
 
+    /// Halts it, or lets it go on.
+    pub(crate) fn halt(&self, is_halted: bool) {
+        self.program.halt(is_halted);
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> Ended {
         self.program.wait()
