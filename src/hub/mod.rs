@@ -191,6 +191,9 @@ impl Application for Hub {
     fn handle_gone(&mut self, id: ConnectionId) {
         if self.connections.remove(id) {
             self.index.remove(id);
+            if self.recipients.capacity() > 4 * self.index.connection_count() {
+                self.recipients.shrink_to_fit();
+            }
             debug!("{id} is gone");
         }
     }

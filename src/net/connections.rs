@@ -7,9 +7,6 @@ use crate::id::ConnectionId;
 
 use super::connection::Connection;
 
-/// Removals between two attempts to give memory back.
-const SHRINK_INTERVAL: usize = 64;
-
 /// All connections, by slot.
 #[derive(Debug)]
 pub struct Connections<T> {
@@ -81,14 +78,16 @@ impl<T> Connections<T> {
     /// Takes the connection out of its slot.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<T>> {
         self.get(id)?;
-        let connection = self.slots.try_remove(id.slot());
-        // A crowd that has left must not keep its memory; looking for the end of what is left
-        // takes time, so it is done now and then.
-        let (len, capacity) = (self.slots.len(), self.slots.capacity());
-        if len < capacity / 4 && len.is_multiple_of(SHRINK_INTERVAL) {
+        self.slots.try_remove(id.slot())
+    }
+
+    /// Gives back the memory of those that have gone; says whether that was worth a try.
+    pub fn shrink(&mut self) -> bool {
+        let is_sparse = self.slots.len() < self.slots.capacity() / 4;
+        if is_sparse {
             self.slots.shrink_to_fit();
         }
-        connection
+        is_sparse
     }
 
     /// The ids of all connections.

@@ -68,9 +68,15 @@ impl Timers {
         if (position as usize) < self.heap.len() {
             self.sift(position as usize);
         }
-        if self.heap.is_empty() {
-            *self = Self::default();
+    }
+
+    /// Gives back the memory of those that have gone.
+    pub fn shrink(&mut self) {
+        while self.positions.last() == Some(&ABSENT) {
+            self.positions.pop();
         }
+        self.positions.shrink_to(2 * self.positions.len());
+        self.heap.shrink_to(2 * self.heap.len());
     }
 
     fn sift(&mut self, position: usize) {
@@ -136,6 +142,7 @@ mod tests {
                 let slot = random.between(0, 30) as u32;
                 if random.between(0, 3) == 0 {
                     timers.clear(slot);
+                    timers.shrink();
                     model.remove(&slot);
                 } else {
                     let deadline = Timestamp::from_micros(random.between(0, 50));
@@ -162,6 +169,8 @@ mod tests {
                 timers.clear(slot);
             }
             assert!(model.is_empty(), "seed {seed}");
+            timers.shrink();
+            assert_eq!(timers.heap.capacity() + timers.positions.capacity(), 0);
         }
     }
 }

@@ -20,6 +20,9 @@ const RETURNS_A_SECOND: u64 = 500;
 /// The shortest and the longest time over which they are spread, in milliseconds.
 const RETRY_SPREAD_MS: (u64, u64) = (1_000, 60_000);
 
+/// Connections that leave between two attempts to give memory back.
+const SHRINK_INTERVAL: u64 = 64;
+
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Closes a connection on the shell's own account.
     pub(super) fn close(&mut self, id: ConnectionId, cause: CloseCause, now: Timestamp) {
@@ -198,6 +201,25 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
             }
+        }
+        self.shrink();
+    }
+
+    /// A crowd that has left must not keep its memory. Looking for what can be given back
+    /// takes time, so it is done now and then.
+    fn shrink(&mut self) {
+        let dropped = self.shell.metrics.connections_dropped;
+        if dropped - self.shrunk_at < SHRINK_INTERVAL {
+            return;
+        }
+        self.shrunk_at = dropped;
+        if self.shell.connections.shrink() {
+            self.timers.shrink();
+            self.ready.shrink_to_fit();
+            self.closed.shrink_to_fit();
+            self.shell.replies.shrink_to_fit();
+            self.shell.deliveries.shrink_to_fit();
+            self.shell.overflowed.shrink_to_fit();
         }
     }
 }
