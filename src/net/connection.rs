@@ -66,6 +66,9 @@ pub struct Connection<T> {
     pub marks: Marks,
 }
 
+/// A slot of the table, without what its session keeps.
+const _: () = assert!(size_of::<Connection<mio::net::TcpStream>>() <= 264);
+
 impl<T: Transport> Connection<T> {
     /// Whether the send queue takes a frame of `frame_len` bytes. An empty one takes any.
     #[inline]

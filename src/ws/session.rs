@@ -70,6 +70,9 @@ enum ClosingStep {
     Linger { is_write_shut: bool },
 }
 
+/// What an idle connection costs is mostly this.
+const _: () = assert!(size_of::<Session>() <= 192);
+
 impl Session {
     /// A session whose connection was accepted at `now`.
     #[must_use]

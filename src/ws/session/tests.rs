@@ -535,8 +535,3 @@ fn what_is_kept_is_charged_and_given_back() {
     bench.session.release(&pinned);
     assert_eq!(pinned.bytes(), 0);
 }
-
-#[test]
-fn the_session_of_an_idle_connection_is_small() {
-    assert!(size_of::<Session>() <= 264, "{}", size_of::<Session>());
-}
