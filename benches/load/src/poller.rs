@@ -109,9 +109,9 @@ impl Poller {
         }
     }
 
-    /// Looks for events without waiting.
-    pub(crate) fn look(&mut self) -> io::Result<usize> {
-        self.poll(&timespec(0))
+    /// Looks for events, and waits for them so long at most.
+    pub(crate) fn look(&mut self, wait_ns: u64) -> io::Result<usize> {
+        self.poll(&timespec(wait_ns))
     }
 
     fn spin(&mut self, until: u64) -> io::Result<usize> {

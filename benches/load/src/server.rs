@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,7 +30,7 @@ pub(crate) enum Start<'a> {
     /// A shell's command; `{address}` in it becomes the address.
     Shell(&'a str),
     /// This program, with these arguments and the address behind them.
-    Own(&'a [&'a str]),
+    Own(&'a [String]),
 }
 
 impl Server {
@@ -74,12 +73,9 @@ impl Server {
                 (command, format!("{} {address}", arguments.join(" ")))
             }
         };
-        // Affinity is inherited. Nothing is written to this program's standard output but
-        // its results, and a server that survives its generator would disturb the next run.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .process_group(0);
+        // Affinity is inherited. Nothing but results goes to this program's standard output. The
+        // server stays in this process group: what interrupts the one from a terminal ends both.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         system::pin_to(core).map_err(|error| error.to_string())?;
         let child = command.spawn();
         system::pin_to(after).map_err(|error| error.to_string())?;

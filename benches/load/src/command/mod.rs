@@ -43,7 +43,7 @@ impl Bench {
         let start = |start: &Start<'_>| Server::start(start, options.target, server_core, own_core);
         let (server, server_name) = match &options.server_command {
             _ if is_limit => {
-                let server = start(&Start::Own(limit::ARGUMENTS))?;
+                let server = start(&Start::Own(&limit::arguments(options)))?;
                 (server, "limit".to_owned())
             }
             Some(command) => {

@@ -25,8 +25,9 @@ const EVENTS_MAX: usize = 1024;
 const BACKLOG: i32 = 4096;
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Looks for more input before deliveries are written.
+/// Looks for more input before deliveries are written, with and without waiting.
 const GATHER_ROUNDS_MAX: usize = 16;
+const PATIENT_ROUNDS_MAX: usize = 1024;
 
 /// Segments of one writev (IOV_MAX).
 const SEGMENTS_MAX: usize = 1024;
@@ -84,12 +85,16 @@ pub(super) fn serve(settings: Settings) -> io::Result<()> {
         flushed: 0,
     };
     let mut buffer = vec![0; BUFFER_BYTES];
+    let rounds_max = match settings.gather_ms {
+        0 => GATHER_ROUNDS_MAX,
+        _ => PATIENT_ROUNDS_MAX,
+    };
     loop {
         let mut count = floor.poller.wait_for_ever()?;
         floor.take_input(count, &mut buffer)?;
         let mut rounds = 0;
-        while floor.settings.gathers && !floor.dirty.is_empty() && rounds < GATHER_ROUNDS_MAX {
-            count = floor.poller.look()?;
+        while floor.settings.gathers && !floor.dirty.is_empty() && rounds < rounds_max {
+            count = floor.poller.look(floor.settings.gather_ms * 1_000_000)?;
             if count == 0 {
                 break;
             }
@@ -103,6 +108,8 @@ pub(super) fn serve(settings: Settings) -> io::Result<()> {
 fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
+    // Accepted sockets inherit it.
+    sockopt::set_tcp_nodelay(&listener, true)?;
     // Again, with a backlog that a storm of connections fits into.
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)
@@ -139,7 +146,6 @@ impl Floor {
                 Err(Errno::CONNABORTED | Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            sockopt::set_tcp_nodelay(&socket, true)?;
             let index = socket.as_raw_fd() as usize;
             self.poller.add(&socket, index as u64, Interest::Both)?;
             if self.connections.len() <= index {
