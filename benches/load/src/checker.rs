@@ -1,0 +1,421 @@
+//! What must arrive, and what did: every notification exactly once at every member of its
+//! group, whole, in the order in which each publisher sent it, and in one order for the group.
+//!
+//! The first member that a notification reaches settles its place in its group's order; for all
+//! others one comparison with the bytes that are expected next says everything. Knows no sockets
+//! and no clock.
+//!
+//! Invariants: a notification stands in its group's order once at most; it leaves it when the
+//! last member has it, which is always the front; a slot is free again when that has happened
+//! and its publisher was answered.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::mem;
+
+use crate::frame::{self, CLOSE, PING, PONG, TEXT};
+use crate::histogram::Histogram;
+use crate::message::{Layout, push_delivery_frame};
+
+/// A notification under way.
+#[derive(Debug, Default)]
+struct Slot {
+    sequence: u64,
+    group: usize,
+    publisher: usize,
+    /// The frame that every member is to get.
+    frame: Vec<u8>,
+    /// Members that don't have it yet.
+    remaining: usize,
+    is_ordered: bool,
+    is_answered: bool,
+    sent_at: u64,
+}
+
+/// Subscribers that all get the same.
+#[derive(Debug, Default)]
+struct Group {
+    members: usize,
+    /// Slots in the order of arrival, as far as a member is without them.
+    order: VecDeque<u32>,
+    /// How many have left the order at its front.
+    base: u64,
+    /// The highest sequence number of each publisher that has arrived, plus one.
+    floor: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    group: usize,
+    /// How many notifications have arrived.
+    position: u64,
+}
+
+/// What is wrong with what arrived.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// It had arrived before.
+    Doubled { member: usize, sequence: u64 },
+    /// Others got `expected` at this point: it is lost here, or comes too late.
+    OutOfOrder {
+        member: usize,
+        sequence: u64,
+        expected: u64,
+    },
+    /// A publisher's later notification came before.
+    Overtaken { member: usize, sequence: u64 },
+    /// The bytes differ, from `offset` in the frame on.
+    Damaged {
+        member: usize,
+        sequence: u64,
+        offset: usize,
+    },
+    /// It is not for this member.
+    Misdirected { member: usize, sequence: u64 },
+    /// It never came.
+    Lost {
+        member: usize,
+        sequence: u64,
+        missing: usize,
+    },
+    /// Something else came.
+    Unexpected { member: usize, what: String },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Doubled { member, sequence } => {
+                write!(f, "subscriber {member} got notification {sequence} twice")
+            }
+            Self::OutOfOrder {
+                member,
+                sequence,
+                expected,
+            } => write!(
+                f,
+                "subscriber {member} got notification {sequence} where others got {expected}: \
+                 {expected} is lost or late"
+            ),
+            Self::Overtaken { member, sequence } => write!(
+                f,
+                "subscriber {member} got notification {sequence} after a later one of its publisher"
+            ),
+            Self::Damaged {
+                member,
+                sequence,
+                offset,
+            } => write!(
+                f,
+                "subscriber {member} got notification {sequence} damaged: byte {offset} of the frame differs"
+            ),
+            Self::Misdirected { member, sequence } => write!(
+                f,
+                "subscriber {member} got notification {sequence}, which is not for it"
+            ),
+            Self::Lost {
+                member,
+                sequence,
+                missing,
+            } => write!(
+                f,
+                "notification {sequence} never reached {missing} subscribers, among them subscriber {member}"
+            ),
+            Self::Unexpected { member, what } => write!(f, "subscriber {member} got {what}"),
+        }
+    }
+}
+
+/// What a look at a member's input found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Progress {
+    /// Bytes that are dealt with; the rest is an incomplete frame.
+    pub(crate) consumed: usize,
+    pub(crate) deliveries: u64,
+    /// The server's Pings, each to be answered with an empty Pong.
+    pub(crate) pings: u32,
+}
+
+/// The account of all notifications.
+pub(crate) struct Checker {
+    layout: Layout,
+    groups: Vec<Group>,
+    members: Vec<Member>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_sequence: HashMap<u64, u32>,
+    next_sequence: u64,
+    latencies: Histogram,
+}
+
+impl Checker {
+    /// A checker for groups of `sizes` members; members are numbered group after group.
+    pub(crate) fn new(layout: Layout, sizes: &[usize], publishers: usize) -> Self {
+        let group = |&members: &usize| Group {
+            members,
+            floor: vec![0; publishers],
+            ..Group::default()
+        };
+        let members = sizes.iter().enumerate().flat_map(|(group, &size)| {
+            let position = 0;
+            (0..size).map(move |_| Member { group, position })
+        });
+        Self {
+            layout,
+            groups: sizes.iter().map(group).collect(),
+            members: members.collect(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_sequence: HashMap::new(),
+            next_sequence: 0,
+            latencies: Histogram::default(),
+        }
+    }
+
+    /// Notes that a notification is sent now, and appends it to `notification`. Returns its
+    /// slot. `publisher` is one of which order is expected, or `None`.
+    pub(crate) fn send(
+        &mut self,
+        group: usize,
+        value: u32,
+        publisher: Option<usize>,
+        now: u64,
+        notification: &mut Vec<u8>,
+    ) -> usize {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        notification.clear();
+        self.layout.push_notification(sequence, value, notification);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        let mut frame = mem::take(&mut slot.frame);
+        frame.clear();
+        push_delivery_frame(notification, &mut frame);
+        *slot = Slot {
+            sequence,
+            group,
+            publisher: publisher.unwrap_or(usize::MAX),
+            frame,
+            remaining: self.groups[group].members,
+            is_ordered: false,
+            is_answered: false,
+            sent_at: now,
+        };
+        self.by_sequence.insert(sequence, index);
+        index as usize
+    }
+
+    /// How many members are to get the notification in a slot.
+    pub(crate) fn recipients(&self, slot: usize) -> u32 {
+        self.groups[self.slots[slot].group].members as u32
+    }
+
+    /// Notes that the publisher of a notification was answered.
+    pub(crate) fn answered(&mut self, slot: usize) {
+        self.slots[slot].is_answered = true;
+        self.free_if_finished(slot);
+    }
+
+    /// Notifications that aren't finished.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Notifications that were sent.
+    pub(crate) const fn sent(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// The latencies of deliveries, from the time that [`Checker::send`] was given.
+    pub(crate) const fn latencies(&mut self) -> &mut Histogram {
+        &mut self.latencies
+    }
+
+    /// Looks at what a member got.
+    ///
+    /// # Errors
+    /// A delivery that is doubled, out of order, damaged or not meant for the member, or
+    /// anything else that a subscriber should not see.
+    pub(crate) fn receive(
+        &mut self,
+        member: usize,
+        bytes: &[u8],
+        now: u64,
+    ) -> Result<Progress, Fault> {
+        let mut progress = Progress::default();
+        loop {
+            let rest = &bytes[progress.consumed..];
+            if rest.is_empty() {
+                return Ok(progress);
+            }
+            if let Some(slot) = self.expected(member)
+                && rest.starts_with(&self.slots[slot].frame)
+            {
+                progress.consumed += self.slots[slot].frame.len();
+                progress.deliveries += 1;
+                self.deliver(member, slot, now);
+                continue;
+            }
+            let unexpected = |what| Fault::Unexpected { member, what };
+            let Some(header) = frame::scan(rest).map_err(unexpected)? else {
+                return Ok(progress);
+            };
+            let Some(payload) = rest.get(header.header_len..header.frame_len()) else {
+                return Ok(progress);
+            };
+            match header.opcode {
+                TEXT => {
+                    let slot = self.settle(member, &rest[..header.frame_len()], payload)?;
+                    self.deliver(member, slot, now);
+                    progress.deliveries += 1;
+                }
+                PING => progress.pings += 1,
+                PONG => {}
+                opcode => return Err(unexpected(describe(opcode, payload))),
+            }
+            progress.consumed += header.frame_len();
+        }
+    }
+
+    /// The slot that the group's order has next for a member.
+    fn expected(&self, member: usize) -> Option<usize> {
+        let Member { group, position } = self.members[member];
+        let group = &self.groups[group];
+        let index = (position - group.base) as usize;
+        group.order.get(index).map(|&slot| slot as usize)
+    }
+
+    fn deliver(&mut self, member: usize, slot_index: usize, now: u64) {
+        let slot = &mut self.slots[slot_index];
+        self.members[member].position += 1;
+        self.latencies.record(now.saturating_sub(slot.sent_at));
+        slot.remaining -= 1;
+        if slot.remaining == 0 {
+            let group = &mut self.groups[slot.group];
+            let front = group.order.pop_front();
+            debug_assert_eq!(front, Some(slot_index as u32));
+            group.base += 1;
+            self.free_if_finished(slot_index);
+        }
+    }
+
+    /// A text that isn't what the order says: a notification's first arrival, or a fault.
+    fn settle(&mut self, member: usize, frame: &[u8], payload: &[u8]) -> Result<usize, Fault> {
+        let expected = self.expected(member);
+        let Some(sequence) = self.layout.sequence_of(payload) else {
+            return Err(match expected.map(|slot| &self.slots[slot]) {
+                Some(slot) if slot.frame.len() == frame.len() => damaged(member, slot, frame),
+                _ => Fault::Unexpected {
+                    member,
+                    what: describe(TEXT, payload),
+                },
+            });
+        };
+        let Some(&index) = self.by_sequence.get(&sequence) else {
+            return Err(match sequence < self.next_sequence {
+                true => Fault::Doubled { member, sequence },
+                false => Fault::Unexpected {
+                    member,
+                    what: format!("notification {sequence}, which was never sent"),
+                },
+            });
+        };
+        let slot = &mut self.slots[index as usize];
+        let group = &mut self.groups[slot.group];
+        if self.members[member].group != slot.group {
+            return Err(Fault::Misdirected { member, sequence });
+        }
+        if slot.frame != frame {
+            return Err(damaged(member, slot, frame));
+        }
+        if let Some(expected) = expected {
+            let place = group.order.iter().position(|&other| other == index);
+            let own = self.members[member].position - group.base;
+            let is_past = match slot.is_ordered {
+                true => place.is_none_or(|place| (place as u64) < own),
+                false => false,
+            };
+            return Err(match is_past {
+                true => Fault::Doubled { member, sequence },
+                false => Fault::OutOfOrder {
+                    member,
+                    sequence,
+                    expected: self.slots[expected].sequence,
+                },
+            });
+        }
+        if slot.is_ordered {
+            return Err(Fault::Doubled { member, sequence });
+        }
+        if let Some(floor) = group.floor.get_mut(slot.publisher) {
+            if sequence < *floor {
+                return Err(Fault::Overtaken { member, sequence });
+            }
+            *floor = sequence + 1;
+        }
+        slot.is_ordered = true;
+        group.order.push_back(index);
+        Ok(index as usize)
+    }
+
+    fn free_if_finished(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        if slot.is_answered && slot.remaining == 0 {
+            self.by_sequence.remove(&slot.sequence);
+            self.free.push(index as u32);
+        }
+    }
+
+    /// The first notification that has not reached everybody, once no more can come.
+    pub(crate) fn lost(&self) -> Option<Fault> {
+        let is_lost =
+            |slot: &&Slot| slot.remaining > 0 && self.by_sequence.contains_key(&slot.sequence);
+        let slot = self
+            .slots
+            .iter()
+            .filter(is_lost)
+            .min_by_key(|slot| slot.sequence)?;
+        let group = &self.groups[slot.group];
+        let place = group
+            .order
+            .iter()
+            .position(|&other| self.slots[other as usize].sequence == slot.sequence);
+        let place = group.base + place.unwrap_or(group.order.len()) as u64;
+        let is_without = |member: &Member| member.group == slot.group && member.position <= place;
+        Some(Fault::Lost {
+            member: self.members.iter().position(is_without).unwrap_or(0),
+            sequence: slot.sequence,
+            missing: slot.remaining,
+        })
+    }
+}
+
+fn damaged(member: usize, slot: &Slot, frame: &[u8]) -> Fault {
+    let differs = slot.frame.iter().zip(frame).position(|(a, b)| a != b);
+    Fault::Damaged {
+        member,
+        sequence: slot.sequence,
+        offset: differs.unwrap_or_else(|| slot.frame.len().min(frame.len())),
+    }
+}
+
+/// Words for a frame that has no place among deliveries.
+fn describe(opcode: u8, payload: &[u8]) -> String {
+    if opcode == CLOSE {
+        let (code, reason) = payload.split_at_checked(2).unwrap_or((&[], &[]));
+        let code = code.iter().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
+        return format!("a Close {code} {}", String::from_utf8_lossy(reason));
+    }
+    let shown = &payload[..payload.len().min(200)];
+    format!(
+        "a frame of opcode {opcode:#x}: {}",
+        String::from_utf8_lossy(shown)
+    )
+}
+
+#[cfg(test)]
+#[path = "checker_tests.rs"]
+mod tests;

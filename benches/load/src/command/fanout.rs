@@ -1,0 +1,216 @@
+//! `fanout`, `publish` and `match`: notifications to subscribers, and what they cost. They differ
+//! in who subscribes to what and in what is counted.
+
+use std::os::fd::OwnedFd;
+
+use crate::checker::Checker;
+use crate::connections;
+use crate::figures::{self, Span};
+use crate::message::{self, Layout};
+use crate::options::{Command, Options};
+use crate::publisher::{Kind, Publishers};
+use crate::report::{Report, grouped};
+
+use super::Bench;
+use super::plan::{Extent, Plan};
+use super::stream::{Outcome, Pace, Stream};
+
+/// Handshakes and answers under way at once, while nothing is measured.
+const PARALLEL: usize = 64;
+
+pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Result<(), String> {
+    let plan = Plan::new(command, options)?;
+    let layout = Layout::new(options.topic, options.bytes)?;
+    let buffer_bytes = bench.net.buffer.len().max(2 * layout.frame_bytes());
+    bench.net.buffer.resize(buffer_bytes, 0);
+
+    let publishers = open_publishers(bench, options)?;
+    let sockets = subscribe(bench, &plan, &layout)?;
+    let checker = Checker::new(layout, &plan.sizes, publishers.ordered());
+    let pace = Pace {
+        in_flight: options.in_flight,
+        interval_ns: options.rate.map(|rate| 1e9 / rate),
+    };
+    let meter = bench.meter;
+    let mut stream = Stream::new(
+        &mut bench.net,
+        meter,
+        &plan,
+        checker,
+        publishers,
+        sockets,
+        pace,
+    );
+    let outcome = stream.run(Extent::new(options))?;
+    let latencies = std::mem::take(stream.checker.latencies());
+    let sent = stream.checker.sent();
+    let sockets = stream.into_subscribers()?;
+    fence(bench, &sockets)?;
+    let memory = figures::memory(&bench.server)?;
+
+    let mut report = describe(bench, command, options, &plan);
+    add_costs(&mut report, command, &outcome, options);
+    let by_delivery = outcome.deliveries > 0;
+    if by_delivery {
+        report.latencies("latency", "latency of deliveries", &latencies);
+    }
+    report.latencies("answer", "latency of answers", &outcome.answers);
+    if options.rate.is_some() {
+        report.latencies("lateness", "sent later than due by", &outcome.lateness);
+    }
+    report.memory(&memory);
+    report.count("notifications_checked", sent);
+    report.count("deliveries_checked", outcome.deliveries_checked);
+    let checked = format!(
+        "{} deliveries of {} notifications: each once, in order, intact",
+        grouped(outcome.deliveries_checked as f64),
+        grouped(sent as f64)
+    );
+    report.line("checked", &checked);
+    let idle = if options.rate.is_some() {
+        "rate"
+    } else {
+        "window"
+    };
+    report.span(&Span::between(&outcome.start, &outcome.end), idle);
+    let title = format!("{}: {}", command.name(), bench.server_name);
+    report.publish(&title, options.json.as_deref())
+}
+
+fn open_publishers(bench: &mut Bench, options: &Options) -> Result<Publishers, String> {
+    let net = &mut bench.net;
+    match options.publisher {
+        Kind::Ephemeral => Ok(Publishers::ephemeral(net, options.is_patient)),
+        Kind::Kept => {
+            let sockets = connections::open(net, "/publish", options.publishers, PARALLEL)?;
+            Publishers::kept(net, false, sockets)
+        }
+        Kind::Http => {
+            let sockets = connections::open_plain(net, options.publishers)?;
+            Publishers::kept(net, true, sockets)
+        }
+    }
+}
+
+/// Opens the subscribers' connections and subscribes them.
+fn subscribe(bench: &mut Bench, plan: &Plan, layout: &Layout) -> Result<Vec<OwnedFd>, String> {
+    let sockets = connections::open(&mut bench.net, "/", plan.members(), PARALLEL)?;
+    let messages: Vec<_> = (0..plan.sizes.len())
+        .map(|group| layout.subscribe(plan.values_of(group)))
+        .collect();
+    let groups: Vec<_> = plan.groups_of_members().collect();
+    let request = |index: usize| (&messages[groups[index]]).into();
+    let check = |index: usize, answer: &[u8]| {
+        let wanted = plan.values_of(groups[index]).count() as u64;
+        check_subscribed(answer, wanted)
+    };
+    connections::ask(&mut bench.net, &sockets, PARALLEL, request, check)?;
+    Ok(sockets)
+}
+
+/// Checks what a subscription is answered.
+pub(super) fn check_subscribed(answer: &[u8], wanted: u64) -> Result<(), String> {
+    if message::number_of(answer, "subscriptions") == Some(wanted) {
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(answer);
+    Err(format!(
+        "{wanted} subscriptions were answered {shown} (see the server's limits: for crieur \
+         --max-subscriptions, --max-values, --max-publish-bytes)"
+    ))
+}
+
+/// A ping to every subscriber: between the last delivery and its pong nothing may come.
+fn fence(bench: &mut Bench, sockets: &[OwnedFd]) -> Result<(), String> {
+    let check = |index: usize, answer: &[u8]| match answer == message::PONG {
+        true => Ok(()),
+        false => {
+            let shown = String::from_utf8_lossy(answer);
+            Err(format!(
+                "subscriber {index} got, after the last notification: {shown}"
+            ))
+        }
+    };
+    connections::ask(
+        &mut bench.net,
+        sockets,
+        PARALLEL,
+        |_| message::PING.into(),
+        check,
+    )
+}
+
+/// What was run.
+fn describe(bench: &Bench, command: Command, options: &Options, plan: &Plan) -> Report {
+    let mut report = bench.report(command, options);
+    let publisher = match options.publisher {
+        Kind::Ephemeral => "ephemeral",
+        Kind::Kept => "kept",
+        Kind::Http => "http",
+    };
+    let subscribers = plan.members() - options.bystanders;
+    report.count("subscribers", subscribers as u64);
+    report.count("bystanders", options.bystanders as u64);
+    let text = match command {
+        Command::Match => {
+            report.count("subscriptions", options.subscriptions as u64);
+            report.count("recipients", options.recipients as u64);
+            format!(
+                "{} values, {} recipients each, over {subscribers} connections",
+                grouped(options.subscriptions as f64),
+                options.recipients
+            )
+        }
+        _ => {
+            report.count("channels", options.channels as u64);
+            format!(
+                "{} subscribers, {} channels",
+                grouped(subscribers as f64),
+                options.channels
+            )
+        }
+    };
+    report.count("bytes", options.bytes as u64);
+    report.text("publisher", publisher);
+    report.count("publishers", options.publishers as u64);
+    report.count("in_flight", options.in_flight as u64);
+    report.flag("patient", options.is_patient);
+    report.number("rate", options.rate.unwrap_or(f64::NAN));
+    report.line("who", &text);
+    let pace = match options.rate {
+        Some(rate) => format!("{rate} a second"),
+        None => format!("{} in flight", options.in_flight),
+    };
+    let what = format!("{} bytes, {pace}, publisher {publisher}", options.bytes);
+    report.line("notifications", &what);
+    report
+}
+
+fn add_costs(report: &mut Report, command: Command, outcome: &Outcome, options: &Options) {
+    let span = Span::between(&outcome.start, &outcome.end);
+    let notifications = outcome.notifications as f64;
+    let deliveries = outcome.deliveries as f64;
+    report.count("notifications", outcome.notifications);
+    report.count("deliveries", outcome.deliveries);
+    let is_cycle = options.publisher == Kind::Ephemeral;
+    let word = if is_cycle { "cycle" } else { "notification" };
+    let each = span.server_cpu_us / notifications;
+    report.number("notifications_per_second", notifications / span.seconds);
+    report.number("server_cpu_us_per_notification", each);
+    report.line(
+        &format!("{word}s a second"),
+        &grouped(notifications / span.seconds),
+    );
+    report.line(&format!("server's CPU a {word}"), &format!("{each:.3} us"));
+    if command == Command::Publish || outcome.deliveries == 0 {
+        return;
+    }
+    let each = span.server_cpu_us / deliveries;
+    report.number("deliveries_per_second", deliveries / span.seconds);
+    report.number("server_cpu_us_per_delivery", each);
+    report.line("deliveries a second", &grouped(deliveries / span.seconds));
+    report.line(
+        "server's CPU a delivery",
+        &format!("{each:.3} us ({each:.2} s a million)"),
+    );
+}

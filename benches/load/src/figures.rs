@@ -1,0 +1,244 @@
+//! What the system says about processes and cores, and what follows from it: what a span of time
+//! cost the server, and what limited it.
+
+use std::fs;
+
+use crate::poller::Poller;
+use crate::server::Server;
+use crate::system::now_ns;
+
+/// A server that is less busy than this is not the limit.
+const BUSY_MIN: f64 = 0.9;
+
+/// Shares of the time beyond which others disturbed the measurement: waiting for a core that
+/// somebody else has, and time that the hypervisor took.
+const WAITING_MAX: f64 = 0.03;
+const STOLEN_MAX: f64 = 0.02;
+
+/// USER_HZ, in which `/proc/stat` counts on Linux.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// A moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Snapshot {
+    at_ns: u64,
+    server: Process,
+    own: Process,
+    own_busy_ns: u64,
+    server_core: Core,
+    own_core: Core,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Process {
+    cpu_ns: u64,
+    /// Ready to run, while others ran.
+    waiting_ns: u64,
+    involuntary_switches: u64,
+}
+
+/// Ticks of a core.
+#[derive(Clone, Copy, Debug, Default)]
+struct Core {
+    busy: u64,
+    stolen: u64,
+}
+
+/// What is needed to take snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meter {
+    pub(crate) server_pid: u32,
+    pub(crate) server_core: usize,
+    pub(crate) own_core: usize,
+}
+
+impl Meter {
+    /// Takes one.
+    pub(crate) fn snapshot(&self, poller: &Poller) -> Result<Snapshot, String> {
+        Ok(Snapshot {
+            at_ns: now_ns(),
+            server: process(&self.server_pid.to_string())
+                .ok_or_else(|| format!("the server (process {}) is gone", self.server_pid))?,
+            own: process("self").unwrap_or_default(),
+            own_busy_ns: poller.busy_ns(),
+            server_core: core(self.server_core).unwrap_or_default(),
+            own_core: core(self.own_core).unwrap_or_default(),
+        })
+    }
+}
+
+/// All threads of a process together.
+fn process(pid: &str) -> Option<Process> {
+    let mut sum = Process::default();
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let folder = thread.ok()?.path();
+        let times = fs::read_to_string(folder.join("schedstat")).ok()?;
+        let mut times = times.split_whitespace().map_while(|word| word.parse().ok());
+        sum.cpu_ns += times.next().unwrap_or(0);
+        sum.waiting_ns += times.next().unwrap_or(0);
+        let status = fs::read_to_string(folder.join("status")).ok()?;
+        sum.involuntary_switches += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+    }
+    Some(sum)
+}
+
+/// The number behind a name in a file of `/proc`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+fn core(number: usize) -> Option<Core> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let rest = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("cpu{number} ")))?;
+    // user nice system idle iowait irq softirq steal
+    let ticks: Vec<u64> = rest
+        .split_whitespace()
+        .map_while(|word| word.parse().ok())
+        .collect();
+    let busy = ticks.iter().take(7).sum::<u64>() - ticks.get(3..5)?.iter().sum::<u64>();
+    let stolen = *ticks.get(7)?;
+    Some(Core { busy, stolen })
+}
+
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) anonymous: u64,
+    pub(crate) resident: u64,
+}
+
+/// How much memory a process has now.
+pub(crate) fn memory(server: &Server) -> Result<Memory, String> {
+    let path = format!("/proc/{}/status", server.pid);
+    let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let kib = |name| field(&status, name).map_or(0, |kib| kib * 1024);
+    Ok(Memory {
+        anonymous: kib("RssAnon:"),
+        resident: kib("VmRSS:"),
+    })
+}
+
+/// What lies between two snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) seconds: f64,
+    pub(crate) server_cpu_us: f64,
+    pub(crate) server_busy: f64,
+    /// The share of the time in which the server could have run, and somebody else did.
+    pub(crate) server_waiting: f64,
+    pub(crate) server_involuntary_switches: u64,
+    pub(crate) generator_busy: f64,
+    pub(crate) generator_waiting: f64,
+    /// Of the server's core, what the server didn't have, as a share; exact to a few hundredths.
+    pub(crate) core_others: f64,
+    pub(crate) stolen: f64,
+}
+
+impl Span {
+    /// From `start` to `end`.
+    pub(crate) fn between(start: &Snapshot, end: &Snapshot) -> Self {
+        let wall_ns = (end.at_ns - start.at_ns).max(1) as f64;
+        let share = |from: u64, to: u64| to.saturating_sub(from) as f64 / wall_ns;
+        let ticks =
+            |from: u64, to: u64| to.saturating_sub(from) as f64 / TICKS_A_SECOND / (wall_ns / 1e9);
+        let server_busy = share(start.server.cpu_ns, end.server.cpu_ns);
+        let core_busy = ticks(start.server_core.busy, end.server_core.busy);
+        let stolen_server = ticks(start.server_core.stolen, end.server_core.stolen);
+        let stolen_own = ticks(start.own_core.stolen, end.own_core.stolen);
+        Self {
+            seconds: wall_ns / 1e9,
+            server_cpu_us: server_busy * wall_ns / 1e3,
+            server_busy,
+            server_waiting: share(start.server.waiting_ns, end.server.waiting_ns),
+            server_involuntary_switches: end
+                .server
+                .involuntary_switches
+                .saturating_sub(start.server.involuntary_switches),
+            generator_busy: share(start.own_busy_ns, end.own_busy_ns),
+            generator_waiting: share(start.own.waiting_ns, end.own.waiting_ns),
+            core_others: (core_busy - server_busy).max(0.0),
+            stolen: stolen_server.max(stolen_own),
+        }
+    }
+
+    /// What kept the numbers from being better, in one word. `idle` is what it is called when
+    /// nobody was busy: the window, or the rate.
+    pub(crate) fn limited_by(&self, idle: &'static str) -> &'static str {
+        let is_disturbed = self.server_waiting > WAITING_MAX
+            || self.generator_waiting > WAITING_MAX
+            || self.stolen > STOLEN_MAX;
+        if is_disturbed {
+            "noise"
+        } else if self.generator_busy > BUSY_MIN {
+            "generator"
+        } else if self.server_busy >= BUSY_MIN {
+            "server"
+        } else {
+            idle
+        }
+    }
+}
+
+/// Words for a human about [`Span::limited_by`].
+pub(crate) fn explain(limited_by: &str) -> &'static str {
+    match limited_by {
+        "noise" => "NOISE: others ran on these cores; repeat when the machine is quiet",
+        "generator" => "THE GENERATOR: what the server could do was not reached; CPU figures hold",
+        "server" => "the server",
+        "rate" => "the rate that was asked for",
+        _ => "the window: neither side was busy all the time; CPU figures hold",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_about_this_process() {
+        let own = process("self").expect("it runs");
+        let end = now_ns() + 20_000_000;
+        while now_ns() < end {}
+        let later = process("self").expect("it runs");
+        assert!(later.cpu_ns > own.cpu_ns);
+        assert!(core(0).is_some());
+        assert!(process("0").is_none());
+    }
+
+    #[test]
+    fn the_limit_is_named() {
+        let quiet = Span {
+            seconds: 1.0,
+            server_cpu_us: 0.0,
+            server_busy: 0.5,
+            server_waiting: 0.0,
+            server_involuntary_switches: 0,
+            generator_busy: 0.5,
+            generator_waiting: 0.0,
+            core_others: 0.0,
+            stolen: 0.0,
+        };
+        let busy_server = Span {
+            server_busy: 0.95,
+            ..quiet
+        };
+        let busy_generator = Span {
+            generator_busy: 0.95,
+            ..busy_server
+        };
+        let noisy = Span {
+            server_waiting: 0.1,
+            ..busy_server
+        };
+        let stolen = Span {
+            stolen: 0.1,
+            ..busy_server
+        };
+        let words = [quiet, busy_server, busy_generator, noisy, stolen];
+        let words = words.map(|span| span.limited_by("window"));
+        assert_eq!(words, ["window", "server", "generator", "noise", "noise"]);
+    }
+}

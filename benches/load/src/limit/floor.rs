@@ -1,0 +1,472 @@
+//! The floor's loop: epoll with both edges, as a server's sockets are registered, one read a
+//! readable connection, one write a recipient, one write an answer.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::net::{SocketAddrV4, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with, sockopt};
+use sha1::{Digest, Sha1};
+
+use crate::frame::{self, CLOSE, PING, PONG, TEXT};
+use crate::message::{self, VALUE_DIGITS};
+use crate::poller::{Interest, Poller, Readiness, Waiting};
+use crate::socket::{self, ACCEPT, Received};
+
+use super::Settings;
+use super::fault::Fault;
+
+const EVENTS_MAX: usize = 1024;
+const BACKLOG: i32 = 4096;
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Looks for more input before deliveries are written, with and without waiting.
+const GATHER_ROUNDS_MAX: usize = 16;
+const PATIENT_ROUNDS_MAX: usize = 1024;
+
+/// Segments of one writev (IOV_MAX).
+const SEGMENTS_MAX: usize = 1024;
+
+struct Connection {
+    socket: OwnedFd,
+    is_open: bool,
+    /// A publisher that keeps its connection.
+    stays: bool,
+    /// A Close was sent to it.
+    has_closed: bool,
+    group: Option<u32>,
+    tail: Vec<u8>,
+    /// What the socket didn't take.
+    unsent: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Group {
+    /// Descriptors.
+    members: Vec<usize>,
+    /// Frames that all members are to get, one behind the other, and where each ends.
+    frames: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+struct Floor {
+    settings: Settings,
+    poller: Poller,
+    listener: TcpListener,
+    /// By descriptor.
+    connections: Vec<Option<Connection>>,
+    groups: HashMap<u32, Group>,
+    dirty: Vec<u32>,
+    out: Vec<u8>,
+    fault: Option<Fault>,
+    /// Notifications that were flushed; only counted while a fault is to come.
+    flushed: u64,
+}
+
+/// Serves for ever.
+pub(super) fn serve(settings: Settings) -> io::Result<()> {
+    let listener = listen(settings.listen)?;
+    let poller = Poller::with_events(Waiting::Sleep, EVENTS_MAX)?;
+    poller.add(&listener, listener.as_raw_fd() as u64, Interest::Read)?;
+    let mut floor = Floor {
+        settings,
+        poller,
+        listener,
+        connections: Vec::new(),
+        groups: HashMap::new(),
+        dirty: Vec::new(),
+        out: Vec::new(),
+        fault: settings.fault,
+        flushed: 0,
+    };
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let rounds_max = match settings.gather_ms {
+        0 => GATHER_ROUNDS_MAX,
+        _ => PATIENT_ROUNDS_MAX,
+    };
+    loop {
+        let mut count = floor.poller.wait_for_ever()?;
+        floor.take_input(count, &mut buffer)?;
+        let mut rounds = 0;
+        while floor.settings.gathers && !floor.dirty.is_empty() && rounds < rounds_max {
+            count = floor.poller.look(floor.settings.gather_ms * 1_000_000)?;
+            if count == 0 {
+                break;
+            }
+            floor.take_input(count, &mut buffer)?;
+            rounds += 1;
+        }
+        floor.flush();
+    }
+}
+
+fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    // Accepted sockets inherit it.
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    // Again, with a backlog that a storm of connections fits into.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+impl Floor {
+    fn take_input(&mut self, count: usize, buffer: &mut [u8]) -> io::Result<()> {
+        for number in 0..count {
+            let event = self.poller.event(number);
+            if event.token == self.listener.as_raw_fd() as u64 {
+                self.accept()?;
+                continue;
+            }
+            let index = event.token as usize;
+            let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take)
+            else {
+                continue;
+            };
+            match self.handle(&mut connection, event, buffer) {
+                Ok(true) => self.connections[index] = Some(connection),
+                // Whoever leaves, however it leaves, leaves.
+                Ok(false) | Err(_) => self.leave(&connection),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = match accept_with(&self.listener, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let index = socket.as_raw_fd() as usize;
+            self.poller.add(&socket, index as u64, Interest::Both)?;
+            if self.connections.len() <= index {
+                self.connections.resize_with(index + 1, || None);
+            }
+            self.connections[index] = Some(Connection {
+                socket,
+                is_open: false,
+                stays: false,
+                has_closed: false,
+                group: None,
+                tail: Vec::new(),
+                unsent: Vec::new(),
+            });
+        }
+    }
+
+    fn leave(&mut self, connection: &Connection) {
+        let index = connection.socket.as_raw_fd() as usize;
+        if let Some(group) = connection
+            .group
+            .and_then(|group| self.groups.get_mut(&group))
+        {
+            group.members.retain(|&member| member != index);
+        }
+    }
+
+    /// Says whether the connection stays.
+    fn handle(
+        &mut self,
+        connection: &mut Connection,
+        event: Readiness,
+        buffer: &mut [u8],
+    ) -> io::Result<bool> {
+        if event.is_writable && !connection.unsent.is_empty() {
+            let taken = socket::write(&connection.socket, &connection.unsent)?;
+            connection.unsent.drain(..taken);
+        }
+        loop {
+            let received = match socket::read(&connection.socket, buffer)? {
+                Received::Nothing => return Ok(true),
+                Received::End => return Ok(false),
+                Received::Bytes(received) => received,
+            };
+            self.out.clear();
+            let stays = if connection.tail.is_empty() {
+                let consumed = self.understand(connection, &mut buffer[..received])?;
+                consumed.inspect(|&consumed| {
+                    connection
+                        .tail
+                        .extend_from_slice(&buffer[consumed..received]);
+                })
+            } else {
+                let mut bytes = mem::take(&mut connection.tail);
+                bytes.extend_from_slice(&buffer[..received]);
+                let consumed = self.understand(connection, &mut bytes)?;
+                consumed.inspect(|&consumed| {
+                    bytes.drain(..consumed);
+                    connection.tail = bytes;
+                })
+            };
+            if !self.out.is_empty() {
+                let out = mem::take(&mut self.out);
+                connection.write(&out)?;
+                self.out = out;
+            }
+            if stays.is_none() {
+                return Ok(false);
+            }
+            if received < buffer.len() && !event.is_ending {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Takes in heads and frames; `None` if the connection is to be closed.
+    fn understand(
+        &mut self,
+        connection: &mut Connection,
+        bytes: &mut [u8],
+    ) -> io::Result<Option<usize>> {
+        let mut consumed = 0;
+        while !connection.is_open {
+            let rest = &bytes[consumed..];
+            let Some(head_len) = socket::head_len(rest) else {
+                return Ok(Some(consumed));
+            };
+            if !rest.starts_with(b"POST ") {
+                self.upgrade(connection, &rest[..head_len]);
+                consumed += head_len;
+                break;
+            }
+            let Some(body) = body_of(rest, head_len) else {
+                return Ok(Some(consumed));
+            };
+            consumed += head_len + body.len();
+            if let Some(notification) = message::published(body) {
+                let count = self.deliver(notification);
+                let answer = format!("{{\"delivered\":{count}}}");
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                    answer.len()
+                );
+                self.out.extend_from_slice(head.as_bytes());
+                self.out.extend_from_slice(answer.as_bytes());
+            }
+        }
+        loop {
+            let rest = &mut bytes[consumed..];
+            let Some(header) = frame::scan(rest).map_err(io::Error::other)? else {
+                return Ok(Some(consumed));
+            };
+            let Some(payload) = rest.get_mut(header.header_len..header.frame_len()) else {
+                return Ok(Some(consumed));
+            };
+            if let Some(key) = header.masking_key {
+                frame::apply_mask(key, payload);
+            }
+            consumed += header.frame_len();
+            match header.opcode {
+                TEXT => self.follow(connection, payload),
+                PING => frame::push_server_frame(PONG, &[payload], &mut self.out),
+                CLOSE => {
+                    // A publisher's is the answer to ours; everybody else's is answered.
+                    if !connection.has_closed {
+                        frame::push_server_frame(CLOSE, &[payload], &mut self.out);
+                    }
+                    return Ok(None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn upgrade(&mut self, connection: &mut Connection, head: &[u8]) {
+        connection.is_open = true;
+        connection.stays = head.starts_with(b"GET /publish");
+        let accept = match self.settings.computes_accept {
+            true => accept_key(head),
+            false => ACCEPT.to_owned(),
+        };
+        for part in [
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+            &accept,
+            "\r\n\r\n",
+        ] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn follow(&mut self, connection: &mut Connection, text: &[u8]) {
+        if let Some(notification) = message::published(text) {
+            let count = self.deliver(notification);
+            if connection.stays {
+                let answer = format!("{{\"type\":\"published\",\"delivered\":{count}}}");
+                frame::push_server_frame(TEXT, &[answer.as_bytes()], &mut self.out);
+            } else {
+                let reason = format!("{{\"delivered\":{count}}}");
+                let payload: [&[u8]; 2] = [&1000_u16.to_be_bytes(), reason.as_bytes()];
+                frame::push_server_frame(CLOSE, &payload, &mut self.out);
+                connection.has_closed = true;
+            }
+        } else if text == message::PING {
+            frame::push_server_frame(TEXT, &[message::PONG], &mut self.out);
+        } else if let Some(value) = value_of(text) {
+            let index = connection.socket.as_raw_fd() as usize;
+            connection.group = Some(value);
+            self.groups.entry(value).or_default().members.push(index);
+            let answer = b"{\"type\":\"subscribed\",\"subscriptions\":1,\"heartbeat\":25}";
+            frame::push_server_frame(TEXT, &[answer], &mut self.out);
+        }
+    }
+
+    /// Keeps a notification for its group; says how many members that has.
+    fn deliver(&mut self, notification: &[u8]) -> usize {
+        let Some(value) = value_of(notification) else {
+            return 0;
+        };
+        let Some(group) = self.groups.get_mut(&value) else {
+            return 0;
+        };
+        if group.members.is_empty() {
+            return 0;
+        }
+        if group.ends.is_empty() {
+            self.dirty.push(value);
+        }
+        message::push_delivery_frame(notification, &mut group.frames);
+        group.ends.push(group.frames.len());
+        group.members.len()
+    }
+
+    fn flush(&mut self) {
+        for value in mem::take(&mut self.dirty) {
+            let Some(group) = self.groups.get_mut(&value) else {
+                continue;
+            };
+            let mut start = 0;
+            let slices: Vec<&[u8]> = group
+                .ends
+                .iter()
+                .map(|&end| &group.frames[mem::replace(&mut start, end)..end])
+                .collect();
+            let mut members = &group.members[..];
+            if let Some(bytes) = faulty(&mut self.fault, &mut self.flushed, &slices) {
+                let victim = self.connections[members[0]].as_mut();
+                // A victim that has left needs no fault.
+                let _ = victim.map(|victim| victim.write(&bytes));
+                members = &members[1..];
+            }
+            let segments: Vec<IoSlice<'_>> = match self.settings.is_one_copy {
+                true => vec![IoSlice::new(&group.frames)],
+                false => slices.iter().map(|slice| IoSlice::new(slice)).collect(),
+            };
+            for &member in members {
+                if let Some(connection) = &mut self.connections[member] {
+                    // What failed shows in the next event.
+                    let _ = connection.write_segments(&segments, &group.frames);
+                }
+            }
+            group.frames.clear();
+            group.ends.clear();
+        }
+    }
+}
+
+impl Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let taken = match self.unsent.is_empty() {
+            true => socket::write(&self.socket, bytes)?,
+            false => 0,
+        };
+        self.unsent.extend_from_slice(&bytes[taken..]);
+        Ok(())
+    }
+
+    fn write_segments(&mut self, segments: &[IoSlice<'_>], whole: &[u8]) -> io::Result<()> {
+        if segments.len() == 1 || !self.unsent.is_empty() {
+            return self.write(whole);
+        }
+        let segments = &segments[..segments.len().min(SEGMENTS_MAX)];
+        let taken = match rustix::io::writev(&self.socket, segments) {
+            Ok(taken) => taken,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if taken < whole.len() {
+            self.unsent.extend_from_slice(&whole[taken..]);
+            let more = socket::write(&self.socket, &self.unsent)?;
+            self.unsent.drain(..more);
+        }
+        Ok(())
+    }
+}
+
+/// What the first recipient gets, if a fault is due in these frames.
+fn faulty(fault: &mut Option<Fault>, flushed: &mut u64, frames: &[&[u8]]) -> Option<Vec<u8>> {
+    let due = fault.as_mut()?;
+    let first = *flushed;
+    *flushed += frames.len() as u64;
+    if due.at >= *flushed {
+        return None;
+    }
+    let index = due.at.saturating_sub(first) as usize;
+    let bytes = due.apply(frames, index)?;
+    *fault = None;
+    Some(bytes)
+}
+
+/// The first run of digits that is as long as a value.
+fn value_of(text: &[u8]) -> Option<u32> {
+    let digits = text
+        .windows(VALUE_DIGITS + 2)
+        .find(|part| part[0] == b'"' && part[1..=VALUE_DIGITS].iter().all(u8::is_ascii_digit))?;
+    let digits = &digits[1..=VALUE_DIGITS];
+    Some(
+        digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')),
+    )
+}
+
+/// The body of a request whose head is complete.
+fn body_of(bytes: &[u8], head_len: usize) -> Option<&[u8]> {
+    let head = std::str::from_utf8(&bytes[..head_len]).ok()?;
+    let (_, rest) = head.split_once("Content-Length: ")?;
+    let len: usize = rest.split("\r\n").next()?.parse().ok()?;
+    bytes.get(head_len..head_len + len)
+}
+
+/// RFC 6455 §4.2.2.
+fn accept_key(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head);
+    let key = head.split_once("Sec-WebSocket-Key: ");
+    let key = key.and_then(|(_, rest)| rest.split("\r\n").next());
+    let mut hash = Sha1::new();
+    hash.update(key.unwrap_or_default());
+    hash.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found() {
+        let layout = message::Layout::new(message::Topic::Filter, 200).expect("long enough");
+        let mut notification = Vec::new();
+        layout.push_notification(123_456, 17, &mut notification);
+        assert_eq!(value_of(&notification), Some(17));
+        assert_eq!(value_of(&layout.subscribe([5].into_iter())), Some(5));
+        assert_eq!(
+            value_of(b"{\"sender\":\"client\",\"subscriptions\":[]}"),
+            None
+        );
+    }
+
+    #[test]
+    fn the_accept_key_of_rfc_6455_section_1_3() {
+        let head = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        assert_eq!(accept_key(head), ACCEPT);
+    }
+}

@@ -1,0 +1,114 @@
+//! `limit server`: the floor. It speaks just enough of the protocol to be measured like any other
+//! server, and makes only the system calls that the task can't do without.
+
+mod fault;
+mod floor;
+
+use std::ffi::OsString;
+use std::net::SocketAddrV4;
+
+use crate::options::Options;
+use crate::publisher::Kind;
+use crate::system;
+
+use fault::Fault;
+
+/// How long the floor waits for more notifications of ephemeral publishers.
+const GATHER_MS: &str = "1";
+
+/// The arguments that start it; the address follows.
+pub(crate) fn arguments(options: &Options) -> Vec<String> {
+    let mut arguments = vec!["limit", "server"];
+    // Notifications on connections of their own come one by one; the least that they can cost is
+    // what they cost when all that are under way are written at once.
+    if options.publisher == Kind::Ephemeral && options.in_flight > 1 {
+        arguments.extend(["--gather-ms", GATHER_MS]);
+    }
+    arguments.push("--listen");
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
+const HELP: &str = "\
+Usage: load limit server --listen ADDRESS [OPTIONS]
+
+The floor: a server that makes only the system calls that the task can't do without. It knows one
+channel a connection, keeps no limits, checks nothing and frees nothing that could be used again.
+`load limit COMMAND` starts one for the run; by hand it can be told more:
+
+  --listen ADDRESS       Where to listen, like 127.0.0.1:8000
+  --batch HOW            Several notifications to a subscriber at once: writev, a segment for each,
+                         as a server needs that shares frames; send, one copy of all [writev]
+  --no-gather            Write after each look at the sockets, without looking for more first
+  --gather-ms N          Write only when nothing has come for so long; costs latency, saves writes [0]
+  --compute-accept       Compute the accept key instead of answering with the one of the sample
+  --fault KIND@N         Do wrong at the Nth notification, to its first recipient: lose, double,
+                         swap or damage it; shows that the generator finds it
+";
+
+/// What the floor does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddrV4,
+    pub(crate) is_one_copy: bool,
+    pub(crate) gathers: bool,
+    /// How long to wait for more input before deliveries are written.
+    pub(crate) gather_ms: u64,
+    pub(crate) computes_accept: bool,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Serves until it is killed.
+pub(crate) fn run(arguments: Vec<OsString>) -> Result<(), String> {
+    let Some(settings) = read(arguments)? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    system::raise_descriptors();
+    floor::serve(settings).map_err(|error| format!("{}: {error}", settings.listen))
+}
+
+fn read(arguments: Vec<OsString>) -> Result<Option<Settings>, String> {
+    use lexopt::Arg::{Long, Short};
+    use lexopt::ValueExt;
+    let text = |error: lexopt::Error| error.to_string();
+    let mut listen = None;
+    let mut gather_ms = 0;
+    let (mut is_one_copy, mut gathers, mut computes_accept, mut fault) = (false, true, false, None);
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next().map_err(text)? {
+        match argument {
+            Long("help") | Short('h') => return Ok(None),
+            Long("listen") => {
+                let value = parser.value().and_then(ValueExt::string).map_err(text)?;
+                let address = value.parse().ok();
+                listen = Some(address.ok_or_else(|| {
+                    format!("--listen {value:?}: expected an address like 127.0.0.1:8000")
+                })?);
+            }
+            Long("batch") => match &parser.value().map_err(text)?.to_string_lossy()[..] {
+                "writev" => is_one_copy = false,
+                "send" => is_one_copy = true,
+                other => return Err(format!("--batch {other:?}: expected writev or send")),
+            },
+            Long("no-gather") => gathers = false,
+            Long("gather-ms") => {
+                let value = parser.value().map_err(text)?;
+                gather_ms = value.parse().map_err(text)?;
+            }
+            Long("compute-accept") => computes_accept = true,
+            Long("fault") => {
+                let value = parser.value().and_then(ValueExt::string).map_err(text)?;
+                fault = Some(Fault::parse(&value)?);
+            }
+            other => return Err(other.unexpected().to_string()),
+        }
+    }
+    Ok(Some(Settings {
+        listen: listen.ok_or("--listen is missing: see load limit server --help")?,
+        is_one_copy,
+        gathers,
+        gather_ms,
+        computes_accept,
+        fault,
+    }))
+}

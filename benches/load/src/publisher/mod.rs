@@ -1,0 +1,105 @@
+//! Who publishes: a connection for each notification, or connections that stay.
+
+mod ephemeral;
+mod kept;
+
+use std::os::fd::OwnedFd;
+
+use crate::connections::Net;
+use crate::poller::Readiness;
+
+use ephemeral::Ephemeral;
+use kept::Kept;
+
+/// Tokens of publishers; those of subscribers are below.
+pub(crate) const FIRST_TOKEN: u64 = 1 << 32;
+
+/// How notifications are published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Each on a WebSocket connection of its own.
+    Ephemeral,
+    /// On WebSocket connections at `/publish`.
+    Kept,
+    /// By `POST /publish`, with keep-alive and pipelining.
+    Http,
+}
+
+/// A notification to be published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publication<'a> {
+    /// The checker's slot, which names it.
+    pub(crate) slot: usize,
+    /// Whose order it belongs to.
+    pub(crate) publisher: usize,
+    pub(crate) notification: &'a [u8],
+    pub(crate) recipients: u32,
+}
+
+/// All publishers of a run.
+pub(crate) enum Publishers {
+    Ephemeral(Ephemeral),
+    Kept(Kept),
+}
+
+impl Publishers {
+    /// Publishers that open a connection each time; with `is_patient` they wait for the 101
+    /// before they send the notification.
+    pub(crate) fn ephemeral(net: &Net, is_patient: bool) -> Self {
+        Self::Ephemeral(Ephemeral::new(net, is_patient))
+    }
+
+    /// Publishers on connections that are open, and upgraded unless they speak HTTP.
+    pub(crate) fn kept(
+        net: &Net,
+        is_http: bool,
+        connections: Vec<OwnedFd>,
+    ) -> Result<Self, String> {
+        Ok(Self::Kept(Kept::new(net, is_http, connections)?))
+    }
+
+    /// Of how many publishers order is expected.
+    pub(crate) const fn ordered(&self) -> usize {
+        match self {
+            Self::Ephemeral(_) => 0,
+            Self::Kept(kept) => kept.len(),
+        }
+    }
+
+    /// Publishes, at once or with the next [`Publishers::flush`].
+    pub(crate) fn publish(
+        &mut self,
+        net: &mut Net,
+        publication: Publication<'_>,
+    ) -> Result<(), String> {
+        match self {
+            Self::Ephemeral(ephemeral) => ephemeral.publish(net, publication),
+            Self::Kept(kept) => {
+                kept.publish(publication);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what waits.
+    pub(crate) fn flush(&mut self) -> Result<(), String> {
+        match self {
+            Self::Ephemeral(_) => Ok(()),
+            Self::Kept(kept) => kept.flush(),
+        }
+    }
+
+    /// Does what an event asks for; the slots of what was answered are appended to `answered`.
+    pub(crate) fn handle(
+        &mut self,
+        net: &mut Net,
+        event: Readiness,
+        answered: &mut Vec<usize>,
+    ) -> Result<(), String> {
+        let index = (event.token - FIRST_TOKEN) as usize;
+        match self {
+            Self::Ephemeral(ephemeral) => ephemeral.handle(net, index, event, answered),
+            Self::Kept(kept) => kept.handle(net, index, event, answered),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Non-blocking TCP over the loopback.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+    sockopt,
+};
+
+/// The sample key of RFC 6455 §1.3, and the answer to it: nothing here proves anything.
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// Addresses that connections come from, in turn, so that ports never run out.
+const SOURCES: u8 = 250;
+
+/// Opens connections to one server.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    target: SocketAddrV4,
+    next_source: u8,
+}
+
+impl Connector {
+    pub(crate) const fn new(target: SocketAddrV4) -> Self {
+        Self {
+            target,
+            next_source: 0,
+        }
+    }
+
+    /// Starts a connection. Over the loopback it is there when this returns, unless the
+    /// server's backlog is full.
+    pub(crate) fn connect(&mut self) -> io::Result<OwnedFd> {
+        let socket = socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            None,
+        )?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let source = Ipv4Addr::new(127, 0, 0, 2 + self.next_source);
+        self.next_source = (self.next_source + 1) % SOURCES;
+        bind(&socket, &SocketAddrV4::new(source, 0))?;
+        match rustix::net::connect(&socket, &self.target) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The request that opens a WebSocket at a path.
+    pub(crate) fn upgrade(&self, path: &str) -> Vec<u8> {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            self.target
+        )
+        .into_bytes()
+    }
+
+    /// Where the connections go.
+    pub(crate) const fn target(&self) -> SocketAddrV4 {
+        self.target
+    }
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Received {
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The peer sends no more.
+    End,
+}
+
+/// Reads once.
+pub(crate) fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    match recv(fd, buffer, RecvFlags::empty()) {
+        Ok((_, 0)) => Ok(Received::End),
+        Ok((_, count)) => Ok(Received::Bytes(count)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Received::Nothing),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes once; says how much was taken. A connection that isn't there yet takes nothing.
+pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    match send(fd, bytes, SendFlags::NOSIGNAL) {
+        Ok(count) => Ok(count),
+        Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The length of the response head that accepts an upgrade; `None` if it is incomplete.
+///
+/// # Errors
+/// Any other response.
+pub(crate) fn accepted(bytes: &[u8]) -> Result<Option<usize>, String> {
+    let Some(len) = head_len(bytes) else {
+        return Ok(None);
+    };
+    let head = &bytes[..len];
+    let has = |wanted: &[u8]| head.windows(wanted.len()).any(|part| part == wanted);
+    if !head.starts_with(b"HTTP/1.1 101 ") || !has(ACCEPT.as_bytes()) {
+        let line = head.split(|&byte| byte == b'\r').next().unwrap_or(head);
+        let line = String::from_utf8_lossy(line);
+        return Err(format!("the upgrade was answered {line:?}"));
+    }
+    Ok(Some(len))
+}
+
+/// The length of a head of HTTP with its empty line; `None` if it is incomplete.
+pub(crate) fn head_len(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(4).position(|part| part == b"\r\n\r\n")?;
+    Some(end + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_101_with_the_right_key_accepts() {
+        let good =
+            format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n");
+        assert_eq!(accepted(good.as_bytes()), Ok(Some(good.len())));
+        for split in 0..good.len() {
+            assert_eq!(accepted(&good.as_bytes()[..split]), Ok(None));
+        }
+        let bad_key = good.replace("s3p", "s3q");
+        assert!(accepted(bad_key.as_bytes()).is_err());
+        assert_eq!(
+            accepted(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"),
+            Err("the upgrade was answered \"HTTP/1.1 503 Service Unavailable\"".to_owned())
+        );
+    }
+}
