@@ -161,6 +161,9 @@ pub fn subscribed_reply(subscriptions: usize, heartbeat: Duration) -> String {
     format!("{{\"type\":\"subscribed\",\"subscriptions\":{subscriptions},\"heartbeat\":{seconds}}}")
 }
 
+/// An application's ping as apps write it; [`parse`] knows all other ways to.
+pub const PING: &str = "{\"type\":\"ping\"}";
+
 /// The answer to an application ping.
 pub const PONG_REPLY: &str = "{\"type\":\"pong\"}";
 

@@ -69,6 +69,10 @@ impl Hub {
     }
 
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
+        // Apps send it so often, and always like this, that it is worth a look.
+        if text == command::PING {
+            return outbox.reply(command::PONG_REPLY);
+        }
         match command::parse(text, &self.config.limits) {
             Ok(Command::Subscribe(subscriptions)) => self.subscribe(id, &subscriptions, outbox),
             Ok(Command::Ping) => outbox.reply(command::PONG_REPLY),

@@ -9,6 +9,13 @@ use crate::time::Timestamp;
 use crate::ws::send_queue::SLICES_MAX;
 use crate::ws::session::Session;
 
+/// Frames that are smaller than this on average are copied together: one piece costs the
+/// kernel less than many, and the copy less than that.
+const COPIED_BYTES_MAX: usize = 512;
+
+/// Bytes that are copied together at most.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
 /// What carries the bytes: TCP in the product, memory in a simulation. Never blocks.
 pub trait Transport: Read + Write {
     /// Tells the peer that nothing more will be sent.
@@ -84,11 +91,11 @@ impl<T: Transport> Connection<T> {
 
     /// Writes as much of the send queue as the transport takes, unless it is known to take
     /// nothing.
-    pub fn flush(&mut self, now: Timestamp) {
+    pub fn flush(&mut self, scratch: &mut Vec<u8>, now: Timestamp) {
         if self.marks.is_write_failed || self.marks.is_blocked {
             return;
         }
-        if self.write(now).is_err() {
+        if self.write(scratch, now).is_err() {
             // What the peer has sent before it went is read first; then this is believed.
             self.marks.is_write_failed = true;
             self.marks.is_readable = true;
@@ -97,16 +104,13 @@ impl<T: Transport> Connection<T> {
     }
 
     /// A write that was taken in part means that the next would block: it isn't tried.
-    fn write(&mut self, now: Timestamp) -> io::Result<()> {
+    fn write(&mut self, scratch: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
         while !self.session.queue().is_empty() {
-            let offered = self.session.queue().unsent_bytes();
-            match self.write_once() {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => {
-                    let is_cut =
-                        self.session.queue().segments_len() <= SLICES_MAX && sent < offered;
+            match self.write_once(scratch) {
+                Ok((_, 0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok((offered, sent)) => {
                     self.session.handle_sent(sent, now);
-                    if is_cut {
+                    if sent < offered {
                         self.handle_blocked(now);
                         return Ok(());
                     }
@@ -127,20 +131,30 @@ impl<T: Transport> Connection<T> {
         self.session.handle_blocked(now);
     }
 
-    fn write_once(&mut self) -> io::Result<usize> {
+    fn write_once(&mut self, scratch: &mut Vec<u8>) -> io::Result<(usize, usize)> {
         let queue = self.session.queue();
         if let Some(bytes) = queue.single() {
-            return self.transport.write(bytes);
+            return Ok((bytes.len(), self.transport.write(bytes)?));
+        }
+        let segments = queue.segments_len();
+        if queue.unsent_bytes() <= segments * COPIED_BYTES_MAX {
+            scratch.clear();
+            queue.copy_into(scratch, SCRATCH_BYTES);
+            if !scratch.is_empty() {
+                return Ok((scratch.len(), self.transport.write(scratch)?));
+            }
         }
         // Clearing a thousand slices costs as much as writing a few.
         if queue.segments_len() <= 64 {
             let mut slices = [IoSlice::new(&[]); 64];
             let filled = queue.gather(&mut slices);
-            self.transport.write_vectored(&slices[..filled])
+            let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
+            Ok((offered, self.transport.write_vectored(&slices[..filled])?))
         } else {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let filled = queue.gather(&mut slices);
-            self.transport.write_vectored(&slices[..filled])
+            let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
+            Ok((offered, self.transport.write_vectored(&slices[..filled])?))
         }
     }
 }

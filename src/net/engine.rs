@@ -91,6 +91,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 deliveries: VecDeque::new(),
                 overflowed: Vec::new(),
                 unwritten: 0,
+                scratch: Vec::new(),
                 pinned: PinnedBytes::new(limits.buffer_bytes_max),
                 random: Random::new(seed),
                 metrics: Metrics::default(),
@@ -419,7 +420,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
-        connection.flush(now);
+        connection.flush(&mut self.shell.scratch, now);
         if connection.marks.is_write_failed && !mem::replace(&mut connection.marks.is_ready, true) {
             self.ready.push_back(id);
         }

@@ -38,6 +38,8 @@ pub(super) struct Shell<T, C> {
     pub(super) overflowed: Vec<ConnectionId>,
     /// Frames that were queued to subscribers since the list of deliveries was last empty.
     pub(super) unwritten: usize,
+    /// Where small frames are copied together for a write; empty in between.
+    pub(super) scratch: Vec<u8>,
     pub(super) pinned: PinnedBytes,
     pub(super) random: Random,
     pub(super) metrics: Metrics,
@@ -96,7 +98,7 @@ impl<T: Transport, C> Shell<T, C> {
         let frame_len = frame.as_bytes().len();
         if !connection.has_room(frame_len, self.send_queue_bytes_max) {
             // It may be long only because nobody has tried to write it yet.
-            connection.flush(now);
+            connection.flush(&mut self.scratch, now);
             if !connection.has_room(frame_len, self.send_queue_bytes_max) {
                 connection.marks.is_overflowed = true;
                 self.overflowed.push(id);
@@ -132,7 +134,7 @@ impl<T: Transport, C> ShellOutbox<'_, T, C> {
         };
         connection.session.send(opcode, payload);
         if connection.is_over(self.shell.send_queue_bytes_max) {
-            connection.flush(self.now);
+            connection.flush(&mut self.shell.scratch, self.now);
             // Who asks without reading the answers is a slow consumer too.
             if connection.is_over(self.shell.send_queue_bytes_max)
                 && !mem::replace(&mut connection.marks.is_overflowed, true)

@@ -163,6 +163,21 @@ impl SendQueue {
         filled
     }
 
+    /// Appends the unsent bytes in order, whole segments until `into` holds `bytes_max` or all.
+    pub fn copy_into(&self, into: &mut Vec<u8>, bytes_max: usize) {
+        let front = self
+            .front
+            .iter()
+            .map(|front| &front.as_bytes()[self.front_sent..]);
+        let rest = self.rest.iter().map(Segment::as_bytes);
+        for bytes in front.chain(rest) {
+            if into.len() + bytes.len() > bytes_max {
+                break;
+            }
+            into.extend_from_slice(bytes);
+        }
+    }
+
     /// Forgets `sent` bytes, which the socket took.
     pub fn advance(&mut self, mut sent: usize) {
         debug_assert!(

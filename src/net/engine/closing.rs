@@ -197,7 +197,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.timers.clear(id.index);
             if let Some(mut connection) = self.shell.connections.remove(id) {
                 // The peer may have shut only its sending side: what it is owed is tried once.
-                connection.flush(now);
+                connection.flush(&mut self.shell.scratch, now);
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
             }
