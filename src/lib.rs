@@ -21,6 +21,7 @@ pub mod config;
 pub mod http;
 pub mod hub;
 pub mod id;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod random;

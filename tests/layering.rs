@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 type Table = &'static [(&'static str, &'static [&'static str])];
 
 /// What everybody may name.
-const COMMON: &[&str] = &["id", "config", "metrics", "random", "time"];
+const COMMON: &[&str] = &["id", "config", "memory", "metrics", "random", "time"];
 
 /// The modules at the top, each with the paths that it may name beside its own and [`COMMON`].
 /// `http::head` grants that module and what is in it, not the rest of `http`.
@@ -37,6 +37,7 @@ const MAY_NAME: Table = &[
     ("hub", &["application", "ws::close", "ws::frame"]),
     ("id", &[]),
     ("main", &["cli"]),
+    ("memory", &[]),
     ("metrics", &[]),
     ("net", &["application", "http", "ws"]),
     ("random", &[]),

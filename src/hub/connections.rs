@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::application::Peer;
 use crate::id::ConnectionId;
+use crate::memory::shrink_sparse;
 
 /// What a connection may do, and what becomes of it when it publishes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,9 +87,7 @@ impl Connections {
         while let Some(None) = self.records.last() {
             self.records.pop();
         }
-        if self.records.len() * 4 <= self.records.capacity() {
-            self.records.shrink_to(self.records.len() * 2);
-        }
+        shrink_sparse(&mut self.records, 0);
         true
     }
 

@@ -5,9 +5,12 @@ use std::net::Shutdown;
 
 use crate::application::Peer;
 use crate::id::ConnectionId;
+use crate::memory::MAPPING_BYTES;
 use crate::time::Timestamp;
 use crate::ws::send_queue::SLICES_MAX;
 use crate::ws::session::Session;
+
+use super::connections::CHUNK;
 
 /// Frames that are smaller than this on average are copied together: one piece costs the
 /// kernel less than many, and the copy less than that.
@@ -72,6 +75,9 @@ pub struct Connection<T> {
     /// Where it stands in the loop.
     pub marks: Marks,
 }
+
+/// A chunk of the table is a mapping of its own.
+const _: () = assert!(CHUNK * size_of::<Connection<mio::net::TcpStream>>() > MAPPING_BYTES);
 
 /// A slot of the table, without what its session keeps.
 const _: () = assert!(size_of::<Connection<mio::net::TcpStream>>() <= 264);

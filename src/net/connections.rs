@@ -1,16 +1,114 @@
-//! The table of connections: a slab whose slots have serials, so that an event or an id that
+//! The table of connections: slots whose tenants have serials, so that an event or an id that
 //! comes too late names nobody instead of the next tenant.
-
-use slab::Slab;
+//!
+//! The slots lie in chunks that are large enough to be mappings of their own: nothing is copied
+//! as the table grows, pages that no connection has touched take no memory, and what a crowd
+//! leaves behind goes back to the system, whatever else was allocated meanwhile.
+//!
+//! Invariants: no chunk before `room_from` has room; the last chunk has memory, those before it
+//! may have none while they have no tenants.
 
 use crate::id::ConnectionId;
+use crate::memory;
 
 use super::connection::Connection;
+
+/// Connections in a chunk.
+pub(super) const CHUNK: usize = 1024;
+
+/// A slot and what is in it.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "slots are all alike, and a tenant apart would be an allocation for each connection"
+)]
+enum Slot<T> {
+    Tenant(Connection<T>),
+    /// The next vacant slot of the chunk, or [`CHUNK`].
+    Vacant(usize),
+}
+
+/// Slots with a list of the vacant ones.
+#[derive(Debug)]
+struct Chunk<T> {
+    slots: Vec<Slot<T>>,
+    len: usize,
+    /// The first vacant slot; [`CHUNK`] or the number of slots if there is none before their
+    /// end.
+    vacant: usize,
+}
+
+impl<T> Default for Chunk<T> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            len: 0,
+            vacant: 0,
+        }
+    }
+}
+
+impl<T> Chunk<T> {
+    /// Puts the connection that `make` returns for its slot into it. There must be room.
+    fn insert(&mut self, make: impl FnOnce(usize) -> Connection<T>) {
+        // All at once, or growing would copy after all.
+        self.slots.reserve_exact(CHUNK - self.slots.len());
+        let slot = self.vacant;
+        let tenant = Slot::Tenant(make(slot));
+        match self.slots.get_mut(slot) {
+            Some(vacant) => {
+                if let Slot::Vacant(next) = std::mem::replace(vacant, tenant) {
+                    self.vacant = next;
+                }
+            }
+            None => {
+                self.slots.push(tenant);
+                self.vacant = self.slots.len();
+            }
+        }
+        self.len += 1;
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<Connection<T>> {
+        let place = self.slots.get_mut(slot)?;
+        match std::mem::replace(place, Slot::Vacant(self.vacant)) {
+            Slot::Tenant(connection) => {
+                self.vacant = slot;
+                self.len -= 1;
+                Some(connection)
+            }
+            vacant @ Slot::Vacant(_) => {
+                *place = vacant;
+                None
+            }
+        }
+    }
+
+    fn get(&self, slot: usize) -> Option<&Connection<T>> {
+        match self.slots.get(slot)? {
+            Slot::Tenant(connection) => Some(connection),
+            Slot::Vacant(_) => None,
+        }
+    }
+
+    fn get_mut(&mut self, slot: usize) -> Option<&mut Connection<T>> {
+        match self.slots.get_mut(slot)? {
+            Slot::Tenant(connection) => Some(connection),
+            Slot::Vacant(_) => None,
+        }
+    }
+}
 
 /// All connections, by slot.
 #[derive(Debug)]
 pub struct Connections<T> {
-    slots: Slab<Connection<T>>,
+    chunks: Vec<Chunk<T>>,
+    /// The first chunk that may have room: low slots are taken first, so that a table stays
+    /// as short as it can.
+    room_from: usize,
+    /// The one chunk without tenants that has memory all the same.
+    spare: Option<usize>,
+    len: usize,
     /// Given to the next connection; wraps.
     next_serial: u32,
 }
@@ -18,7 +116,10 @@ pub struct Connections<T> {
 impl<T> Default for Connections<T> {
     fn default() -> Self {
         Self {
-            slots: Slab::new(),
+            chunks: Vec::new(),
+            room_from: 0,
+            spare: None,
+            len: 0,
             next_serial: 0,
         }
     }
@@ -27,26 +128,40 @@ impl<T> Default for Connections<T> {
 impl<T> Connections<T> {
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Puts the connection that `make` returns for its id into a slot.
     pub fn insert(&mut self, make: impl FnOnce(ConnectionId) -> Connection<T>) -> ConnectionId {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
-        let entry = self.slots.vacant_entry();
-        let id = ConnectionId {
-            index: entry.key() as u32,
-            serial,
-        };
-        entry.insert(make(id));
+        while self
+            .chunks
+            .get(self.room_from)
+            .is_some_and(|chunk| chunk.len == CHUNK)
+        {
+            self.room_from += 1;
+        }
+        if self.room_from == self.chunks.len() {
+            self.chunks.push(Chunk::default());
+        }
+        if self.spare == Some(self.room_from) {
+            self.spare = None;
+        }
+        let mut id = ConnectionId { index: 0, serial };
+        let first = self.room_from * CHUNK;
+        self.chunks[self.room_from].insert(|slot| {
+            id.index = (first + slot) as u32;
+            make(id)
+        });
+        self.len += 1;
         id
     }
 
@@ -54,49 +169,156 @@ impl<T> Connections<T> {
     #[inline]
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<&Connection<T>> {
-        self.slots
-            .get(id.slot())
+        self.at(id.slot())
             .filter(|connection| connection.id.serial == id.serial)
     }
 
     /// The connection that `id` names, if it is still there.
     #[inline]
     pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<T>> {
-        self.slots
-            .get_mut(id.slot())
+        let chunk = self.chunks.get_mut(id.slot() / CHUNK)?;
+        chunk
+            .get_mut(id.slot() % CHUNK)
             .filter(|connection| connection.id.serial == id.serial)
     }
 
     /// The id of the connection in slot `index`.
     #[must_use]
     pub fn id_at(&self, index: u32) -> Option<ConnectionId> {
-        self.slots
-            .get(index as usize)
-            .map(|connection| connection.id)
+        self.at(index as usize).map(|connection| connection.id)
+    }
+
+    fn at(&self, slot: usize) -> Option<&Connection<T>> {
+        self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)
     }
 
     /// Takes the connection out of its slot.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<T>> {
         self.get(id)?;
-        self.slots.try_remove(id.slot())
+        let number = id.slot() / CHUNK;
+        let chunk = &mut self.chunks[number];
+        let connection = chunk.remove(id.slot() % CHUNK);
+        self.len -= 1;
+        if chunk.len == 0 {
+            self.keep_as_spare(number);
+        }
+        self.room_from = self.room_from.min(number);
+        connection
     }
 
-    /// Gives back the memory of those that have gone; says whether that was worth a try.
-    pub fn shrink(&mut self) -> bool {
-        let is_sparse = self.slots.len() < self.slots.capacity() / 4;
-        if is_sparse {
-            self.slots.shrink_to_fit();
+    /// Keeps the memory of one empty chunk, of the lowest: whoever comes next goes there.
+    fn keep_as_spare(&mut self, number: usize) {
+        let Some(other) = self.spare.replace(number) else {
+            return;
+        };
+        self.spare = Some(number.min(other));
+        let chunk = std::mem::take(&mut self.chunks[number.max(other)]);
+        memory::free(chunk.slots);
+        while self
+            .chunks
+            .last()
+            .is_some_and(|last| last.slots.capacity() == 0)
+        {
+            self.chunks.pop();
         }
-        is_sparse
+        memory::shrink_sparse(&mut self.chunks, 0);
     }
 
     /// The ids of all connections.
     pub fn ids(&self) -> impl Iterator<Item = ConnectionId> {
-        self.slots.iter().map(|(_, connection)| connection.id)
+        self.iter().map(|connection| connection.id)
     }
 
     /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = &Connection<T>> {
-        self.slots.iter().map(|(_, connection)| connection)
+        let chunks = self.chunks.iter();
+        chunks.flat_map(|chunk| (0..chunk.slots.len()).filter_map(|slot| chunk.get(slot)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::application::Peer;
+    use crate::net::connection::Marks;
+    use crate::random::Random;
+    use crate::time::Timestamp;
+    use crate::ws::session::Session;
+
+    fn insert(connections: &mut Connections<u32>, transport: u32) -> ConnectionId {
+        let address = ([127, 0, 0, 1], 1).into();
+        connections.insert(|id| Connection {
+            id,
+            peer: Peer { address },
+            transport,
+            session: Session::new(Timestamp::ZERO),
+            marks: Marks::default(),
+        })
+    }
+
+    #[test]
+    fn ids_name_their_connection_and_no_later_one() {
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let mut connections = Connections::default();
+            let mut model: HashMap<ConnectionId, u32> = HashMap::new();
+            let mut gone = Vec::new();
+            for number in 0..3000 {
+                // Crowds come and go.
+                let is_leaving =
+                    random.between(0, 999) < if number % 1000 < 500 { 200 } else { 900 };
+                if is_leaving && let Some(&id) = model.keys().min_by_key(|id| id.serial ^ 0x155) {
+                    let removed = connections.remove(id).expect("it is there");
+                    assert_eq!(Some(removed.transport), model.remove(&id), "seed {seed}");
+                    gone.push(id);
+                } else {
+                    model.insert(insert(&mut connections, number), number);
+                }
+                assert_eq!(connections.len(), model.len(), "seed {seed}");
+            }
+            for (&id, &transport) in &model {
+                assert_eq!(connections.get(id).map(|c| c.transport), Some(transport));
+                assert_eq!(connections.id_at(id.index), Some(id), "seed {seed}");
+            }
+            assert_eq!(connections.ids().count(), model.len(), "seed {seed}");
+            for id in gone {
+                assert!(connections.get_mut(id).is_none() && connections.remove(id).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn low_slots_are_taken_first_and_memory_is_given_back() {
+        let slots = |connections: &Connections<u32>| -> usize {
+            connections
+                .chunks
+                .iter()
+                .map(|chunk| chunk.slots.capacity())
+                .sum()
+        };
+        for is_reversed in [false, true] {
+            let mut connections = Connections::default();
+            let mut ids: Vec<_> = (0..5000)
+                .map(|number| insert(&mut connections, number))
+                .collect();
+            assert_eq!(ids[4999].index, 4999);
+            if is_reversed {
+                ids.reverse();
+            }
+            for &id in &ids[..4999] {
+                connections.remove(id);
+            }
+            assert!(
+                slots(&connections) <= 2 * CHUNK,
+                "a survivor keeps only its chunk"
+            );
+            let late = insert(&mut connections, 0);
+            assert!(late.slot() < CHUNK);
+            connections.remove(ids[4999]);
+            connections.remove(late);
+            assert_eq!(slots(&connections), CHUNK);
+        }
     }
 }

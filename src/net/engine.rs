@@ -65,8 +65,6 @@ pub struct Engine<T, A, C> {
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
     admitted: usize,
-    /// How many connections had been dropped when memory was last given back.
-    shrunk_at: u64,
     is_stopping: bool,
     limits: ServerLimits,
     timeouts: Timeouts,
@@ -102,7 +100,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             ready: VecDeque::new(),
             closed: Vec::new(),
             admitted: 0,
-            shrunk_at: 0,
             is_stopping: false,
             limits,
             timeouts,

@@ -23,10 +23,11 @@ use std::ops::{Deref, DerefMut};
 use self::entries::{Entry, Tenant};
 use self::lists::{Key, ListId, Lists, PageId};
 use self::matching::Gathering;
-use self::table::{reserve_gently, shrink_gently};
+use self::table::reserve_gently;
 use self::texts::TextId;
 use super::filter::{Criterion, Filter, NameMap, Notification, Subscription, Values};
 use crate::id::ConnectionId;
+use crate::memory::shrink_sparse;
 
 /// Who subscribed to what.
 #[derive(Default)]
@@ -276,8 +277,8 @@ impl SubscriptionIndex {
             self.slots.pop();
             self.marks.pop();
         }
-        shrink_gently(&mut self.slots);
-        shrink_gently(&mut self.marks);
+        shrink_sparse(&mut self.slots, 0);
+        shrink_sparse(&mut self.marks, 0);
     }
 
     /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.

@@ -7,6 +7,8 @@
 //!
 //! Knows nothing of subscriptions. Main types: [`IdTable`] and [`Slab`].
 
+use crate::memory::shrink_sparse;
+
 /// No id: what an empty bucket holds. A [`Slab`] never hands it out.
 pub(super) const NO_ID: u32 = u32::MAX;
 
@@ -184,7 +186,7 @@ impl<T> Slab<T> {
         if self.len == 0 {
             self.vacant = Vec::new();
         }
-        shrink_gently(&mut self.records);
+        shrink_sparse(&mut self.records, 0);
         record.expect("ids are kept by whoever counts as a user of the record")
     }
 
@@ -229,13 +231,6 @@ impl<T> std::ops::IndexMut<u32> for Slab<T> {
 pub(super) fn reserve_gently<T>(records: &mut Vec<T>) {
     if records.len() == records.capacity() {
         records.reserve_exact(records.len() / 4 + 1);
-    }
-}
-
-/// Gives back what is left over once three quarters are empty, so rarely that it costs little.
-pub(super) fn shrink_gently<T>(records: &mut Vec<T>) {
-    if records.len() * 4 <= records.capacity() {
-        records.shrink_to(records.len() * 2);
     }
 }
 

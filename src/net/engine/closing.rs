@@ -8,6 +8,7 @@ use log::info;
 
 use crate::application::{Application, CloseCause};
 use crate::id::ConnectionId;
+use crate::memory::{shrink_sparse, shrink_sparse_queue};
 use crate::net::connection::Transport;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
@@ -20,8 +21,8 @@ const RETURNS_A_SECOND: u64 = 500;
 /// The shortest and the longest time over which they are spread, in milliseconds.
 const RETRY_SPREAD_MS: (u64, u64) = (1_000, 60_000);
 
-/// Connections that leave between two attempts to give memory back.
-const SHRINK_INTERVAL: u64 = 64;
+/// Entries that a list may keep when it has none.
+const KEPT_MAX: usize = 64;
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Closes a connection on the shell's own account.
@@ -202,24 +203,18 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.shell.metrics.connections_dropped += 1;
             }
         }
-        self.shrink();
+        if self.closed.is_empty() {
+            self.shrink();
+        }
     }
 
-    /// A crowd that has left must not keep its memory. Looking for what can be given back
-    /// takes time, so it is done now and then.
+    /// A crowd that has left must not keep its memory.
     fn shrink(&mut self) {
-        let dropped = self.shell.metrics.connections_dropped;
-        if dropped - self.shrunk_at < SHRINK_INTERVAL {
-            return;
-        }
-        self.shrunk_at = dropped;
-        if self.shell.connections.shrink() {
-            self.timers.shrink();
-            self.ready.shrink_to_fit();
-            self.closed.shrink_to_fit();
-            self.shell.replies.shrink_to_fit();
-            self.shell.deliveries.shrink_to_fit();
-            self.shell.overflowed.shrink_to_fit();
-        }
+        shrink_sparse(&mut self.closed, KEPT_MAX);
+        shrink_sparse(&mut self.shell.replies, KEPT_MAX);
+        shrink_sparse(&mut self.shell.overflowed, KEPT_MAX);
+        shrink_sparse_queue(&mut self.ready, KEPT_MAX);
+        shrink_sparse_queue(&mut self.shell.deliveries, KEPT_MAX);
+        self.timers.shrink();
     }
 }
