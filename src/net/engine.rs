@@ -111,11 +111,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.clock.now()
     }
 
-    /// The application.
-    pub const fn application(&self) -> &A {
-        &self.application
-    }
-
     /// What has been counted so far.
     pub const fn metrics(&self) -> &Metrics {
         &self.shell.metrics
