@@ -35,17 +35,17 @@ pub const HEADER_BYTES_MAX: usize = 14;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Opcode {
     /// The next fragment of a message that has begun.
-    Continuation,
+    Continuation = 0x0,
     /// A text message, or its first fragment.
-    Text,
+    Text = 0x1,
     /// A binary message, or its first fragment.
-    Binary,
+    Binary = 0x2,
     /// The sender is about to close.
-    Close,
+    Close = 0x8,
     /// Asks for a Pong.
-    Ping,
+    Ping = 0x9,
     /// Answers a Ping, or comes unasked.
-    Pong,
+    Pong = 0xa,
 }
 
 impl Opcode {
@@ -62,14 +62,7 @@ impl Opcode {
     }
 
     const fn bits(self) -> u8 {
-        match self {
-            Self::Continuation => 0x0,
-            Self::Text => 0x1,
-            Self::Binary => 0x2,
-            Self::Close => 0x8,
-            Self::Ping => 0x9,
-            Self::Pong => 0xa,
-        }
+        self as u8
     }
 
     /// Whether frames of this opcode may stand between the fragments of a message (§5.5).
