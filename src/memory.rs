@@ -42,6 +42,23 @@ pub fn shrink_sparse_queue<T>(queue: &mut VecDeque<T>, kept: usize) {
     }
 }
 
+/// Gives the free pages in the midst of the heap back to the system: by itself, glibc only cuts
+/// the heap off behind the last piece that is in use. Takes up to a millisecond for the heap of
+/// ten thousand connections. Other allocators do it as they see fit.
+pub fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: it may be called at any time, from any thread, and changes nothing in use.
+        #[expect(
+            unsafe_code,
+            reason = "20 crowds of 10,000 connections leave 1.2 MiB without it"
+        )]
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -65,6 +65,8 @@ pub struct Engine<T, A, C> {
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
     admitted: usize,
+    /// Connections that were dropped since the heap was trimmed.
+    left: usize,
     is_stopping: bool,
     limits: ServerLimits,
     timeouts: Timeouts,
@@ -100,6 +102,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             ready: VecDeque::new(),
             closed: Vec::new(),
             admitted: 0,
+            left: 0,
             is_stopping: false,
             limits,
             timeouts,

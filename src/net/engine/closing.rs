@@ -8,7 +8,7 @@ use log::info;
 
 use crate::application::{Application, CloseCause};
 use crate::id::ConnectionId;
-use crate::memory::{shrink_sparse, shrink_sparse_queue};
+use crate::memory::{shrink_sparse, shrink_sparse_queue, trim_heap};
 use crate::net::connection::Transport;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
@@ -20,6 +20,9 @@ const RETURNS_A_SECOND: u64 = 500;
 
 /// The shortest and the longest time over which they are spread, in milliseconds.
 const RETRY_SPREAD_MS: (u64, u64) = (1_000, 60_000);
+
+/// Connections that must have left before the heap is looked through for free pages.
+const CROWD: usize = 1024;
 
 /// Entries that a list may keep when it has none.
 const KEPT_MAX: usize = 64;
@@ -201,10 +204,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 connection.flush(&mut self.shell.scratch, now);
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
+                self.left += 1;
             }
         }
-        if self.closed.is_empty() {
-            self.shrink();
+        self.shrink();
+        if self.left >= CROWD && self.left >= 4 * self.shell.connections.len() {
+            self.left = 0;
+            trim_heap();
         }
     }
 
