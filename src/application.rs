@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::http::head::Head;
 pub use crate::http::response::Response;
@@ -17,16 +18,32 @@ use crate::ws::error::ProtocolError;
 use crate::ws::frame::EncodedFrame;
 pub use crate::ws::message::Message;
 
+/// Which of the server's doors a connection came through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// Everybody's.
+    Clients,
+    /// The API's own, whose connections clients can't use up.
+    Publishers,
+}
+
 /// Where a connection comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// The address at the other end of the TCP connection.
-    pub address: SocketAddr,
+    /// The address at the other end; `None` for a Unix socket, whose other end has none. The
+    /// port is 0 if a proxy told the address, without a port.
+    pub address: Option<SocketAddr>,
+    /// The door.
+    pub lane: Lane,
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.address, f)
+        match self.address {
+            None => f.write_str("a Unix socket"),
+            Some(address) if address.port() == 0 => fmt::Display::fmt(&address.ip(), f),
+            Some(address) => fmt::Display::fmt(&address, f),
+        }
     }
 }
 
@@ -37,6 +54,10 @@ pub struct Request<'a> {
     pub peer: Peer,
     /// What was asked.
     pub head: &'a Head<'a>,
+    /// When.
+    pub now: Timestamp,
+    /// The same by the wall clock, since the Unix epoch.
+    pub unix_now: Duration,
 }
 
 /// What the application grants to a connection whose upgrade it accepts.
@@ -44,6 +65,10 @@ pub struct Request<'a> {
 pub struct Admission {
     /// The largest message that it may send, in bytes of payload, fragments added up.
     pub message_bytes_max: usize,
+    /// Whom the peer speaks for, a trusted proxy: to be named in logs.
+    pub on_behalf_of: Option<SocketAddr>,
+    /// When [`Application::handle_deadline`] is to be called, if the connection is open then.
+    pub deadline: Option<Timestamp>,
 }
 
 /// Why the shell closes a connection on its own account.
@@ -111,11 +136,18 @@ pub trait Outbox {
     /// replies queued before go out first, what it sends from now on is discarded.
     fn close(&mut self, code: CloseCode, reason: &str);
 
+    /// Grants something else, from the next message on, to the connection whose message is
+    /// being handled.
+    fn readmit(&mut self, admission: Admission);
+
     /// Milliseconds after which a client that is closed now should come back; jittered.
     fn retry_ms(&mut self) -> u64;
 
     /// The current time.
     fn now(&self) -> Timestamp;
+
+    /// The current time by the wall clock, since the Unix epoch.
+    fn unix_now(&self) -> Duration;
 }
 
 /// What runs behind the shell.
@@ -136,6 +168,10 @@ pub trait Application {
 
     /// Takes a message of an open connection.
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox);
+
+    /// The deadline of an open connection's [`Admission`] has come; there is no further one
+    /// unless [`Outbox::readmit`] grants it.
+    fn handle_deadline(&mut self, _id: ConnectionId, _outbox: &mut dyn Outbox) {}
 
     /// An admitted connection is no longer open: it gets nothing from now on.
     fn handle_gone(&mut self, id: ConnectionId);

@@ -2,7 +2,9 @@
 //!
 //! What is in a `Config` has been validated: the parts that use it check nothing again.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the hub allows to one connection.
@@ -36,8 +38,8 @@ pub struct HubConfig {
     pub limits: HubLimits,
     /// After how much silence the server pings; told to clients.
     pub ping_interval: Duration,
-    /// Whether a local peer may publish.
-    pub local_publish: bool,
+    /// How long a client may take to show a token, where it needs one.
+    pub token_timeout: Duration,
 }
 
 impl Default for HubConfig {
@@ -45,7 +47,7 @@ impl Default for HubConfig {
         Self {
             limits: HubLimits::default(),
             ping_interval: Duration::from_secs(25),
-            local_publish: true,
+            token_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -85,6 +87,8 @@ impl Default for Timeouts {
 pub struct ServerLimits {
     /// Open sessions at once.
     pub connections_max: usize,
+    /// Open sessions on the publishers' lane at once, beside those.
+    pub publishers_max: usize,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
     /// Bytes that may wait to be written to one connection.
@@ -97,9 +101,28 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 16_384,
+            publishers_max: 256,
             head_bytes_max: 16 * 1024,
             send_queue_bytes_max: 1024 * 1024,
             buffer_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// Where to listen for publishers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListenAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket, made at this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => fmt::Display::fmt(address, f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -109,6 +132,10 @@ impl Default for ServerLimits {
 pub struct ServerConfig {
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
+    /// Where to listen for publishers alone, with connections of their own.
+    pub publish_listen: Vec<ListenAddress>,
+    /// The permissions of the Unix sockets.
+    pub socket_mode: u32,
     /// The limits.
     pub limits: ServerLimits,
     /// The times.
@@ -121,6 +148,8 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8000))],
+            publish_listen: Vec::new(),
+            socket_mode: 0o660,
             limits: ServerLimits::default(),
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(5),
@@ -128,13 +157,48 @@ impl Default for ServerConfig {
     }
 }
 
+/// Whom to trust, as it was written: files are yet to be read.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrustConfig {
+    /// Whether a local peer may publish where nothing else is asked for.
+    pub local_publish: bool,
+    /// The tokens of publishers.
+    pub publish_token_file: Option<PathBuf>,
+    /// The keys that sign the tokens of clients.
+    pub client_key_file: Option<PathBuf>,
+    /// Origins that are let in; none: all are.
+    pub allow_origin: Vec<String>,
+    /// Networks of proxies.
+    pub trusted_proxy: Vec<String>,
+    /// Connections of one address at once.
+    pub connections_per_address: Option<u32>,
+    /// Upgrades a second of one address.
+    pub upgrades_per_address: Option<f64>,
+}
+
+impl Default for TrustConfig {
+    fn default() -> Self {
+        Self {
+            local_publish: true,
+            publish_token_file: None,
+            client_key_file: None,
+            allow_origin: Vec::new(),
+            trusted_proxy: Vec::new(),
+            connections_per_address: None,
+            upgrades_per_address: None,
+        }
+    }
+}
+
 /// What the program runs with.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// The shell's part.
     pub server: ServerConfig,
     /// The hub's part.
     pub hub: HubConfig,
+    /// Whom to trust.
+    pub trust: TrustConfig,
     /// The level of the log.
     pub log: String,
 }
@@ -144,6 +208,7 @@ impl Default for Config {
         Self {
             server: ServerConfig::default(),
             hub: HubConfig::default(),
+            trust: TrustConfig::default(),
             log: "info".to_owned(),
         }
     }

@@ -54,6 +54,10 @@ impl Sub for Timestamp {
 pub trait Clock {
     /// The current time; never less than what an earlier call returned.
     fn now(&self) -> Timestamp;
+
+    /// The time since the Unix epoch by the wall clock, which jumps: for what others have dated,
+    /// and never to measure with.
+    fn unix_now(&self) -> Duration;
 }
 
 #[cfg(test)]

@@ -34,7 +34,10 @@ const MAY_NAME: Table = &[
     ("client", &["http", "ws"]),
     ("config", &[]),
     ("http", &[]),
-    ("hub", &["application", "ws::close", "ws::frame"]),
+    (
+        "hub",
+        &["application", "http::head", "ws::close", "ws::frame"],
+    ),
     ("id", &[]),
     ("main", &["cli"]),
     ("memory", &[]),
@@ -47,10 +50,10 @@ const MAY_NAME: Table = &[
     ("ws", &["http::head", "http::response", "http::status"]),
 ];
 
-/// What tests may name beside that: a request and a fault, to ask an application about them,
-/// and the corpus that their fuzz targets start from.
+/// What tests may name beside that: a fault, to ask an application about it, and the corpus that
+/// their fuzz targets start from.
 const TESTS_MAY_NAME: Table = &[
-    ("hub", &["http::head", "run_corpus", "ws::error"]),
+    ("hub", &["run_corpus", "ws::error"]),
     ("ws", &["run_corpus"]),
 ];
 
@@ -67,13 +70,13 @@ const CONFINED: &[Confined] = &[
     Confined {
         what: "mio",
         names: &[&["mio"], &["signal_hook_mio"]],
-        modules: &["net::server", "net::listener", "net::connection"],
+        modules: &["net::server", "net::listener", "net::socket"],
         tests_exempt: false,
     },
     Confined {
         what: "serde_json",
         names: &[&["serde_json"]],
-        modules: &["hub::command", "cli", "client"],
+        modules: &["hub::command", "hub::access::jwt", "cli", "client"],
         tests_exempt: true,
     },
     Confined {
@@ -516,7 +519,9 @@ mod scanner {
             ("hub/mod.rs", "use crate::ws::session::Session;"),
             ("hub/mod.rs", "use crate::ws::{frame::EncodedFrame, mask};"),
             ("hub/mod.rs", "use crate::*;"),
-            ("hub/access.rs", "use crate::http::head::Head;"),
+            ("hub/access/origin.rs", "use crate::http::response::X;"),
+            ("hub/access/origin.rs", "use crate::ws::error::X;"),
+            ("hub/access/origin.rs", "serde_json::from_str(x)"),
             ("hub/tests.rs", "use crate::net::X;"),
             ("main.rs", "crieur::net::run()"),
             ("attic.rs", "use crate::ws::X;"),
@@ -552,12 +557,13 @@ mod scanner {
             ),
             (
                 "hub/tests.rs",
-                "use crate::http::head::Head; serde_json::from_str(x)",
+                "use crate::ws::error::X; serde_json::from_str(x)",
             ),
             (
-                "hub/access.rs",
-                "#[cfg(test)] mod tests { use crate::http::head::Head; }",
+                "hub/access/origin.rs",
+                "use crate::http::head::Head; #[cfg(test)] mod tests { use crate::ws::error::X; }",
             ),
+            ("hub/access/jwt.rs", "serde_json::from_str(x)"),
             ("hub/command.rs", "use serde_json::value::RawValue;"),
             (
                 "hub/filter.rs",

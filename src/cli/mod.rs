@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 mod logging;
 mod publish;
+pub mod secret_file;
 mod serve;
 mod settings;
 mod subscribe;
+mod trust;
 
 const HELP: &str = "\
 crieur hands notifications from an API to the clients that subscribed to them.

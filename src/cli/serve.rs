@@ -7,13 +7,14 @@ use std::time::Duration;
 use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::application::Lane;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::server::{Server, Stopped};
 
 use super::logging::LogWriter;
-use super::{CliError, print, settings};
+use super::{CliError, print, settings, trust};
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -30,6 +31,8 @@ Runs the server until SIGTERM or SIGINT. Each option can be given as an environm
 variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brackets.
 
   --listen ADDRESS:PORT         Where to listen; may be given several times [127.0.0.1:8000]
+  --publish-listen ADDRESS      Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
+                                may be given several times; nobody publishes elsewhere then
   --no-local-publish            Nobody may publish by being local to this machine
   --log LEVEL                   error, warn, info, debug or trace [info]
 
@@ -53,7 +56,9 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
 
 fn serve(config: &mut Config) -> Result<Stopped, CliError> {
     fit_descriptors(config)?;
-    let hub = Hub::new(config.hub);
+    let policy = trust::read_policy(config)?;
+    let open_doors = trust::open_doors(&policy);
+    let hub = Hub::new(config.hub, policy);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
@@ -61,8 +66,11 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
         Server::bind(&config.server, hub, u64::from_ne_bytes(seed)).map_err(CliError::failure)?;
     let addresses = server.local_addrs().map_err(CliError::failure)?;
     let limits = &config.server.limits;
-    for address in addresses {
-        info!("listening on {address}");
+    for (address, lane) in addresses {
+        match lane {
+            Lane::Clients => info!("listening on {address}"),
+            Lane::Publishers => info!("listening for publishers on {address}"),
+        }
     }
     info!(
         "crieur {}: at most {} connections, {} bytes a send queue, {} bytes in all buffers",
@@ -71,11 +79,8 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
         limits.send_queue_bytes_max,
         limits.buffer_bytes_max
     );
-    if config.hub.local_publish {
-        warn!(
-            "local peers may publish: a proxy on this machine that adds no forwarding header and rewrites Host \
-             would open this to the world (--no-local-publish turns it off)"
-        );
+    if let Some(warning) = open_doors {
+        warn!("{warning}");
     }
     server
         .run()
@@ -100,7 +105,13 @@ fn fit_descriptors(config: &mut Config) -> Result<(), CliError> {
         return Ok(());
     };
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let reserved = DESCRIPTORS_RESERVED + SPARE_CONNECTIONS + config.server.listen.len();
+    let lanes = config.server.publish_listen.len();
+    let publishers = match lanes {
+        0 => 0,
+        _ => config.server.limits.publishers_max + SPARE_CONNECTIONS,
+    };
+    let listeners = config.server.listen.len() + lanes;
+    let reserved = DESCRIPTORS_RESERVED + SPARE_CONNECTIONS + listeners + publishers;
     let connections_max = descriptors.saturating_sub(reserved);
     if connections_max == 0 {
         return Err(CliError::failure(format!(

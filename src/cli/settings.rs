@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, HubConfig};
+use crate::config::{Config, HubConfig, ListenAddress};
 
 use super::{CliError, from_environment, variable};
 
@@ -34,6 +35,25 @@ enum Kind {
     Seconds {
         field: fn(&mut Config) -> &mut Duration,
     },
+    /// A number of things that is unlimited unless it is given; 0 is unlimited too.
+    Limit {
+        field: fn(&mut Config) -> &mut Option<u32>,
+    },
+    /// A rate, a second, likewise; fractions allowed.
+    Rate {
+        field: fn(&mut Config) -> &mut Option<f64>,
+    },
+    /// A file.
+    File {
+        field: fn(&mut Config) -> &mut Option<PathBuf>,
+    },
+    /// May be given several times, or several together, with commas.
+    List {
+        field: fn(&mut Config) -> &mut Vec<String>,
+        shown: &'static str,
+    },
+    /// Permissions of a file, in octal digits.
+    Mode { field: fn(&mut Config) -> &mut u32 },
 }
 
 const KIB: usize = 1024;
@@ -42,7 +62,77 @@ const GIB: usize = 1024 * 1024 * 1024;
 /// The longest time that can be set: a day.
 const SECONDS_MAX: f64 = 86_400.0;
 
+/// The highest rate that can be set.
+const RATE_MAX: f64 = 1e9;
+
 static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "socket-mode",
+        kind: Kind::Mode {
+            field: |config| &mut config.server.socket_mode,
+        },
+        help: "Permissions of Unix sockets: who may open one may publish",
+    },
+    Setting {
+        name: "publish-token-file",
+        kind: Kind::File {
+            field: |config| &mut config.trust.publish_token_file,
+        },
+        help: "One or two tokens, a line each; publishers have to show one",
+    },
+    Setting {
+        name: "client-key-file",
+        kind: Kind::File {
+            field: |config| &mut config.trust.client_key_file,
+        },
+        help: "One or two keys, a line each; clients have to show a JSON Web Token",
+    },
+    Setting {
+        name: "allow-origin",
+        kind: Kind::List {
+            field: |config| &mut config.trust.allow_origin,
+            shown: "ORIGIN",
+        },
+        help: "Web pages that are let in, beside those of the same host; * for all",
+    },
+    Setting {
+        name: "trusted-proxy",
+        kind: Kind::List {
+            field: |config| &mut config.trust.trusted_proxy,
+            shown: "CIDR",
+        },
+        help: "Proxies whose X-Forwarded-For is believed; being local proves nothing then",
+    },
+    Setting {
+        name: "max-connections-per-address",
+        kind: Kind::Limit {
+            field: |config| &mut config.trust.connections_per_address,
+        },
+        help: "Clients of one address (IPv6: of one /64); beyond: 429",
+    },
+    Setting {
+        name: "upgrades-per-address",
+        kind: Kind::Rate {
+            field: |config| &mut config.trust.upgrades_per_address,
+        },
+        help: "Upgrades a second of one address; beyond: 429",
+    },
+    Setting {
+        name: "token-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.hub.token_timeout,
+        },
+        help: "For a client to show its token; then: Close 3000",
+    },
+    Setting {
+        name: "max-publishers",
+        kind: Kind::Count {
+            field: |config| &mut config.server.limits.publishers_max,
+            min: 1,
+            max: 1_000_000,
+        },
+        help: "Publishers on their own addresses at once, beside the clients",
+    },
     Setting {
         name: "max-connections",
         kind: Kind::Count {
@@ -166,6 +256,9 @@ static SETTINGS: &[Setting] = &[
     },
 ];
 
+/// What the help shows for a limit that isn't set.
+const NO_LIMIT: &str = "no limit";
+
 impl Setting {
     fn apply(&self, config: &mut Config, value: &str) -> Result<(), String> {
         match self.kind {
@@ -186,6 +279,34 @@ impl Setting {
                     seconds.ok_or_else(|| format!("seconds from 0.001 to {SECONDS_MAX}"))?;
                 *field(config) = Duration::from_secs_f64(seconds);
             }
+            Kind::Limit { field } => {
+                let number = value.parse::<u32>();
+                let number = number.map_err(|_| "a whole number, or 0 for no limit".to_owned())?;
+                *field(config) = (number > 0).then_some(number);
+            }
+            Kind::Rate { field } => {
+                let rate = value.parse::<f64>().ok();
+                let rate = rate.filter(|rate| *rate == 0.0 || (0.001..=RATE_MAX).contains(rate));
+                let rate = rate.ok_or_else(|| {
+                    format!("a number from 0.001 to {RATE_MAX}, or 0 for no limit")
+                })?;
+                *field(config) = (rate > 0.0).then_some(rate);
+            }
+            // An unset variable of a script must not leave a door open.
+            Kind::File { field } => {
+                let path = (!value.is_empty()).then(|| value.into());
+                *field(config) = Some(path.ok_or("the path of a file")?);
+            }
+            Kind::List { field, .. } => {
+                let entries = value.split(',').map(str::trim);
+                let entries = entries.filter(|entry| !entry.is_empty());
+                field(config).extend(entries.map(str::to_owned));
+            }
+            Kind::Mode { field } => {
+                let mode = u32::from_str_radix(value, 8).ok();
+                let mode = mode.filter(|mode| (0o100..=0o777).contains(mode));
+                *field(config) = mode.ok_or("permissions in octal, like 0660")?;
+            }
         }
         Ok(())
     }
@@ -196,6 +317,11 @@ impl Setting {
             Kind::Count { field, .. } => ("N", field(defaults).to_string()),
             Kind::Bytes { field, .. } => ("BYTES", field(defaults).to_string()),
             Kind::Seconds { field } => ("SECONDS", field(defaults).as_secs_f64().to_string()),
+            Kind::Limit { .. } => ("N", NO_LIMIT.to_owned()),
+            Kind::Rate { .. } => ("N", NO_LIMIT.to_owned()),
+            Kind::File { .. } => ("FILE", "none".to_owned()),
+            Kind::List { shown, .. } => (shown, "none".to_owned()),
+            Kind::Mode { field } => ("MODE", format!("0{:o}", field(defaults))),
         }
     }
 }
@@ -226,7 +352,8 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
     }
     let mut config = Config::default();
     read_environment(&mut config)?;
-    let mut has_listen = false;
+    let (mut has_listen, mut has_publish_listen) = (false, false);
+    let mut lists_seen = Vec::new();
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -241,7 +368,15 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
                     .listen
                     .extend(parse_listen("--listen", value)?);
             }
-            Long("no-local-publish") => config.hub.local_publish = false,
+            Long("publish-listen") => {
+                let value = lexopt::ValueExt::string(parser.value()?)?;
+                if !std::mem::replace(&mut has_publish_listen, true) {
+                    config.server.publish_listen.clear();
+                }
+                let addresses = parse_publish_listen("--publish-listen", &value)?;
+                config.server.publish_listen.extend(addresses);
+            }
+            Long("no-local-publish") => config.trust.local_publish = false,
             Long("log") => config.log = lexopt::ValueExt::string(parser.value()?)?,
             Long(name) => {
                 let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
@@ -250,6 +385,13 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
                     )));
                 };
                 let value = lexopt::ValueExt::string(parser.value()?)?;
+                if let Kind::List { field, .. } = setting.kind
+                    && !lists_seen.contains(&setting.name)
+                {
+                    // The command line wins over the environment, and adds to itself.
+                    lists_seen.push(setting.name);
+                    field(&mut config).clear();
+                }
                 let expected = setting.apply(&mut config, &value);
                 expected.map_err(|expected| {
                     CliError::usage(format!("--{} {value:?}: expected {expected}", setting.name))
@@ -275,8 +417,14 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
                 .extend(parse_listen("CRIEUR_LISTEN", address.trim())?);
         }
     }
+    if let Some(value) = from_environment("publish-listen")? {
+        for address in value.split(',').map(str::trim) {
+            let addresses = parse_publish_listen("CRIEUR_PUBLISH_LISTEN", address)?;
+            config.server.publish_listen.extend(addresses);
+        }
+    }
     if let Some(value) = from_environment("no-local-publish")? {
-        config.hub.local_publish = match value.as_str() {
+        config.trust.local_publish = match value.as_str() {
             "1" | "true" => false,
             "" | "0" | "false" => true,
             _ => {
@@ -308,6 +456,19 @@ fn parse_listen(source: &str, value: &str) -> Result<Vec<SocketAddr>, CliError> 
         Ok(addresses) => Ok(addresses.collect()),
         Err(_) => Err(CliError::usage(format!(
             "{source} {value:?}: expected an address and a port, like 127.0.0.1:8000 or [::1]:8000"
+        ))),
+    }
+}
+
+/// The same, or `unix:PATH`.
+fn parse_publish_listen(source: &str, value: &str) -> Result<Vec<ListenAddress>, CliError> {
+    if let Some(path) = value.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(vec![ListenAddress::Unix(path.into())]);
+    }
+    match value.to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.map(ListenAddress::Tcp).collect()),
+        Err(_) => Err(CliError::usage(format!(
+            "{source} {value:?}: expected an address and a port, like 127.0.0.1:8001, or unix:PATH"
         ))),
     }
 }
@@ -345,7 +506,7 @@ mod tests {
             Duration::from_millis(500)
         );
         assert_eq!(config.hub.ping_interval, Duration::from_millis(500));
-        assert!(!config.hub.local_publish);
+        assert!(!config.trust.local_publish);
     }
 
     #[test]
@@ -385,6 +546,9 @@ mod tests {
         let mut defaults = Config::default();
         for setting in SETTINGS {
             let (_, default) = setting.shown(&mut defaults);
+            if default == NO_LIMIT || default == "none" {
+                continue;
+            }
             assert_eq!(
                 setting.apply(&mut Config::default(), &default),
                 Ok(()),

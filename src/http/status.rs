@@ -12,6 +12,8 @@ pub struct Status {
 impl Status {
     /// The request is malformed.
     pub const BAD_REQUEST: Self = Self::new(400, "Bad Request");
+    /// Whoever asks may not have it.
+    pub const FORBIDDEN: Self = Self::new(403, "Forbidden");
     /// There is nothing at this path.
     pub const NOT_FOUND: Self = Self::new(404, "Not Found");
     /// The method is not one that this path takes.
@@ -20,6 +22,8 @@ impl Status {
     pub const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
     /// Another protocol, or another version of it, is needed.
     pub const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
+    /// Too much of this came from there (RFC 6585 §4).
+    pub const TOO_MANY_REQUESTS: Self = Self::new(429, "Too Many Requests");
     /// The head is beyond the limit.
     pub const HEAD_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
     /// The server is full, or stopping.

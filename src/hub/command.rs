@@ -1,6 +1,6 @@
 //! JSON in and out: what a message asks for, and the texts that answer it.
 //!
-//! The only part of the hub that knows JSON. Knows no connections and grants nothing: a
+//! The only part of the hub that knows JSON, but for the tokens of clients. Knows no connections and grants nothing: a
 //! publisher's content is read by [`Publish::read`], a step of its own, because permission is
 //! checked before content. Main type: [`Command`].
 //!
@@ -40,7 +40,12 @@ const TYPES_RESERVED: [&str; 4] = ["subscribed", "pong", "error", "published"];
 #[derive(Debug)]
 pub enum Command<'a> {
     /// Replace the subscriptions of the connection by these.
-    Subscribe(Vec<Subscription<'a>>),
+    Subscribe {
+        /// What is asked for.
+        subscriptions: Vec<Subscription<'a>>,
+        /// What is to show that this may be asked for.
+        token: Option<Cow<'a, str>>,
+    },
     /// Answer with a pong.
     Ping,
     /// Deliver a notification.
@@ -50,6 +55,8 @@ pub enum Command<'a> {
 /// A notification whose content nobody has looked at yet.
 #[derive(Debug)]
 pub struct Publish<'a> {
+    /// What is to show that this may be published.
+    pub token: Option<Cow<'a, str>>,
     kind: Member<'a>,
     notification: Member<'a>,
 }
@@ -144,6 +151,7 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
         Member::Once(sender) => match sender.text().as_deref() {
             Some("client") => envelope.read_from_client(limits),
             Some("server") => Ok(Command::Publish(Publish {
+                token: envelope.token.text(),
                 kind: envelope.kind,
                 notification: envelope.notification,
             })),
@@ -151,6 +159,19 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
         },
         Member::Twice => Err(unknown("sender stands twice")),
     }
+}
+
+/// Reads a list of subscriptions that doesn't come in a message.
+///
+/// # Errors
+/// [`CommandError`], whose detail calls the list `subscriptions`.
+pub fn parse_subscriptions(
+    json: &str,
+    limits: &HubLimits,
+) -> Result<Vec<Subscription<'static>>, CommandError> {
+    let json = serde_json::from_str(json).map_err(|error| not_json(&error))?;
+    let subscriptions = read_subscriptions(json, limits)?.into_iter();
+    Ok(subscriptions.map(Subscription::into_owned).collect())
 }
 
 /// The answer to a subscription: how many there are, and the seconds of silence after which
@@ -316,6 +337,16 @@ impl<'a> Member<'a> {
             Self::Once(_) | Self::Twice => Self::Twice,
         };
     }
+
+    /// The text of a token, if there is one. What stands twice, or is no string, is a token that
+    /// nobody accepts.
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Absent => None,
+            Self::Once(json) => Some(json.text().unwrap_or_default()),
+            Self::Twice => Some(Cow::default()),
+        }
+    }
 }
 
 /// The members that decide what a message is. A message that is no object has none of them.
@@ -325,6 +356,7 @@ struct Envelope<'a> {
     kind: Member<'a>,
     subscriptions: Member<'a>,
     notification: Member<'a>,
+    token: Member<'a>,
 }
 
 impl<'a> Envelope<'a> {
@@ -338,16 +370,16 @@ impl<'a> Envelope<'a> {
         };
         envelope
             .and_then(|envelope| json.end().map(|()| envelope))
-            // Nothing but the grammar of JSON fails here, and its errors quote nothing.
-            .map_err(|error| {
-                CommandError::new(ErrorCode::InvalidJson, format!("not JSON: {error}"))
-            })
+            .map_err(|error| not_json(&error))
     }
 
     fn read_from_client(&self, limits: &HubLimits) -> Result<Command<'a>, CommandError> {
         match self.subscriptions {
             Member::Absent => Err(unknown("subscriptions is missing")),
-            Member::Once(json) => read_subscriptions(json, limits).map(Command::Subscribe),
+            Member::Once(json) => Ok(Command::Subscribe {
+                subscriptions: read_subscriptions(json, limits)?,
+                token: self.token.text(),
+            }),
             Member::Twice => Err(CommandError::new(
                 ErrorCode::InvalidSubscription,
                 "subscriptions stands twice",
@@ -365,6 +397,11 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// Where nothing but the grammar of JSON can fail: such errors quote nothing.
+fn not_json(error: &serde_json::Error) -> CommandError {
+    CommandError::new(ErrorCode::InvalidJson, format!("not JSON: {error}"))
+}
+
 fn unknown(detail: &str) -> CommandError {
     CommandError::new(ErrorCode::UnknownMessage, detail)
 }
@@ -379,14 +416,15 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        const NAMES: [&str; 4] = ["sender", "type", "subscriptions", "notification"];
+        const NAMES: [&str; 5] = ["sender", "type", "subscriptions", "notification", "token"];
         let mut envelope = Envelope::default();
         while let Some(name) = next_member(&mut map, &NAMES)? {
             let member = match name {
                 "sender" => &mut envelope.sender,
                 "type" => &mut envelope.kind,
                 "subscriptions" => &mut envelope.subscriptions,
-                _ => &mut envelope.notification,
+                "notification" => &mut envelope.notification,
+                _ => &mut envelope.token,
             };
             member.put(map.next_value()?);
         }
@@ -411,7 +449,7 @@ mod tests {
     fn subscribe(list: &str) -> Result<String, CommandError> {
         let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
         match parse_default(&text)? {
-            Command::Subscribe(subscriptions) => Ok(format!("{subscriptions:?}")),
+            Command::Subscribe { subscriptions, .. } => Ok(format!("{subscriptions:?}")),
             other => panic!("{other:?}"),
         }
     }
@@ -464,7 +502,7 @@ mod tests {
             let subscribe = json!({"sender": "client", "subscriptions": [case["subscription"]]});
             let publish = json!({"sender": "server", "notification": case["notification"]});
             let (subscribe, publish) = (subscribe.to_string(), publish.to_string());
-            let Ok(Command::Subscribe(subscriptions)) = parse_default(&subscribe) else {
+            let Ok(Command::Subscribe { subscriptions, .. }) = parse_default(&subscribe) else {
                 panic!("{case}")
             };
             let Ok(Command::Publish(publish)) = parse_default(&publish) else {
@@ -646,7 +684,9 @@ mod tests {
             "{\"s\\u0065nder\":\"cl\\u0069ent\",\"subscr\\u0069ptions\":[],\"notification\":1,\"notification\":1}",
             "{\"sender\":\"client\",\"subscriptions\":[],\"\\ud800\":\"\\udfff\",\"\\ud800\":1e999}",
         ] {
-            assert!(matches!(parse_default(text), Ok(Command::Subscribe(list)) if list.is_empty()));
+            assert!(
+                matches!(parse_default(text), Ok(Command::Subscribe { subscriptions, .. }) if subscriptions.is_empty())
+            );
         }
         assert!(matches!(
             parse_default("{\"sender\":\"server\",\"subscriptions\":1,\"subscriptions\":2}"),
@@ -866,6 +906,38 @@ mod tests {
             "{\"a\":[],\"b\":[1,2],\"c\":3,\"d\":[]}",
         ] {
             assert_eq!(with_values(five), Err("too-many-subscriptions"), "{five}");
+        }
+    }
+
+    #[test]
+    fn a_list_alone_is_read_like_that_of_a_message() {
+        let limits = HubLimits {
+            subscriptions_max: 2,
+            values_max: 3,
+            ..HubLimits::default()
+        };
+        let page = "\"package\":\"p\",\"p\\u0061ge\":\"q\"";
+        let deep = "[".repeat(100_000);
+        for list in [
+            "[]".to_owned(),
+            format!(" [\"\\u0061\",{{{page},\"filters\":{{\"values\":{{\"a\":[1,\"b\"]}}}}}}] "),
+            format!("[{{{page},\"filters\":{{\"values\":{{\"a\":true,\"b\":[]}}}}}}]"),
+            format!("[{{{page}}},{{{page},\"filters\":{{\"values\":[1,2.5]}}}}]"),
+            "[1]".to_owned(),
+            "null".to_owned(),
+            "[\"a\",\"b\",\"c\"]".to_owned(),
+            format!("[\"a\",{{{page},\"filters\":{{\"values\":[1,2,3]}}}}]"),
+            format!("{deep}{}", "]".repeat(100_000)),
+        ] {
+            let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
+            let expected = parse(&text, &limits).map(|command| match command {
+                Command::Subscribe { subscriptions, .. } => subscriptions,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(parse_subscriptions(&list, &limits), expected, "{list:.80}");
+        }
+        for bad in ["", "[", "[] []", "[\"a\n\"]", &deep] {
+            assert_eq!(code(parse_subscriptions(bad, &limits)), "invalid-json");
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::access::policy::PublishRight;
 use crate::application::Peer;
 use crate::id::ConnectionId;
 use crate::memory::shrink_sparse;
@@ -14,13 +15,13 @@ use crate::memory::shrink_sparse;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Rights {
     /// Whether it may publish.
-    pub(super) may_publish: bool,
+    pub(super) publish: PublishRight,
     /// Whether it stays when it has published.
     pub(super) stays: bool,
 }
 
-/// A peer's address in 18 bytes instead of 32; the zone of a link-local address is lost, and it
-/// is only for logs.
+/// A peer's address in 18 bytes instead of 32; the zone of a link-local address is lost, and
+/// that of a Unix socket is the unspecified one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CompactAddress {
     octets: [u8; 16],
@@ -29,21 +30,30 @@ pub(super) struct CompactAddress {
 
 impl From<Peer> for CompactAddress {
     fn from(peer: Peer) -> Self {
-        let octets = match peer.address.ip() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => address.octets(),
+        let octets = match peer.address.map(|address| address.ip()) {
+            Some(IpAddr::V4(address)) => address.to_ipv6_mapped().octets(),
+            Some(IpAddr::V6(address)) => address.octets(),
+            None => Ipv6Addr::UNSPECIFIED.octets(),
         };
         Self {
             octets,
-            port: peer.address.port(),
+            port: peer.address.map_or(0, |address| address.port()),
         }
+    }
+}
+
+impl CompactAddress {
+    pub(super) fn ip(self) -> IpAddr {
+        Ipv6Addr::from(self.octets).to_canonical()
     }
 }
 
 impl fmt::Display for CompactAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = Ipv6Addr::from(self.octets).to_canonical();
-        fmt::Display::fmt(&SocketAddr::new(address, self.port), f)
+        match self.port {
+            0 => fmt::Display::fmt(&self.ip(), f),
+            port => fmt::Display::fmt(&SocketAddr::new(self.ip(), port), f),
+        }
     }
 }
 
@@ -78,17 +88,24 @@ impl Connections {
         });
     }
 
-    /// Forgets a connection; says whether it was there.
-    pub(super) fn remove(&mut self, id: ConnectionId) -> bool {
-        if self.find(id).is_none() {
-            return false;
+    /// Lets a connection publish from now on.
+    pub(super) fn grant_publish(&mut self, id: ConnectionId) {
+        if let Some(Some(record)) = self.records.get_mut(id.slot())
+            && record.serial == id.serial
+        {
+            record.rights.publish = PublishRight::Granted;
         }
+    }
+
+    /// Forgets a connection; returns what was known of it.
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<(Rights, CompactAddress)> {
+        let known = self.find(id)?;
         self.records[id.slot()] = None;
         while let Some(None) = self.records.last() {
             self.records.pop();
         }
         shrink_sparse(&mut self.records, 0);
-        true
+        Some(known)
     }
 
     /// What a connection may do, and where it comes from.
@@ -106,15 +123,17 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::application::Lane;
 
     fn peer(address: &str) -> Peer {
         Peer {
-            address: address.parse().expect("an address"),
+            address: Some(address.parse().expect("an address")),
+            lane: Lane::Clients,
         }
     }
 
     const RIGHTS: Rights = Rights {
-        may_publish: true,
+        publish: PublishRight::Granted,
         stays: false,
     };
 
@@ -139,14 +158,14 @@ mod tests {
             serial: 2,
         };
         connections.insert(old, peer("127.0.0.1:80"), RIGHTS);
-        assert!(connections.remove(old) && !connections.remove(old));
+        assert!(connections.remove(old).is_some() && connections.remove(old).is_none());
         connections.insert(new, peer("127.0.0.1:81"), RIGHTS);
-        assert!(connections.find(old).is_none() && !connections.remove(old));
+        assert!(connections.find(old).is_none() && connections.remove(old).is_none());
         assert_eq!(
             connections.find(new).map(|(rights, _)| rights),
             Some(RIGHTS)
         );
-        assert!(connections.remove(new));
+        assert!(connections.remove(new).is_some());
         assert_eq!(connections.heap_bytes(), 0);
     }
 

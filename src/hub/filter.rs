@@ -1,9 +1,9 @@
 //! What is matched with what: subscriptions, notifications, and the relation between them.
 //!
 //! Owns the plain data of both sides and [`matches()`], which states the relation as naively as
-//! it can be stated: it is the oracle of the index, in tests and in fuzzing. Knows neither JSON
-//! nor connections. Scalars are texts here, because they compare by their text. Main types:
-//! [`Subscription`] and [`Notification`].
+//! it can be stated: it is the oracle of the index, in tests and in fuzzing, and of [`covers()`],
+//! which compares two subscriptions. Knows neither JSON nor connections. Scalars are texts here,
+//! because they compare by their text. Main types: [`Subscription`] and [`Notification`].
 //!
 //! Invariants: [`Values`] are sorted and distinct; [`NameMap`] has every name once, sorted.
 //! Both come from peers, so nothing here is quadratic in their length.
@@ -41,6 +41,21 @@ impl<'a> Values<'a> {
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)
     }
+
+    /// Whether all of these are among `others`.
+    #[must_use]
+    pub fn is_subset_of(&self, others: &Values<'_>) -> bool {
+        let is_among = |text: &str| others.0.binary_search_by(|other| (**other).cmp(text));
+        self.len() <= others.len() && self.iter().all(|text| is_among(text).is_ok())
+    }
+
+    fn into_owned(self) -> Values<'static> {
+        Values(self.0.into_iter().map(owned).collect())
+    }
+}
+
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
 }
 
 /// Something for each of several names, sorted by name.
@@ -83,6 +98,13 @@ impl<'a, T> NameMap<'a, T> {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.0.iter().map(|(name, entry)| (name.as_ref(), entry))
     }
+
+    /// What there is for `name`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&T> {
+        let position = self.0.binary_search_by(|(other, _)| (**other).cmp(name));
+        position.ok().map(|position| &self.0[position].1)
+    }
 }
 
 /// A page of a package.
@@ -123,7 +145,53 @@ pub enum Criterion<'a> {
     OneOf(Values<'a>),
 }
 
+impl Subscription<'_> {
+    /// The same with texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Subscription<'static> {
+        match self {
+            Self::Channel(channel) => Subscription::Channel(owned(channel)),
+            Self::Page(Page { package, page }, filter) => {
+                let (package, page) = (owned(package), owned(page));
+                Subscription::Page(Page { package, page }, filter.into_owned())
+            }
+        }
+    }
+
+    /// Whether there is a notification that matches.
+    fn is_satisfiable(&self) -> bool {
+        match self {
+            Self::Channel(_) | Self::Page(_, Filter::Everything) => true,
+            Self::Page(_, Filter::Nameless(values)) => !values.is_empty(),
+            Self::Page(_, Filter::Named(criteria)) => criteria
+                .iter()
+                .all(|(_, criterion)| *criterion != Criterion::OneOf(Values::default())),
+        }
+    }
+}
+
+impl Filter<'_> {
+    fn into_owned(self) -> Filter<'static> {
+        match self {
+            Self::Everything => Filter::Everything,
+            Self::Nameless(values) => Filter::Nameless(values.into_owned()),
+            Self::Named(NameMap(criteria)) => {
+                let criteria = criteria.into_iter();
+                let owned = criteria.map(|(name, entry)| (owned(name), entry.into_owned()));
+                Filter::Named(NameMap(owned.collect()))
+            }
+        }
+    }
+}
+
 impl Criterion<'_> {
+    fn into_owned(self) -> Criterion<'static> {
+        match self {
+            Self::Any => Criterion::Any,
+            Self::OneOf(values) => Criterion::OneOf(values.into_owned()),
+        }
+    }
+
     fn accepts(&self, value: &str) -> bool {
         match self {
             Self::Any => true,
@@ -192,6 +260,53 @@ fn is_met(name: &str, criterion: &Criterion<'_>, values: &NotificationValues<'_>
     }
 }
 
+/// Whether every notification that matches `b` matches `a`, now and whatever will be published.
+#[must_use]
+pub fn covers(a: &Subscription<'_>, b: &Subscription<'_>) -> bool {
+    if !b.is_satisfiable() {
+        return true;
+    }
+    match (a, b) {
+        (Subscription::Channel(a), Subscription::Channel(b)) => a == b,
+        (Subscription::Page(a, wide), Subscription::Page(b, narrow)) => {
+            a == b && filter_covers(wide, narrow)
+        }
+        // A notification may have a page only, or a channel only.
+        (Subscription::Channel(_), Subscription::Page(..))
+        | (Subscription::Page(..), Subscription::Channel(_)) => false,
+    }
+}
+
+/// Whether all that passes `b` passes `a`; something does pass `b`.
+fn filter_covers(a: &Filter<'_>, b: &Filter<'_>) -> bool {
+    match (a, b) {
+        (Filter::Everything, _) => true,
+        (Filter::Named(a), _) if a.is_empty() => true,
+        // Of the notifications that meet `b`, the poorest has nothing but a value for each of
+        // its criteria, and that one may be any that `b` accepts.
+        (Filter::Named(a), Filter::Named(b)) => a.iter().all(|(name, wide)| {
+            b.find(name)
+                .is_some_and(|narrow| criterion_covers(wide, narrow))
+        }),
+        (Filter::Nameless(a), Filter::Nameless(b)) => b.is_subset_of(a),
+        (Filter::Nameless(a), Filter::Named(b)) => b.iter().any(|(_, narrow)| match narrow {
+            Criterion::Any => false,
+            Criterion::OneOf(b) => b.is_subset_of(a),
+        }),
+        // It may come without values; or they may have a name that `a` doesn't ask about.
+        (Filter::Named(_) | Filter::Nameless(_), Filter::Everything)
+        | (Filter::Named(_), Filter::Nameless(_)) => false,
+    }
+}
+
+fn criterion_covers(a: &Criterion<'_>, b: &Criterion<'_>) -> bool {
+    match (a, b) {
+        (Criterion::Any, _) => true,
+        (Criterion::OneOf(_), Criterion::Any) => false,
+        (Criterion::OneOf(a), Criterion::OneOf(b)) => b.is_subset_of(a),
+    }
+}
+
 /// The text that a number compares by if it is no 64-bit integer: the shortest decimal that
 /// reads as the same double, without an exponent. `None` for what is no number.
 #[must_use]
@@ -206,6 +321,7 @@ pub fn float_text(number: f64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn values(texts: &[&'static str]) -> Values<'static> {
         Values::new(texts.iter().map(|&text| text.into()).collect())
@@ -246,6 +362,185 @@ mod tests {
             map.iter().map(|(name, ())| name).collect::<Vec<_>>(),
             ["a", "b"]
         );
+    }
+
+    /// Every list of some of `texts`, the empty one too.
+    fn subsets(texts: &[&'static str]) -> Vec<Values<'static>> {
+        (0..1_u32 << texts.len())
+            .map(|bits| {
+                let chosen = (0..texts.len()).filter(|i| bits & (1 << i) != 0);
+                Values::new(chosen.map(|i| texts[i].into()).collect())
+            })
+            .collect()
+    }
+
+    /// Every map of some of `names` to one of `entries`.
+    fn maps<T: Clone>(names: &[&'static str], entries: &[T]) -> Vec<NameMap<'static, T>> {
+        let mut maps = vec![Vec::new()];
+        for &name in names {
+            let with_name = maps.iter().flat_map(|map| {
+                entries.iter().map(move |entry| {
+                    let mut map: Vec<(Cow<'static, str>, T)> = map.clone();
+                    map.push((name.into(), entry.clone()));
+                    map
+                })
+            });
+            let with_name: Vec<_> = with_name.collect();
+            maps.extend(with_name);
+        }
+        let maps = maps.into_iter().map(NameMap::new);
+        maps.map(|map| map.expect("distinct")).collect()
+    }
+
+    fn page(page: &'static str) -> Page<'static> {
+        let package = "p".into();
+        let page = page.into();
+        Page { package, page }
+    }
+
+    /// Every subscription over two channels, two pages, two names and two values.
+    fn subscriptions() -> Vec<Subscription<'static>> {
+        let lists = subsets(&["1", "2"]);
+        let mut criteria: Vec<_> = lists.iter().cloned().map(Criterion::OneOf).collect();
+        criteria.push(Criterion::Any);
+        let mut filters = vec![Filter::Everything];
+        filters.extend(maps(&["a", "b"], &criteria).into_iter().map(Filter::Named));
+        filters.extend(lists.into_iter().map(Filter::Nameless));
+        let mut all = vec![
+            Subscription::Channel("x".into()),
+            Subscription::Channel("y".into()),
+        ];
+        for name in ["q", "r"] {
+            let of_page = filters.iter().cloned();
+            all.extend(of_page.map(|filter| Subscription::Page(page(name), filter)));
+        }
+        all
+    }
+
+    /// Every notification over the same, and a name and a value that no subscription has.
+    fn notifications() -> Vec<Notification<'static>> {
+        let lists = subsets(&["1", "2", "fresh"]);
+        let mut all_values = vec![NotificationValues::Absent];
+        let named = maps(&["a", "b", "fresh"], &lists).into_iter();
+        all_values.extend(named.map(NotificationValues::Named));
+        all_values.extend(lists.into_iter().map(NotificationValues::Nameless));
+        let mut all = Vec::new();
+        for page in [None, Some(page("q")), Some(page("r"))] {
+            for channel in [None, Some("x".into()), Some("y".into())] {
+                all.extend(all_values.iter().map(|values| Notification {
+                    page: page.clone(),
+                    channel: channel.clone(),
+                    values: values.clone(),
+                }));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn covering_is_what_it_says_over_a_small_universe() {
+        let (subscriptions, notifications) = (subscriptions(), notifications());
+        assert_eq!((subscriptions.len(), notifications.len()), (84, 9 * 738));
+        // What each subscription matches, a bit a notification.
+        let matched = subscriptions.iter().map(|subscription| {
+            let chunks = notifications.chunks(64);
+            let words = chunks.map(|chunk| {
+                let bits = (0..).zip(chunk);
+                bits.filter(|(_, notification)| matches(subscription, notification))
+                    .fold(0, |word: u64, (bit, _)| word | 1 << bit)
+            });
+            words.collect::<Vec<_>>()
+        });
+        let matched: Vec<_> = matched.collect();
+        for (a, of_a) in subscriptions.iter().zip(&matched) {
+            for (b, of_b) in subscriptions.iter().zip(&matched) {
+                let is_subset = of_a.iter().zip(of_b).all(|(a, b)| b & !a == 0);
+                assert_eq!(covers(a, b), is_subset, "{a:?}\n{b:?}");
+            }
+        }
+    }
+
+    const TEXTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+    fn some_values(random: &mut Random) -> Values<'static> {
+        let chosen = TEXTS.iter().filter(|_| random.between(0, 2) > 0);
+        Values::new(chosen.map(|&text| text.into()).collect())
+    }
+
+    fn some_map<T>(random: &mut Random, entry: impl Fn(&mut Random) -> T) -> NameMap<'static, T> {
+        let mut entries = Vec::new();
+        for &name in &TEXTS {
+            if random.between(0, 3) == 0 {
+                entries.push((name.into(), entry(random)));
+            }
+        }
+        NameMap::new(entries).expect("distinct")
+    }
+
+    fn some_subscription(random: &mut Random) -> Subscription<'static> {
+        let filter = match random.between(0, 7) {
+            0 => Filter::Everything,
+            1..=2 => Filter::Nameless(some_values(random)),
+            _ => Filter::Named(some_map(random, |random| match random.between(0, 3) {
+                0 => Criterion::Any,
+                _ => Criterion::OneOf(some_values(random)),
+            })),
+        };
+        Subscription::Page(page("q"), filter)
+    }
+
+    fn some_notification(random: &mut Random) -> Notification<'static> {
+        let values = match random.between(0, 3) {
+            0 => NotificationValues::Nameless(some_values(random)),
+            _ => NotificationValues::Named(some_map(random, some_values)),
+        };
+        Notification {
+            page: Some(page("q")),
+            channel: None,
+            values,
+        }
+    }
+
+    #[test]
+    fn covering_is_an_order_that_matching_keeps_to() {
+        let seed = 7;
+        let mut random = Random::new(seed);
+        let mut covered = 0;
+        for _ in 0..3000 {
+            let [a, b, c] = [(); 3].map(|()| some_subscription(&mut random));
+            assert!(covers(&a, &a) && covers(&a, &a.clone().into_owned()));
+            if !covers(&a, &b) {
+                continue;
+            }
+            covered += 1;
+            assert!(!covers(&b, &c) || covers(&a, &c), "{a:?}\n{b:?}\n{c:?}");
+            for _ in 0..50 {
+                let notification = some_notification(&mut random);
+                assert!(
+                    !matches(&b, &notification) || matches(&a, &notification),
+                    "{a:?}\n{b:?}\n{notification:?}"
+                );
+            }
+        }
+        assert!(covered > 100, "{covered} with seed {seed}");
+    }
+
+    #[test]
+    fn fewer_values_and_more_criteria_are_covered() {
+        let mut random = Random::new(8);
+        for _ in 0..1000 {
+            let wide = some_map(&mut random, some_values);
+            let mut narrow = wide.0.clone();
+            for (_, values) in &mut narrow {
+                values.0.retain(|_| random.between(0, 3) > 0);
+            }
+            narrow.push(("another".into(), some_values(&mut random)));
+            let narrow = NameMap::new(narrow).expect("distinct");
+            let [wide, narrow] = [wide, narrow]
+                .map(|map| Filter::Named(map.map(Criterion::OneOf)))
+                .map(|filter| Subscription::Page(page("q"), filter));
+            assert!(covers(&wide, &narrow), "{wide:?}\n{narrow:?}");
+        }
     }
 
     #[test]

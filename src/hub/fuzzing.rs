@@ -21,7 +21,7 @@ pub fn fuzz_command(bytes: &[u8]) {
     };
     let limits = HubLimits::default();
     match command::parse(text, &limits) {
-        Ok(Command::Subscribe(subscriptions)) => {
+        Ok(Command::Subscribe { subscriptions, .. }) => {
             assert!(subscriptions.len() <= limits.subscriptions_max);
         }
         Ok(Command::Ping) => {}

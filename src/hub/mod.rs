@@ -15,19 +15,25 @@ pub mod filter;
 pub mod fuzzing;
 pub mod index;
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use log::{debug, info};
 
+use self::access::addresses::{Addresses, Refused};
+use self::access::jwt::TokenError;
+use self::access::policy::{Policy, PublishRight, shown_token};
 use self::command::{Command, CommandError, ErrorCode, Publish};
-use self::connections::{Connections, Rights};
-use self::filter::Subscription;
+use self::connections::{CompactAddress, Connections, Rights};
+use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
     Admission, Application, CloseCause, Delivered, Message, Outbox, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
+use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
 
 /// The path whose connections stay when they have published.
@@ -36,19 +42,36 @@ const PUBLISH_PATH: &str = "/publish";
 /// The application behind the shell.
 pub struct Hub {
     config: HubConfig,
+    policy: Policy,
+    addresses: Addresses,
     connections: Connections,
+    /// Where clients need tokens: what they have shown.
+    clearances: HashMap<ConnectionId, Clearance>,
     index: SubscriptionIndex,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
 }
 
+/// What a client has shown that needs a token.
+enum Clearance {
+    /// Nothing yet.
+    Awaited,
+    /// What it takes: this may be subscribed to.
+    Granted(Vec<Subscription<'static>>),
+    /// A bad token with its upgrade.
+    Refused(TokenError),
+}
+
 impl Hub {
     /// A hub without connections.
     #[must_use]
-    pub fn new(config: HubConfig) -> Self {
+    pub fn new(config: HubConfig, policy: Policy) -> Self {
         Self {
             config,
+            addresses: Addresses::new(policy.address_limits),
+            policy,
             connections: Connections::default(),
+            clearances: HashMap::new(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
         }
@@ -68,13 +91,82 @@ impl Hub {
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
+    /// What a connection may have that may publish, or not.
+    const fn admission(&self, publish: PublishRight, deadline: Option<Timestamp>) -> Admission {
+        let limits = &self.config.limits;
+        Admission {
+            message_bytes_max: match publish {
+                PublishRight::Granted => limits.publish_bytes_max,
+                _ => limits.message_bytes_max,
+            },
+            on_behalf_of: None,
+            deadline,
+        }
+    }
+
+    /// The address whose share a connection counts against. Publishers count against none.
+    fn counted_address(&self, publish: PublishRight, address: IpAddr) -> Option<IpAddr> {
+        let counts = publish != PublishRight::Granted && self.policy.is_counted(address);
+        counts.then_some(address)
+    }
+
+    fn uncount(&mut self, publish: PublishRight, peer: CompactAddress) {
+        if let Some(address) = self.counted_address(publish, peer.ip()) {
+            self.addresses.leave(address);
+        }
+    }
+
+    fn count_address(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Response> {
+        self.addresses.admit(address, now).map_err(|refused| {
+            let (why, seconds) = match refused {
+                Refused::TooManyConnections => ("too many connections of this address", 10),
+                Refused::TooManyUpgrades { retry_after } => (
+                    "too many upgrades of this address",
+                    retry_after.as_secs() + 1,
+                ),
+            };
+            debug!("{address} is refused: {why}");
+            Response::new(Status::TOO_MANY_REQUESTS, why)
+                .with_field("Retry-After", seconds.to_string())
+        })
+    }
+
+    /// What becomes of a client's connection that has to show a token: when it has to have
+    /// shown one, or when the one that it has shown expires. A bad one is told by a Close, which
+    /// browsers show to the page, and the status of an upgrade they don't.
+    fn await_token(&mut self, id: ConnectionId, request: &Request<'_>) -> Option<Timestamp> {
+        let keys = self.policy.client_keys.as_ref()?;
+        let (clearance, left) = match shown_token(request.head) {
+            None => (Clearance::Awaited, self.config.token_timeout),
+            Some(token) => match keys.verify(
+                &String::from_utf8_lossy(token),
+                request.unix_now,
+                &self.config.limits,
+            ) {
+                Ok(grant) => {
+                    let left = grant.time_left(request.unix_now);
+                    (Clearance::Granted(grant.allow), left)
+                }
+                Err(error) => {
+                    info!("{id}: {error}");
+                    (Clearance::Refused(error), Duration::ZERO)
+                }
+            },
+        };
+        self.clearances.insert(id, clearance);
+        Some(request.now + left)
+    }
+
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
         // Apps send it so often, and always like this, that it is worth a look.
         if text == command::PING {
             return outbox.reply(command::PONG_REPLY);
         }
         match command::parse(text, &self.config.limits) {
-            Ok(Command::Subscribe(subscriptions)) => self.subscribe(id, &subscriptions, outbox),
+            Ok(Command::Subscribe {
+                subscriptions,
+                token,
+            }) => self.subscribe(id, &subscriptions, token.as_deref(), outbox),
             Ok(Command::Ping) => outbox.reply(command::PONG_REPLY),
             Ok(Command::Publish(publish)) => self.handle_publish(id, &publish, outbox),
             Err(error) => reply_error(id, &error, outbox),
@@ -85,25 +177,83 @@ impl Hub {
         &mut self,
         id: ConnectionId,
         subscriptions: &[Subscription<'_>],
+        token: Option<&str>,
         outbox: &mut dyn Outbox,
     ) {
+        if self.policy.client_keys.is_some() {
+            match self.clear(id, subscriptions, token, outbox) {
+                Ok(()) => {}
+                Err(Uncleared::Forbidden(error)) => return reply_error(id, &error, outbox),
+                Err(Uncleared::Unauthorized(reason)) => {
+                    return close(CloseCode::UNAUTHORIZED, reason, outbox);
+                }
+            }
+        }
         self.index.replace(id, subscriptions);
         info!("{id} has {} subscriptions", subscriptions.len());
         let heartbeat = self.config.ping_interval;
         outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
     }
 
+    /// Checks that a client may subscribe to these by the token that comes with them, or by the
+    /// one before. A new token replaces the old one together with the subscriptions, or not at
+    /// all: nobody keeps what only an older one allows.
+    fn clear(
+        &mut self,
+        id: ConnectionId,
+        subscriptions: &[Subscription<'_>],
+        token: Option<&str>,
+        outbox: &mut dyn Outbox,
+    ) -> Result<(), Uncleared> {
+        let grant = match (token, &self.policy.client_keys) {
+            (Some(token), Some(keys)) => {
+                let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
+                Some(grant.map_err(|error| {
+                    info!("{id}: {error}");
+                    Uncleared::Unauthorized(reason_of(error))
+                })?)
+            }
+            _ => None,
+        };
+        let allowed = match (&grant, self.clearances.get(&id)) {
+            (Some(grant), _) => &grant.allow,
+            (None, Some(Clearance::Granted(allowed))) => allowed,
+            (None, _) => return Err(Uncleared::Unauthorized(TOKEN_MISSING)),
+        };
+        let is_allowed = |wanted| allowed.iter().any(|allowed| covers(allowed, wanted));
+        if let Some(position) = subscriptions.iter().position(|wanted| !is_allowed(wanted)) {
+            return Err(Uncleared::Forbidden(CommandError::new(
+                ErrorCode::Forbidden,
+                format!("subscriptions[{position}] is not among what the token allows"),
+            )));
+        }
+        if let Some(grant) = grant {
+            let deadline = outbox.now() + grant.time_left(outbox.unix_now());
+            self.clearances.insert(id, Clearance::Granted(grant.allow));
+            if let Some((rights, _)) = self.connections.find(id) {
+                outbox.readmit(self.admission(rights.publish, Some(deadline)));
+            }
+        }
+        Ok(())
+    }
+
     fn handle_publish(&mut self, id: ConnectionId, publish: &Publish<'_>, outbox: &mut dyn Outbox) {
-        let Some((rights, address)) = self.connections.find(id) else {
+        let Some((rights, peer)) = self.connections.find(id) else {
             debug_assert!(false, "messages come from admitted connections");
             return;
         };
-        if !rights.may_publish {
-            info!("{id} from {address} may not publish");
-            let error = CommandError::new(
-                ErrorCode::Forbidden,
-                "this connection may not publish: it is not a local one",
-            );
+        let may_publish = match rights.publish {
+            PublishRight::Granted => true,
+            PublishRight::WithToken => self.admit_publisher(id, publish, outbox),
+            PublishRight::Never => false,
+        };
+        if !may_publish {
+            info!("{id} from {peer} may not publish");
+            let detail = match rights.publish {
+                PublishRight::WithToken => "this takes a publisher's token",
+                _ => "this connection may not publish",
+            };
+            let error = CommandError::new(ErrorCode::Forbidden, detail);
             return refuse(id, &error, outbox);
         }
         match self.publish(id, publish, outbox) {
@@ -114,6 +264,26 @@ impl Hub {
             Err(error) if rights.stays => reply_error(id, &error, outbox),
             Err(error) => refuse(id, &error, outbox),
         }
+    }
+
+    /// Makes a publisher of whoever has put a publisher's token beside its notification.
+    fn admit_publisher(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        outbox: &mut dyn Outbox,
+    ) -> bool {
+        let token = publish.token.as_deref();
+        if !token.is_some_and(|token| self.policy.accepts_publish_token(token)) {
+            return false;
+        }
+        if let Some((rights, peer)) = self.connections.find(id) {
+            self.uncount(rights.publish, peer);
+        }
+        self.connections.grant_publish(id);
+        self.clearances.remove(&id);
+        outbox.readmit(self.admission(PublishRight::Granted, None));
+        true
     }
 
     fn publish(
@@ -140,6 +310,27 @@ impl Hub {
     }
 }
 
+/// Why a client may not subscribe.
+enum Uncleared {
+    /// To this: the connection stays.
+    Forbidden(CommandError),
+    /// At all: the word for the Close.
+    Unauthorized(&'static str),
+}
+
+/// Why a connection is closed that has not shown a token.
+const TOKEN_MISSING: &str = "token-missing";
+
+/// Why one is closed that has shown a bad one.
+const fn reason_of(error: TokenError) -> &'static str {
+    match error {
+        TokenError::Expired => TOKEN_EXPIRED,
+        _ => "token-invalid",
+    }
+}
+
+const TOKEN_EXPIRED: &str = "token-expired";
+
 /// Answers a message that can't be followed.
 fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
     debug!("{id} gets error {}", error.code.as_str());
@@ -164,18 +355,32 @@ impl Application for Hub {
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Result<Admission, Response> {
+        let publish = self.policy.publish_right(request);
+        if !self.policy.lets_in(request, publish) {
+            return Err(Response::new(
+                Status::FORBIDDEN,
+                "this origin is not let in",
+            ));
+        }
+        let peer = self.policy.speaks_for(request);
+        let ip = peer.address.map(|address| address.ip());
+        if let Some(address) = ip.and_then(|ip| self.counted_address(publish, ip)) {
+            self.count_address(address, request.now)?;
+        }
         let rights = Rights {
-            may_publish: self.config.local_publish && access::is_local(request),
+            publish,
             stays: request.head.path() == PUBLISH_PATH,
         };
-        self.connections.insert(id, request.peer, rights);
-        debug!("{id} is {}, {rights:?}", request.peer);
-        let limits = &self.config.limits;
+        self.connections.insert(id, peer, rights);
+        debug!("{id} is {peer}, {rights:?}");
+        let deadline = match publish {
+            PublishRight::Granted => None,
+            _ => self.await_token(id, request),
+        };
+        let admission = self.admission(publish, deadline);
         Ok(Admission {
-            message_bytes_max: match rights.may_publish {
-                true => limits.publish_bytes_max,
-                false => limits.message_bytes_max,
-            },
+            on_behalf_of: (peer != request.peer).then_some(peer.address).flatten(),
+            ..admission
         })
     }
 
@@ -192,9 +397,22 @@ impl Application for Hub {
         }
     }
 
+    fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        let reason = match self.clearances.get(&id) {
+            None => return,
+            Some(Clearance::Awaited) => TOKEN_MISSING,
+            Some(Clearance::Granted(_)) => TOKEN_EXPIRED,
+            Some(Clearance::Refused(error)) => reason_of(*error),
+        };
+        info!("{id} is closed: {reason}");
+        close(CloseCode::UNAUTHORIZED, reason, outbox);
+    }
+
     fn handle_gone(&mut self, id: ConnectionId) {
-        if self.connections.remove(id) {
+        if let Some((rights, peer)) = self.connections.remove(id) {
             self.index.remove(id);
+            self.clearances.remove(&id);
+            self.uncount(rights.publish, peer);
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
             }
@@ -221,9 +439,8 @@ impl Application for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::application::Peer;
+    use crate::application::{Lane, Peer};
     use crate::http::head::Head;
-    use crate::time::Timestamp;
     use crate::ws::error::ProtocolError;
     use crate::ws::frame::EncodedFrame;
 
@@ -278,6 +495,12 @@ mod tests {
         fn now(&self) -> Timestamp {
             Timestamp::ZERO
         }
+
+        fn unix_now(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn readmit(&mut self, _: Admission) {}
     }
 
     const fn id(index: u32) -> ConnectionId {
@@ -285,7 +508,26 @@ mod tests {
     }
 
     fn hub() -> Hub {
-        Hub::new(HubConfig::default())
+        hub_with(Policy {
+            local_publish: true,
+            ..Policy::default()
+        })
+    }
+
+    fn hub_with(policy: Policy) -> Hub {
+        Hub::new(HubConfig::default(), policy)
+    }
+
+    fn request<'a>(address: &str, head: &'a Head<'a>) -> Request<'a> {
+        Request {
+            peer: Peer {
+                address: Some(address.parse().expect("an address")),
+                lane: Lane::Clients,
+            },
+            head,
+            now: Timestamp::ZERO,
+            unix_now: Duration::ZERO,
+        }
     }
 
     fn connect(hub: &mut Hub, id: ConnectionId, address: &str, target: &str) -> Admission {
@@ -293,10 +535,7 @@ mod tests {
         let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
             .expect("valid")
             .expect("complete");
-        let peer = Peer {
-            address: address.parse().expect("an address"),
-        };
-        hub.handle_upgrade(id, &Request { peer, head: &head })
+        hub.handle_upgrade(id, &request(address, &head))
             .expect("everybody is admitted")
     }
 
@@ -377,9 +616,9 @@ mod tests {
     fn publish_without_permission_is_refused_before_its_content_is_read() {
         for (address, local_publish) in [(REMOTE, true), (LOCAL, false)] {
             for target in ["/", "/publish"] {
-                let mut hub = Hub::new(HubConfig {
+                let mut hub = hub_with(Policy {
                     local_publish,
-                    ..HubConfig::default()
+                    ..Policy::default()
                 });
                 connect(&mut hub, id(1), address, target);
                 for text in [
@@ -498,10 +737,7 @@ mod tests {
         let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
             .expect("valid")
             .expect("complete");
-        let peer = Peer {
-            address: LOCAL.parse().expect("an address"),
-        };
-        let response = hub().handle_request(&Request { peer, head: &head });
+        let response = hub().handle_request(&request(LOCAL, &head));
         assert_eq!(response.status, Status::UPGRADE_REQUIRED);
         assert!(
             response

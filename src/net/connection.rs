@@ -1,9 +1,9 @@
 //! One connection: its transport, its session, and where it stands in the loop's lists.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
 
-use crate::application::Peer;
+use crate::application::{Admission, Peer};
+use crate::config::Timeouts;
 use crate::id::ConnectionId;
 use crate::memory::MAPPING_BYTES;
 use crate::time::Timestamp;
@@ -11,6 +11,7 @@ use crate::ws::send_queue::SLICES_MAX;
 use crate::ws::session::Session;
 
 use super::connections::CHUNK;
+use super::socket::Socket;
 
 /// Frames that are smaller than this on average are copied together: one piece costs the
 /// kernel less than many, and the copy less than that.
@@ -26,12 +27,6 @@ pub trait Transport: Read + Write {
     /// # Errors
     /// As the transport's.
     fn shutdown_write(&mut self) -> io::Result<()>;
-}
-
-impl Transport for mio::net::TcpStream {
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
 }
 
 /// Where a connection stands in the loop; each list holds a connection once.
@@ -72,17 +67,36 @@ pub struct Connection<T> {
     pub transport: T,
     /// The protocol's side.
     pub session: Session,
+    /// When the application wants to be asked about it, if it is open then.
+    pub deadline: Option<Timestamp>,
     /// Where it stands in the loop.
     pub marks: Marks,
 }
 
 /// A chunk of the table is a mapping of its own.
-const _: () = assert!(CHUNK * size_of::<Connection<mio::net::TcpStream>>() > MAPPING_BYTES);
+const _: () = assert!(CHUNK * size_of::<Connection<Socket>>() > MAPPING_BYTES);
 
 /// A slot of the table, without what its session keeps.
-const _: () = assert!(size_of::<Connection<mio::net::TcpStream>>() <= 264);
+const _: () = assert!(size_of::<Connection<Socket>>() <= 288);
 
 impl<T: Transport> Connection<T> {
+    /// Takes over what the application grants; the session is open, or about to be.
+    pub fn admit(&mut self, admission: &Admission) {
+        self.session.limit_messages(admission.message_bytes_max);
+        if admission.on_behalf_of.is_some() {
+            self.peer.address = admission.on_behalf_of;
+        }
+        self.deadline = admission.deadline;
+    }
+
+    /// When its time comes next, in whatever state it is; `None` once it is closed.
+    pub fn next_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
+        let own = self.deadline.filter(|_| self.session.is_open());
+        own.into_iter()
+            .chain(self.session.poll_timeout(timeouts))
+            .min()
+    }
+
     /// Whether the send queue takes a frame of `frame_len` bytes. An empty one takes any.
     #[inline]
     pub fn has_room(&self, frame_len: usize, send_queue_bytes_max: usize) -> bool {

@@ -241,19 +241,23 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::application::Peer;
+    use crate::application::{Lane, Peer};
     use crate::net::connection::Marks;
     use crate::random::Random;
     use crate::time::Timestamp;
     use crate::ws::session::Session;
 
     fn insert(connections: &mut Connections<u32>, transport: u32) -> ConnectionId {
-        let address = ([127, 0, 0, 1], 1).into();
+        let peer = Peer {
+            address: None,
+            lane: Lane::Publishers,
+        };
         connections.insert(|id| Connection {
             id,
-            peer: Peer { address },
+            peer,
             transport,
             session: Session::new(Timestamp::ZERO),
+            deadline: None,
             marks: Marks::default(),
         })
     }

@@ -19,8 +19,9 @@ use std::mem;
 
 use log::debug;
 
-use crate::application::{Admission, Application, CloseCause, Peer, Request, Response};
+use crate::application::{Admission, Application, CloseCause, Lane, Peer, Request, Response};
 use crate::config::{ServerLimits, Timeouts};
+use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -43,6 +44,15 @@ const READS_A_TURN_MAX: usize = 4;
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
 pub const SPARE_CONNECTIONS: usize = 64;
 
+/// How much of a lane is taken.
+#[derive(Clone, Copy, Default, Debug)]
+struct LaneCount {
+    /// Connections in whatever state.
+    connections: usize,
+    /// Those that the application was told of.
+    admitted: usize,
+}
+
 /// What an event said about a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Readiness {
@@ -64,7 +74,8 @@ pub struct Engine<T, A, C> {
     ready: VecDeque<ConnectionId>,
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
-    admitted: usize,
+    /// By [`Lane`].
+    lanes: [LaneCount; 2],
     /// Connections that were dropped since the heap was trimmed.
     left: usize,
     is_stopping: bool,
@@ -101,7 +112,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             read_buffer: vec![0; READ_BUFFER_BYTES],
             ready: VecDeque::new(),
             closed: Vec::new(),
-            admitted: 0,
+            lanes: Default::default(),
             left: 0,
             is_stopping: false,
             limits,
@@ -129,9 +140,16 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.connections.len()
     }
 
-    /// Whether another connection may be accepted.
-    pub fn has_room(&self) -> bool {
-        self.shell.connections.len() < self.limits.connections_max + SPARE_CONNECTIONS
+    /// Whether another connection of a lane may be accepted.
+    pub fn has_room(&self, lane: Lane) -> bool {
+        self.lanes[lane as usize].connections < self.admissions_max(lane) + SPARE_CONNECTIONS
+    }
+
+    const fn admissions_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Clients => self.limits.connections_max,
+            Lane::Publishers => self.limits.publishers_max,
+        }
     }
 
     /// Counts that accepting had to pause.
@@ -146,8 +164,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             peer,
             transport,
             session: Session::new(now),
+            deadline: None,
             marks: Marks::default(),
         });
+        self.lanes[peer.lane as usize].connections += 1;
         self.shell.metrics.connections_accepted += 1;
         self.timers.set(id.index, now + self.timeouts.handshake);
         id
@@ -164,7 +184,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Drops a connection that never came to life.
     pub fn discard(&mut self, id: ConnectionId) {
         self.timers.clear(id.index);
-        self.shell.connections.remove(id);
+        if let Some(connection) = self.shell.connections.remove(id) {
+            self.lanes[connection.peer.lane as usize].connections -= 1;
+        }
     }
 
     // Input.
@@ -319,25 +341,25 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.application.handle_message(id, message, &mut outbox);
             }
             Event::Upgrade { head, accept } => {
-                let request = Request { peer, head: &head };
+                let request = self.request(peer, &head, now);
                 match self.admit(id, &request) {
                     Ok(admission) => {
                         if let Some(connection) = self.shell.connections.get_mut(id) {
                             connection
                                 .session
                                 .accept(accept, admission.message_bytes_max);
+                            connection.admit(&admission);
                             connection.marks.is_admitted = true;
                         }
-                        self.admitted += 1;
+                        self.lanes[peer.lane as usize].admitted += 1;
                         self.shell.metrics.upgrades += 1;
                     }
                     Err(response) => self.respond(id, &response, now),
                 }
             }
             Event::Request { head } => {
-                let response = self
-                    .application
-                    .handle_request(&Request { peer, head: &head });
+                let request = self.request(peer, &head, now);
+                let response = self.application.handle_request(&request);
                 self.respond(id, &response, now);
             }
             Event::Rejected(rejection) => {
@@ -357,8 +379,18 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.cut_off_overflowed(now);
     }
 
+    fn request<'a>(&self, peer: Peer, head: &'a Head<'a>, now: Timestamp) -> Request<'a> {
+        Request {
+            peer,
+            head,
+            now,
+            unix_now: self.shell.clock.unix_now(),
+        }
+    }
+
     fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
-        if self.is_stopping || self.admitted >= self.limits.connections_max {
+        let lane = request.peer.lane;
+        if self.is_stopping || self.lanes[lane as usize].admitted >= self.admissions_max(lane) {
             self.shell.metrics.upgrades_refused_full += 1;
             let why = if self.is_stopping { "stopping" } else { "full" };
             return Err(self.shell.unavailable(why));
@@ -447,7 +479,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 .shell
                 .connections
                 .get(id)
-                .and_then(|connection| connection.session.poll_timeout(&self.timeouts));
+                .and_then(|connection| connection.next_deadline(&self.timeouts));
             match next {
                 Some(next) => self.timers.set(slot, next),
                 None => self.timers.clear(slot),
@@ -459,6 +491,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
+        if connection.session.is_open() && connection.deadline.is_some_and(|due| due <= now) {
+            connection.deadline = None;
+            let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
+            self.application.handle_deadline(id, &mut outbox);
+            self.shell.mark_delivery(id);
+            return self.settle(id);
+        }
         let Some(expiry) = connection.session.handle_timeout(now, &self.timeouts) else {
             return;
         };

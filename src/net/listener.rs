@@ -1,14 +1,24 @@
 //! A listening socket: accepts within a budget, and survives running out of descriptors.
 
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::warn;
-use mio::net::{TcpListener, TcpStream};
-use socket2::{Domain, Protocol, Socket, Type};
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use rustix::fs::{Mode, fchmod};
+use socket2::{Domain, Protocol, SockAddr, Socket as Unbound, Type};
 
+use crate::application::{Lane, Peer};
+use crate::config::ListenAddress;
 use crate::time::Timestamp;
+
+use super::socket::Socket;
 
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
@@ -22,36 +32,34 @@ const PAUSE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A socket that listens, registered for edges.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: ListenerSocket,
+    /// The door that it is.
+    lane: Lane,
     /// An edge was seen, and no accept has said since that there are no more.
     is_ready: bool,
     paused_until: Option<Timestamp>,
     pause_logged: Option<Timestamp>,
 }
 
+#[derive(Debug)]
+enum ListenerSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
 impl Listener {
-    /// Listens on `address`.
+    /// Listens on `address`. A Unix socket gets the permissions `mode`, whatever the umask.
     ///
     /// # Errors
-    /// As the operating system's: the port is in use, not ours to take, the address not here.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            // `[::]` and `0.0.0.0` can then be listened on side by side.
-            socket.set_only_v6(true)?;
-        }
-        // On Linux what is accepted inherits it, which saves a call for each.
-        socket.set_tcp_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+    /// As the operating system's: the address is in use, not ours to take, not here.
+    pub fn bind(address: &ListenAddress, lane: Lane, mode: u32) -> io::Result<Self> {
+        let socket = match address {
+            ListenAddress::Tcp(address) => ListenerSocket::Tcp(bind_tcp(*address)?),
+            ListenAddress::Unix(path) => bind_unix(path, mode)?,
+        };
         Ok(Self {
-            socket: TcpListener::from_std(socket.into()),
+            socket,
+            lane,
             is_ready: false,
             paused_until: None,
             pause_logged: None,
@@ -62,13 +70,25 @@ impl Listener {
     ///
     /// # Errors
     /// As the operating system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub fn local_addr(&self) -> io::Result<ListenAddress> {
+        match &self.socket {
+            ListenerSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Tcp),
+            ListenerSocket::Unix(_, file) => Ok(ListenAddress::Unix(file.path.clone())),
+        }
     }
 
     /// The socket, to be registered with a poll.
-    pub const fn source(&mut self) -> &mut TcpListener {
-        &mut self.socket
+    pub const fn source(&mut self) -> &mut dyn Source {
+        match &mut self.socket {
+            ListenerSocket::Tcp(socket) => socket,
+            ListenerSocket::Unix(socket, _) => socket,
+        }
+    }
+
+    /// The door that this is.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// An edge was seen.
@@ -95,12 +115,13 @@ impl Listener {
     }
 
     /// The next connection, or `None` when there is none or accepting has to pause.
-    pub fn accept(&mut self, now: Timestamp) -> Option<(TcpStream, SocketAddr)> {
+    pub fn accept(&mut self, now: Timestamp) -> Option<(Socket, Peer)> {
         loop {
             match self.socket.accept() {
-                Ok(accepted) => {
+                Ok((socket, address)) => {
                     self.paused_until = None;
-                    return Some(accepted);
+                    let lane = self.lane;
+                    return Some((socket, Peer { address, lane }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_ready = false;
@@ -121,6 +142,98 @@ impl Listener {
                 // The connection failed before we came to it, or a signal came: the next.
                 Err(_) => {}
             }
+        }
+    }
+}
+
+impl ListenerSocket {
+    fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept()?;
+                Ok((Socket::Tcp(stream), Some(address)))
+            }
+            Self::Unix(socket, _) => {
+                let (stream, _) = socket.accept()?;
+                Ok((Socket::Unix(stream), None))
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Unbound::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` can then be listened on side by side.
+        socket.set_only_v6(true)?;
+    }
+    // On Linux what is accepted inherits it, which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<ListenerSocket> {
+    remove_stale(path)?;
+    let socket = Unbound::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Before it is bound, so that there is no moment at which others could connect.
+    fchmod(&socket, Mode::from_raw_mode(mode))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::new(path)?;
+    // The umask may have taken some away.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    let socket = UnixListener::from_std(socket.into());
+    Ok(ListenerSocket::Unix(socket, file))
+}
+
+/// Removes the socket that a server left behind which had no time to; one that is listened on,
+/// or what is no socket at all, stays and is found in use.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// The file of a Unix socket, removed with it, unless another one has taken its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
+        {
+            // It is of no use any more, but does no harm either.
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

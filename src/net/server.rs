@@ -8,21 +8,21 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::application::{Application, Peer};
-use crate::config::ServerConfig;
+use crate::application::{Application, Lane};
+use crate::config::{ListenAddress, ServerConfig};
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
 
 use super::engine::{Engine, Readiness};
 use super::listener::Listener;
+use super::socket::Socket;
 
 /// Events that one poll may bring.
 const EVENTS_MAX: usize = 1024;
@@ -53,13 +53,20 @@ impl Clock for MonotonicClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.elapsed().as_micros() as u64)
     }
+
+    fn unix_now(&self) -> Duration {
+        // A clock before 1970 is wrong by so much that every date is in its future.
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+    }
 }
 
 /// Why a server can't start.
 #[derive(Debug)]
 pub enum StartError {
     /// An address can't be listened on.
-    Listen(SocketAddr, io::Error),
+    Listen(ListenAddress, io::Error),
     /// The system has no poll or no signals for us.
     System(io::Error),
 }
@@ -70,7 +77,10 @@ impl fmt::Display for StartError {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: ")?;
                 match error.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str("the port is in use"),
+                    io::ErrorKind::AddrInUse => match address {
+                        ListenAddress::Tcp(_) => f.write_str("the port is in use"),
+                        ListenAddress::Unix(_) => f.write_str("it is in use"),
+                    },
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str("this machine does not have the address")
                     }
@@ -107,7 +117,7 @@ pub struct Server<A> {
     poll: Poll,
     signals: Signals,
     listeners: Vec<Listener>,
-    engine: Engine<mio::net::TcpStream, A, MonotonicClock>,
+    engine: Engine<Socket, A, MonotonicClock>,
     drain: Duration,
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
@@ -126,11 +136,16 @@ impl<A: Application> Server<A> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let mut listeners = Vec::with_capacity(config.listen.len());
-        for (number, &address) in config.listen.iter().enumerate() {
-            let mut listener =
-                Listener::bind(address).map_err(|error| StartError::Listen(address, error))?;
-            let token = Token(FIRST_LISTENER - number);
+        let mut listeners = Vec::new();
+        // Publishers first: they are let in before the crowd is.
+        let publishers = config.publish_listen.iter().cloned();
+        let publishers = publishers.map(|address| (address, Lane::Publishers));
+        let clients = config.listen.iter().copied().map(ListenAddress::Tcp);
+        let clients = clients.map(|address| (address, Lane::Clients));
+        for (address, lane) in publishers.chain(clients) {
+            let mut listener = Listener::bind(&address, lane, config.socket_mode)
+                .map_err(|error| StartError::Listen(address, error))?;
+            let token = Token(FIRST_LISTENER - listeners.len());
             poll.registry()
                 .register(listener.source(), token, Interest::READABLE)?;
             listeners.push(listener);
@@ -148,12 +163,15 @@ impl<A: Application> Server<A> {
         })
     }
 
-    /// The addresses that are listened on.
+    /// The addresses that are listened on, with what for.
     ///
     /// # Errors
     /// As the operating system's.
-    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(Listener::local_addr).collect()
+    pub fn local_addrs(&self) -> io::Result<Vec<(ListenAddress, Lane)>> {
+        let listeners = self.listeners.iter();
+        listeners
+            .map(|listener| Ok((listener.local_addr()?, listener.lane())))
+            .collect()
     }
 
     /// Serves until a signal stops it.
@@ -191,8 +209,10 @@ impl<A: Application> Server<A> {
     /// deadline.
     fn poll_timeout(&self) -> Option<Duration> {
         let now = self.engine.now();
-        let can_accept =
-            self.engine.has_room() && self.listeners.iter().any(|listener| listener.is_ready(now));
+        let can_accept = self
+            .listeners
+            .iter()
+            .any(|listener| listener.is_ready(now) && self.engine.has_room(listener.lane()));
         if can_accept || self.engine.has_ready() || self.engine.has_deliveries() {
             return Some(Duration::ZERO);
         }
@@ -285,26 +305,26 @@ impl<A: Application> Server<A> {
     fn accept(&mut self, now: Timestamp) {
         for listener in &mut self.listeners {
             for _ in 0..ACCEPTS_A_TURN_MAX {
-                if !listener.is_ready(now) || !self.engine.has_room() {
+                if !listener.is_ready(now) || !self.engine.has_room(listener.lane()) {
                     break;
                 }
-                let Some((stream, address)) = listener.accept(now) else {
+                let Some((socket, peer)) = listener.accept(now) else {
                     if listener.is_paused(now) {
                         self.engine.count_accept_pause();
                     }
                     break;
                 };
-                let id = self.engine.insert(stream, Peer { address }, now);
-                let Some(stream) = self.engine.transport_mut(id) else {
+                let id = self.engine.insert(socket, peer, now);
+                let Some(socket) = self.engine.transport_mut(id) else {
                     continue;
                 };
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 if let Err(error) = self
                     .poll
                     .registry()
-                    .register(stream, token_of(id), interest)
+                    .register(socket, token_of(id), interest)
                 {
-                    debug!("{address}: not registered: {error}");
+                    debug!("{peer}: not registered: {error}");
                     self.engine.discard(id);
                 }
             }

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::Duration;
 
-use crate::application::{Delivered, Outbox, Response, Status};
+use crate::application::{Admission, Delivered, Outbox, Response, Status};
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -182,11 +183,21 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
         self.shell.mark_reply(self.id);
     }
 
+    fn readmit(&mut self, admission: Admission) {
+        if let Some(connection) = self.shell.connections.get_mut(self.id) {
+            connection.admit(&admission);
+        }
+    }
+
     fn retry_ms(&mut self) -> u64 {
         self.shell.retry_ms()
     }
 
     fn now(&self) -> Timestamp {
         self.shell.clock.now()
+    }
+
+    fn unix_now(&self) -> Duration {
+        self.shell.clock.unix_now()
     }
 }

@@ -35,6 +35,8 @@ impl CloseCode {
     pub const INTERNAL_ERROR: Self = Self(1011);
     /// Overload: come back later (IANA registry).
     pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// What the peer has to show is missing, malformed or expired (IANA registry).
+    pub const UNAUTHORIZED: Self = Self(3000);
 
     /// The code of a received Close frame, or `None` where §7.4 forbids it on the wire.
     #[must_use]

@@ -328,6 +328,13 @@ impl Session {
         self.set_state(State::Open { message_bytes_max });
     }
 
+    /// Messages up to `message_bytes_max` are taken from the next one on.
+    pub fn limit_messages(&mut self, bytes_max: usize) {
+        if let State::Open { message_bytes_max } = &mut self.state {
+            *message_bytes_max = bytes_max;
+        }
+    }
+
     /// Answers a request, and ends the connection with it.
     pub fn respond(&mut self, response: &Response, now: Timestamp) {
         self.queue

@@ -23,6 +23,8 @@ impl Application for Echo {
     fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
         Ok(Admission {
             message_bytes_max: MESSAGE_BYTES_MAX,
+            on_behalf_of: None,
+            deadline: None,
         })
     }
 
@@ -61,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let mut server = Server::bind(&config, Echo, 1)?;
-    for address in server.local_addrs()? {
+    for (address, _) in server.local_addrs()? {
         println!("listening on {address}");
     }
     std::io::stdout().flush()?;

@@ -26,8 +26,8 @@ pub(crate) const NO_STATUS: u16 = 1005;
 const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// One client; what it has read and not yet looked at.
-pub(crate) struct Client {
-    stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -121,23 +121,36 @@ impl Client {
 
     /// The same, to another target or with other fields.
     pub(crate) fn connect_with(server: &Server, target: &str, fields: &[&str]) -> Self {
-        let mut client = Self::over(server.tcp());
-        client.send_bytes(upgrade_to(target, fields).as_bytes());
-        client.expect_upgrade();
-        client
+        Self::over(server.tcp()).upgrade(target, fields)
     }
 
+    /// Its connection.
+    pub(crate) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Ends its own sending, not its reading.
+    pub(crate) fn shut_write(&self) {
+        self.stream
+            .shutdown(Shutdown::Write)
+            .expect("the connection is there");
+    }
+}
+
+impl<S: Read + Write> Client<S> {
     /// A client that has said nothing yet.
-    pub(crate) const fn over(stream: TcpStream) -> Self {
+    pub(crate) const fn over(stream: S) -> Self {
         Self {
             stream,
             unread: Vec::new(),
         }
     }
 
-    /// Its connection.
-    pub(crate) const fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// Does the handshake.
+    pub(crate) fn upgrade(mut self, target: &str, fields: &[&str]) -> Self {
+        self.send_bytes(upgrade_to(target, fields).as_bytes());
+        self.expect_upgrade();
+        self
     }
 
     // Sending.
@@ -150,13 +163,6 @@ impl Client {
     /// Sends anything.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
-    }
-
-    /// Ends its own sending, not its reading.
-    pub(crate) fn shut_write(&self) {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .expect("the connection is there");
     }
 
     /// Replaces its subscriptions by the list `subscriptions` and waits for the answer.
@@ -218,7 +224,7 @@ impl Client {
     }
 
     /// Reads `texts`, in this order and nothing else in between.
-    pub(crate) fn expect_texts<S: AsRef<str>>(&mut self, texts: &[S]) {
+    pub(crate) fn expect_texts<T: AsRef<str>>(&mut self, texts: &[T]) {
         for text in texts {
             assert_eq!(self.text(), text.as_ref());
         }

@@ -11,6 +11,7 @@
 
 mod client;
 mod program;
+pub(crate) mod secrets;
 mod server;
 
 use std::time::Duration;

@@ -68,6 +68,13 @@ impl Server {
         self.address
     }
 
+    /// Where it listens for publishers, at a TCP address.
+    pub(crate) fn publish_address(&self) -> SocketAddr {
+        let line = self.wait_for_line("listening for publishers on 1");
+        let (_, address) = line.split_once("publishers on ").expect("just found");
+        address.parse().expect("the line ends with the address")
+    }
+
     /// The URL that the commands take.
     pub(crate) fn url(&self) -> String {
         format!("ws://{}/", self.address)
@@ -75,7 +82,12 @@ impl Server {
 
     /// A connection without a handshake.
     pub(crate) fn tcp(&self) -> TcpStream {
-        with_deadline(TcpStream::connect(self.address).expect("the server accepts"))
+        Self::tcp_to(self.address)
+    }
+
+    /// One to another address.
+    pub(crate) fn tcp_to(address: SocketAddr) -> TcpStream {
+        with_deadline(TcpStream::connect(address).expect("the server accepts"))
     }
 
     /// The same, with so small a receive buffer that what isn't read soon backs up.

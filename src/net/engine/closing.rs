@@ -131,9 +131,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// spread evenly, so that they don't all come at once. Nobody is let in any more.
     pub fn shut_down(&mut self, now: Timestamp) {
         self.is_stopping = true;
-        let spread_ms = (self.admitted as u64 * 1000 / RETURNS_A_SECOND)
-            .clamp(RETRY_SPREAD_MS.0, RETRY_SPREAD_MS.1);
-        let clients = (self.admitted as u64).max(1);
+        let admitted: usize = self.lanes.iter().map(|lane| lane.admitted).sum();
+        let spread_ms =
+            (admitted as u64 * 1000 / RETURNS_A_SECOND).clamp(RETRY_SPREAD_MS.0, RETRY_SPREAD_MS.1);
+        let clients = (admitted as u64).max(1);
         let ids: Vec<_> = self.shell.connections.ids().collect();
         let mut open = 0;
         for id in ids {
@@ -164,7 +165,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             && !connection.session.is_open()
         {
             connection.marks.is_admitted = false;
-            self.admitted -= 1;
+            self.lanes[connection.peer.lane as usize].admitted -= 1;
             self.application.handle_gone(id);
         }
     }
@@ -184,7 +185,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         }
         // A later deadline waits until the earlier one comes and is found too early.
-        if let Some(deadline) = connection.session.poll_timeout(&self.timeouts)
+        if let Some(deadline) = connection.next_deadline(&self.timeouts)
             && self
                 .timers
                 .deadline(id.index)
@@ -204,6 +205,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 connection.flush(&mut self.shell.scratch, now);
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
+                self.lanes[connection.peer.lane as usize].connections -= 1;
                 self.left += 1;
             }
         }

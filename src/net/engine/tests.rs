@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::*;
 use crate::application::{Message, Outbox};
@@ -61,6 +62,10 @@ impl Clock for Stopped {
     fn now(&self) -> Timestamp {
         Timestamp::ZERO
     }
+
+    fn unix_now(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 #[derive(Default)]
@@ -71,6 +76,8 @@ impl Application for ToAllOthers {
         self.0.push(id);
         Ok(Admission {
             message_bytes_max: 1024,
+            on_behalf_of: None,
+            deadline: None,
         })
     }
 
@@ -126,7 +133,8 @@ fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
     let peer = Peer {
-        address: ([127, 0, 0, 1], 1).into(),
+        address: Some(([127, 0, 0, 1], 1).into()),
+        lane: Lane::Clients,
     };
     let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
     engine.handle_ready(id, READABLE, Timestamp::ZERO);

@@ -1,13 +1,13 @@
-//! Who may do what: decided by where a connection comes from and by what it proves, never by
-//! what it says about itself.
+//! Whether a request comes from this host.
 //!
-//! Owns the one predicate by which a peer counts as local. Knows heads of requests, no messages
-//! and no subscriptions. Invariant: when in doubt, a peer is not local; nothing that a web page
-//! can make a browser send passes, and nothing that a proxy hands on.
+//! Owns the one predicate by which a peer counts as local, [`is_local`]. Invariant: when in doubt,
+//! a peer is not local; nothing that a web page can make a browser send passes, and nothing that a
+//! proxy hands on.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::application::Request;
+use crate::http::head::Head;
 
 /// Fields that a browser or a proxy adds, and a program on this host has no reason to send.
 const FOREIGN_FIELDS: [&str; 5] = ["Origin", "Forwarded", "Via", "X-Real-IP", "Cookie"];
@@ -23,14 +23,23 @@ const FOREIGN_PREFIX: &str = "X-Forwarded-";
 #[must_use]
 pub fn is_local(request: &Request<'_>) -> bool {
     let head = request.head;
-    request.peer.address.ip().to_canonical().is_loopback()
+    request
+        .peer
+        .address
+        .is_some_and(|address| address.ip().to_canonical().is_loopback())
         && head
             .fields
             .only_value("Host")
             .is_some_and(is_loopback_authority)
         && authority_of(head.target).is_none_or(is_loopback_authority)
-        && !FOREIGN_FIELDS.iter().any(|name| head.fields.has(name))
-        && !head.fields.has_prefixed(FOREIGN_PREFIX)
+        && !is_foreign(head)
+}
+
+/// Whether a request has a field that only a browser or a proxy adds.
+#[must_use]
+pub fn is_foreign(head: &Head<'_>) -> bool {
+    FOREIGN_FIELDS.iter().any(|name| head.fields.has(name))
+        || head.fields.has_prefixed(FOREIGN_PREFIX)
 }
 
 /// The authority of an absolute target, which counts beside `Host` (RFC 9112 §3.2.2).
@@ -81,19 +90,23 @@ fn is_port(port: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::application::Peer;
-    use crate::http::head::Head;
+    use std::time::Duration;
+
+    use crate::application::{Lane, Peer};
+    use crate::hub::access::testing::head_of;
+    use crate::time::Timestamp;
 
     fn is_local_from(address: &str, target: &str, fields: &str) -> bool {
         let text = format!("GET {target} HTTP/1.1\r\n{fields}\r\n");
-        let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
-            .expect("valid")
-            .expect("complete");
+        let head = head_of(&text);
         is_local(&Request {
             peer: Peer {
-                address: address.parse().expect("an address"),
+                address: Some(address.parse().expect("an address")),
+                lane: Lane::Clients,
             },
             head: &head,
+            now: Timestamp::ZERO,
+            unix_now: Duration::ZERO,
         })
     }
 
@@ -211,11 +224,13 @@ mod tests {
                 ),
                 "{field}"
             );
+            let text = format!("GET / HTTP/1.1\r\nHost: example.org\r\n{field}\r\n\r\n");
+            assert!(is_foreign(&head_of(&text)), "{field}");
         }
-        assert!(is_local_from(
-            "127.0.0.1:5",
-            "/",
-            "Host: localhost\r\nUser-Agent: php\r\nX-Request-Id: 7\r\n"
-        ));
+        let own = "Host: localhost\r\nUser-Agent: php\r\nX-Request-Id: 7\r\n";
+        assert!(is_local_from("127.0.0.1:5", "/", own));
+        assert!(!is_foreign(&head_of(&format!(
+            "GET / HTTP/1.1\r\n{own}\r\n"
+        ))));
     }
 }

@@ -1,0 +1,88 @@
+//! Whom to trust, from what was configured: the files are read, and what can't hold together
+//! is refused before anything listens.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::config::{Config, ListenAddress};
+use crate::hub::access::addresses::AddressLimits;
+use crate::hub::access::jwt::ClientKeys;
+use crate::hub::access::origin::AllowedOrigins;
+use crate::hub::access::policy::Policy;
+use crate::hub::access::proxy::{Cidr, TrustedProxies};
+use crate::hub::access::token_file::PublishTokens;
+
+use super::CliError;
+use super::secret_file::read_secret_file;
+
+/// Reads what `config` names.
+pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
+    let trust = &config.trust;
+    let publish_tokens = trust.publish_token_file.as_deref();
+    let client_keys = trust.client_key_file.as_deref();
+    let origins = (!trust.allow_origin.is_empty())
+        .then(|| AllowedOrigins::parse(trust.allow_origin.iter().map(String::as_str)))
+        .transpose()
+        .map_err(|error| CliError::usage(format!("--allow-origin: {error}")))?;
+    let proxies = trust.trusted_proxy.iter().map(|cidr| cidr.parse::<Cidr>());
+    let proxies = proxies
+        .collect::<Result<_, _>>()
+        .map_err(|error| CliError::usage(format!("--trusted-proxy: {error}")))?;
+    let policy = Policy {
+        local_publish: trust.local_publish,
+        has_lane: !config.server.publish_listen.is_empty(),
+        publish_tokens: publish_tokens
+            .map(|path| read_secrets("--publish-token-file", path, PublishTokens::parse))
+            .transpose()?,
+        client_keys: client_keys
+            .map(|path| read_secrets("--client-key-file", path, ClientKeys::parse))
+            .transpose()?,
+        origins,
+        proxies: TrustedProxies(proxies),
+        address_limits: AddressLimits {
+            connections_max: trust.connections_per_address,
+            upgrades_per_second: trust.upgrades_per_address,
+        },
+    };
+    if policy.publish_tokens.is_none() {
+        refuse_open_lanes(&config.server.publish_listen)?;
+    }
+    Ok(policy)
+}
+
+fn read_secrets<T, E: fmt::Display>(
+    flag: &str,
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, CliError> {
+    let failure = |error: &dyn fmt::Display| CliError::failure(format!("{flag}: {error}"));
+    let text = read_secret_file(path).map_err(|error| failure(&error))?;
+    parse(&text).map_err(|error| failure(&format_args!("{}: {error}", path.display())))
+}
+
+/// A lane that others than this host can reach takes tokens.
+fn refuse_open_lanes(lanes: &[ListenAddress]) -> Result<(), CliError> {
+    for lane in lanes {
+        if let ListenAddress::Tcp(address) = lane
+            && !address.ip().to_canonical().is_loopback()
+        {
+            return Err(CliError::usage(format!(
+                "--publish-listen {address}: whoever reaches it could publish: \
+                 take a loopback address, a Unix socket, or --publish-token-file"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What whoever starts the server had better know about who may publish.
+pub(super) fn open_doors(policy: &Policy) -> Option<&'static str> {
+    if policy.trusts_local() {
+        return Some(
+            "local peers may publish: a proxy on this machine that adds no forwarding header and rewrites Host \
+             would open this to the world (--publish-listen, --publish-token-file or --no-local-publish turn it off)",
+        );
+    }
+    let is_closed = !policy.has_lane && policy.publish_tokens.is_none();
+    is_closed.then_some("nobody may publish: give --publish-listen or --publish-token-file")
+}

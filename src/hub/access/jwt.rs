@@ -1,0 +1,270 @@
+//! The tokens by which a client proves what it may subscribe to: JWT (RFC 7519) in the compact
+//! form of JWS (RFC 7515), signed with HS256 (RFC 7518 §3.2) and with nothing else.
+//!
+//! Two claims are this server's business: `exp`, which has to be there, and `nbf`; and `allow`,
+//! a list of subscriptions as a client would send it. All others are ignored. Main type:
+//! [`ClientKeys`]. Invariant: nothing of a token's claims is looked at before its signature.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{
+    STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD, URL_SAFE_PAD_INDIFFERENT,
+};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use sha2::Sha256;
+
+use super::secret_lines::{SecretsError, check_len, read_lines};
+use crate::config::HubLimits;
+use crate::hub::command::{ErrorCode, parse_subscriptions};
+use crate::hub::filter::Subscription;
+
+/// RFC 7518 §3.2: a key is at least as long as the hash.
+const KEY_BYTES_MIN: usize = 32;
+
+/// What a key begins with that is written in Base64.
+const BASE64_PREFIX: &str = "base64:";
+
+/// The longest token that is looked at.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// How far the clocks of who signs and who checks may be apart.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The keys that sign the tokens of clients.
+#[derive(Clone)]
+pub struct ClientKeys(Vec<Hmac<Sha256>>);
+
+/// What a token grants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// What its bearer may subscribe to: what one of these covers.
+    pub allow: Vec<Subscription<'static>>,
+    /// When it ends, counted from the Unix epoch. A token is taken for the leeway longer.
+    pub expires: Duration,
+}
+
+/// Why a token grants nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenError {
+    /// More than 8 KiB.
+    TooLong,
+    /// Not three parts in base64url, of which two are JSON objects; or a member that counts
+    /// stands twice.
+    Malformed,
+    /// Signed in another way than HS256, or not at all.
+    Algorithm,
+    /// Has extensions that must be understood (RFC 7515 §4.1.11); none is.
+    Critical,
+    /// Signed with none of the keys, or changed since.
+    Signature,
+    /// Doesn't say when it ends.
+    NoExpiry,
+    /// A time that is no number of seconds since 1970.
+    BadTime,
+    /// Has ended.
+    Expired,
+    /// Has not begun.
+    NotYetValid,
+    /// `allow` is no list of subscriptions, or over the limits.
+    BadAllow(ErrorCode),
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLong => "the token is longer than 8 KiB",
+            Self::Malformed => "the token is not a JWT in the compact form",
+            Self::Algorithm => "the token must be signed with HS256",
+            Self::Critical => "the token has critical extensions, and none is known here",
+            Self::Signature => "the token is signed with no key that is known here",
+            Self::NoExpiry => "the token has no exp",
+            Self::BadTime => "exp and nbf of a token must be seconds since 1970",
+            Self::Expired => "the token has expired",
+            Self::NotYetValid => "the token is not valid yet",
+            Self::BadAllow(ErrorCode::TooManySubscriptions) => {
+                "the token's allow has more subscriptions, or values, than a connection may have"
+            }
+            Self::BadAllow(_) => "the token's allow is not a list of subscriptions",
+        })
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+impl Grant {
+    /// How long it is good from `unix_now` on: until it ends, or, where it is one that the leeway
+    /// has let through, until that does.
+    #[must_use]
+    pub fn time_left(&self, unix_now: Duration) -> Duration {
+        match self.expires.checked_sub(unix_now) {
+            Some(left) if !left.is_zero() => left,
+            _ => self.expires.saturating_add(LEEWAY).saturating_sub(unix_now),
+        }
+    }
+}
+
+impl ClientKeys {
+    /// Reads one key or two, one a line. The characters of a line, visible ASCII, are the bytes
+    /// of the key; a key of other bytes is written `base64:` and then in Base64, of either
+    /// alphabet, with padding or without. A key has 32 bytes or more. Blank lines don't count.
+    ///
+    /// # Errors
+    /// The first line that is no key.
+    pub fn parse(text: &str) -> Result<Self, SecretsError> {
+        let keys = read_lines(text, |line, text| {
+            let key = match text.strip_prefix(BASE64_PREFIX) {
+                Some(text) => decode_key(text).ok_or(SecretsError::NotBase64 { line })?,
+                None => text.as_bytes().to_vec(),
+            };
+            check_len(line, &key, KEY_BYTES_MIN)?;
+            Ok(Hmac::new_from_slice(&key).expect("HMAC takes keys of any length"))
+        });
+        keys.map(Self)
+    }
+
+    /// What `token` grants at `unix_now`, the time since the Unix epoch.
+    ///
+    /// # Errors
+    /// The first rule that the token breaks.
+    pub fn verify(
+        &self,
+        token: &str,
+        unix_now: Duration,
+        limits: &HubLimits,
+    ) -> Result<Grant, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        if claims.contains('.') {
+            return Err(TokenError::Malformed);
+        }
+        Header::check(&decode(header)?)?;
+        if !self.have_signed(signed.as_bytes(), &decode(signature)?) {
+            return Err(TokenError::Signature);
+        }
+        let claims = decode(claims)?;
+        let claims: Claims<'_> = parse_object(&claims)?;
+        claims.grant(unix_now, limits)
+    }
+
+    /// Whether `signature` is that of `signed` under one of the keys, in a time that doesn't
+    /// depend on how much of it is right.
+    fn have_signed(&self, signed: &[u8], signature: &[u8]) -> bool {
+        // No early exit: each is tried.
+        self.0.iter().fold(false, |is_any, key| {
+            let mac = Mac::chain_update(key.clone(), signed);
+            is_any | mac.verify_slice(signature).is_ok()
+        })
+    }
+}
+
+/// Says how many there are, and nothing else.
+impl fmt::Debug for ClientKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientKeys({})", self.0.len())
+    }
+}
+
+fn decode_key(text: &str) -> Option<Vec<u8>> {
+    match text.contains(['-', '_']) {
+        true => URL_SAFE_PAD_INDIFFERENT.decode(text).ok(),
+        false => STANDARD_PAD_INDIFFERENT.decode(text).ok(),
+    }
+}
+
+/// A part of a token, which is base64url without padding (RFC 7515 §2).
+fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+    let decoded = URL_SAFE_NO_PAD.decode(part);
+    decoded.map_err(|_| TokenError::Malformed)
+}
+
+/// Reads a JSON object. What isn't named is skipped without recursion; a member that is named
+/// may stand once.
+fn parse_object<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, TokenError> {
+    let text = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
+    // A struct would be read from an array too.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(TokenError::Malformed);
+    }
+    serde_json::from_str(text).map_err(|_| TokenError::Malformed)
+}
+
+/// Has `null` count as there.
+fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(json).map(Some)
+}
+
+/// What counts in a header (RFC 7515 §4.1).
+#[derive(Deserialize)]
+struct Header<'a> {
+    alg: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    crit: Option<&'a RawValue>,
+}
+
+impl Header<'_> {
+    fn check(json: &[u8]) -> Result<(), TokenError> {
+        let header: Header<'_> = parse_object(json)?;
+        if header.alg.as_deref() != Some("HS256") {
+            return Err(TokenError::Algorithm);
+        }
+        match header.crit {
+            Some(_) => Err(TokenError::Critical),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The claims that count (RFC 7519 §4.1), as they were written.
+#[derive(Deserialize)]
+struct Claims<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    exp: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    nbf: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    allow: Option<&'a RawValue>,
+}
+
+impl Claims<'_> {
+    fn grant(&self, unix_now: Duration, limits: &HubLimits) -> Result<Grant, TokenError> {
+        let exp = parse_time(self.exp.ok_or(TokenError::NoExpiry)?)?;
+        // §4.1.4: on the time or after it.
+        if unix_now >= exp.saturating_add(LEEWAY) {
+            return Err(TokenError::Expired);
+        }
+        if let Some(nbf) = self.nbf {
+            // §4.1.5: before the time.
+            if unix_now.saturating_add(LEEWAY) < parse_time(nbf)? {
+                return Err(TokenError::NotYetValid);
+            }
+        }
+        let allow = match self.allow {
+            Some(list) => parse_subscriptions(list.get(), limits)
+                .map_err(|error| TokenError::BadAllow(error.code))?,
+            None => Vec::new(),
+        };
+        Ok(Grant {
+            allow,
+            expires: exp,
+        })
+    }
+}
+
+/// A NumericDate (RFC 7519 §2). One that is too far away for us to count is as far as we can.
+fn parse_time(json: &RawValue) -> Result<Duration, TokenError> {
+    let seconds: f64 = serde_json::from_str(json.get()).map_err(|_| TokenError::BadTime)?;
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(TokenError::BadTime);
+    }
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What the server was told about whom to trust, put together: all that is configured holds.
+//!
+//! Knows heads of requests and tokens, no connections. Main type: [`Policy`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::application::{Lane, Peer, Request};
+use crate::http::head::Head;
+
+use super::addresses::AddressLimits;
+use super::jwt::ClientKeys;
+use super::local::{is_foreign, is_local};
+use super::origin::AllowedOrigins;
+use super::proxy::TrustedProxies;
+use super::token_file::PublishTokens;
+
+/// Whether a connection may publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublishRight {
+    /// It has shown what it takes.
+    Granted,
+    /// With a token in its message.
+    WithToken,
+    /// Not on this connection.
+    Never,
+}
+
+/// Whom the server trusts with what.
+#[derive(Default, Debug)]
+pub struct Policy {
+    /// Whether being local is enough to publish, where nothing else is asked for.
+    pub local_publish: bool,
+    /// Whether publishers have a lane of their own, and no business elsewhere.
+    pub has_lane: bool,
+    /// What publishers have to show.
+    pub publish_tokens: Option<PublishTokens>,
+    /// What signs the tokens that clients have to show.
+    pub client_keys: Option<ClientKeys>,
+    /// The origins that are let in; `None`: all.
+    pub origins: Option<AllowedOrigins>,
+    /// The proxies whose word counts for who is behind them.
+    pub proxies: TrustedProxies,
+    /// What one address may take.
+    pub address_limits: AddressLimits,
+}
+
+impl Policy {
+    /// Whether whoever asks may publish on the connection that it asks for.
+    #[must_use]
+    pub fn publish_right(&self, request: &Request<'_>) -> PublishRight {
+        let lane = request.peer.lane;
+        if self.has_lane && lane == Lane::Clients {
+            return PublishRight::Never;
+        }
+        if let Some(tokens) = &self.publish_tokens {
+            let is_shown = bearer(request.head).is_some_and(|token| tokens.accepts(token));
+            return match is_shown {
+                true => PublishRight::Granted,
+                false => PublishRight::WithToken,
+            };
+        }
+        let is_trusted = match (lane, request.peer.address) {
+            // Who may open the socket is what its permissions are for.
+            (Lane::Publishers, None) => !is_foreign(request.head),
+            (Lane::Publishers, Some(_)) => is_local(request),
+            (Lane::Clients, _) => self.trusts_local() && is_local(request),
+        };
+        match is_trusted {
+            true => PublishRight::Granted,
+            false => PublishRight::Never,
+        }
+    }
+
+    /// Whether a program of this host may publish without anything to show for it.
+    #[must_use]
+    pub fn trusts_local(&self) -> bool {
+        // Behind a proxy, everybody comes from this host.
+        self.local_publish
+            && !self.has_lane
+            && self.publish_tokens.is_none()
+            && self.proxies.0.is_empty()
+    }
+
+    /// The peer of a request, or, where that is a trusted proxy, whom it speaks for.
+    #[must_use]
+    pub fn speaks_for(&self, request: &Request<'_>) -> Peer {
+        let peer = request.peer;
+        let Some(address) = peer.address else {
+            return peer;
+        };
+        let client = self.proxies.client(address.ip(), request.head);
+        match client == address.ip() {
+            true => peer,
+            false => Peer {
+                address: Some(SocketAddr::new(client, 0)),
+                ..peer
+            },
+        }
+    }
+
+    /// Whether an address has a share: this host has none, be it over a Unix socket, nor has a
+    /// trusted proxy that speaks for nobody.
+    #[must_use]
+    pub fn is_counted(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        !address.is_loopback() && !address.is_unspecified() && !self.proxies.trusts(address)
+    }
+
+    /// Whether a message's token gives the right to publish.
+    #[must_use]
+    pub fn accepts_publish_token(&self, token: &str) -> bool {
+        let tokens = self.publish_tokens.as_ref();
+        tokens.is_some_and(|tokens| tokens.accepts(token.as_bytes()))
+    }
+
+    /// Whether the origin of a request is let in. Only a publisher's token excuses one.
+    #[must_use]
+    pub fn lets_in(&self, request: &Request<'_>, right: PublishRight) -> bool {
+        let has_token = right == PublishRight::Granted && self.publish_tokens.is_some();
+        let mut origins = self.origins.iter();
+        has_token || origins.all(|origins| origins.allows(request.head))
+    }
+}
+
+/// The token that a client shows with its upgrade: in `Authorization`, or in the target.
+#[must_use]
+pub fn shown_token<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
+    bearer(head).or_else(|| query_token(head.target).map(str::as_bytes))
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1); none at all if the field stands twice.
+fn bearer<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
+    let value = head.fields.only_value("Authorization")?;
+    let (scheme, token) = value.split_first_chunk::<7>()?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| token.trim_ascii())
+}
+
+/// The first `token` of the target's query (RFC 6750 §2.3). A JSON Web Token has no byte that
+/// would have to be escaped, so nothing is unescaped.
+fn query_token(target: &str) -> Option<&str> {
+    let (_, query) = target.split_once('?')?;
+    let query = query.split('#').next()?;
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("token="))
+}

@@ -1,0 +1,187 @@
+//! The text of a file of secrets: one a line, and a second one while the first is replaced.
+//!
+//! Owns the rules that tokens and keys share, and the wording of what breaks them, which names a
+//! line and never shows what is on it. Main type: [`SecretsError`].
+
+use std::fmt;
+
+/// The present secret, and the next or the last one while they are exchanged.
+const SECRETS_MAX: usize = 2;
+
+/// More characters than any secret needs; what is longer is not meant to be one.
+const SECRET_CHARS_MAX: usize = 1024;
+
+/// Why a text holds no secrets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SecretsError {
+    /// Nothing but blank lines.
+    None,
+    /// More secrets than can be in use at once.
+    TooMany {
+        /// The first line that is too much, counted from 1.
+        line: usize,
+    },
+    /// A secret that could be guessed.
+    TooShort {
+        /// Its line.
+        line: usize,
+        /// The bytes that it has.
+        bytes: usize,
+        /// The bytes that it needs.
+        bytes_min: usize,
+    },
+    /// A line that is longer than any secret.
+    TooLong {
+        /// The line.
+        line: usize,
+    },
+    /// A space, a control character, or what isn't ASCII: easily lost or changed on the way.
+    NotVisible {
+        /// The line.
+        line: usize,
+    },
+    /// What stands behind `base64:` isn't Base64.
+    NotBase64 {
+        /// The line.
+        line: usize,
+    },
+}
+
+impl fmt::Display for SecretsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::None => f.write_str("there is no secret in it: write one on a line of its own"),
+            Self::TooMany { line } => {
+                write!(
+                    f,
+                    "line {line} is too much: at most {SECRETS_MAX} secrets count at once"
+                )
+            }
+            Self::TooShort {
+                line,
+                bytes,
+                bytes_min,
+            } => write!(
+                f,
+                "the secret on line {line} has {bytes} bytes: it needs {bytes_min} or more"
+            ),
+            Self::TooLong { line } => {
+                write!(
+                    f,
+                    "line {line} is longer than {SECRET_CHARS_MAX} characters"
+                )
+            }
+            Self::NotVisible { line } => {
+                write!(
+                    f,
+                    "line {line} must be visible ASCII characters without spaces"
+                )
+            }
+            Self::NotBase64 { line } => {
+                write!(f, "line {line} must be Base64 behind base64:")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SecretsError {}
+
+/// What `read` makes of each line of `text` that isn't blank: one or two, of visible ASCII.
+pub(super) fn read_lines<T>(
+    text: &str,
+    read: impl Fn(usize, &str) -> Result<T, SecretsError>,
+) -> Result<Vec<T>, SecretsError> {
+    let mut secrets = Vec::new();
+    for (line, secret) in (1..).zip(text.lines()) {
+        if secret.trim_ascii().is_empty() {
+            continue;
+        }
+        if secrets.len() == SECRETS_MAX {
+            return Err(SecretsError::TooMany { line });
+        }
+        if secret.len() > SECRET_CHARS_MAX {
+            return Err(SecretsError::TooLong { line });
+        }
+        if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(SecretsError::NotVisible { line });
+        }
+        secrets.push(read(line, secret)?);
+    }
+    match secrets.is_empty() {
+        true => Err(SecretsError::None),
+        false => Ok(secrets),
+    }
+}
+
+/// Whether the `secret` on a line is long enough not to be guessed.
+pub(super) const fn check_len(
+    line: usize,
+    secret: &[u8],
+    bytes_min: usize,
+) -> Result<(), SecretsError> {
+    let bytes = secret.len();
+    if bytes < bytes_min {
+        return Err(SecretsError::TooShort {
+            line,
+            bytes,
+            bytes_min,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(usize, String)>, SecretsError> {
+        read_lines(text, |line, secret| Ok((line, secret.to_owned())))
+    }
+
+    #[test]
+    fn lines_that_are_not_blank_are_secrets() {
+        let one = |line| Ok(vec![(line, "a".to_owned())]);
+        assert_eq!(read("a"), one(1));
+        assert_eq!(read("a\n"), one(1));
+        assert_eq!(read("\r\n \t\r\na\r\n\n"), one(3));
+        let two = Ok(vec![(1, "a".to_owned()), (3, "!~".to_owned())]);
+        assert_eq!(read("a\n\n!~"), two);
+        for text in ["", "\n", " \r\n\t"] {
+            assert_eq!(read(text), Err(SecretsError::None));
+        }
+        assert_eq!(read("a\nb\n\nc"), Err(SecretsError::TooMany { line: 4 }));
+    }
+
+    #[test]
+    fn lengths_at_max_and_one_more() {
+        let longest = "a".repeat(SECRET_CHARS_MAX);
+        assert_eq!(read(&longest).map(|secrets| secrets.len()), Ok(1));
+        let longer = format!("a\n{longest}a");
+        assert_eq!(read(&longer), Err(SecretsError::TooLong { line: 2 }));
+        assert_eq!(check_len(1, b"12", 2), Ok(()));
+        assert_eq!(
+            check_len(1, b"12", 3).map_err(|error| error.to_string()),
+            Err("the secret on line 1 has 2 bytes: it needs 3 or more".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_could_get_lost_is_refused() {
+        for text in [
+            "secret word",
+            " secret",
+            "secret ",
+            "secret\t",
+            "secret\0",
+            "secret\x7f",
+            "secret\r",
+            "secr\u{e9}t",
+            "\u{feff}secret",
+            "secret\u{a0}",
+        ] {
+            let error = read(&format!("\n{text}")).expect_err("not visible");
+            assert_eq!(error, SecretsError::NotVisible { line: 2 }, "{text:?}");
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
+}

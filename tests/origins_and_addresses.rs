@@ -1,0 +1,135 @@
+//! What an upgrade is refused for: where its page comes from, and what its address has taken.
+
+mod common;
+
+use std::io::Write;
+
+use common::{Client, Server, response, upgrade_to};
+
+/// The status line, and the head, that answers an upgrade which isn't granted.
+fn refused(server: &Server, fields: &[&str]) -> String {
+    let mut stream = server.tcp();
+    stream
+        .write_all(upgrade_to("/", fields).as_bytes())
+        .expect("the server reads");
+    response(&mut stream).0
+}
+
+#[test]
+fn by_default_every_origin_is_let_in() {
+    let server = Server::start();
+    for origin in ["Origin: https://example.com", "Origin: null"] {
+        Client::connect_with(&server, "/", &[origin]);
+    }
+}
+
+#[test]
+fn origins_that_are_not_on_the_list_are_refused() {
+    let server = Server::with(&[
+        "--allow-origin",
+        "https://app.example.com,http://localhost:3000",
+        "--allow-origin",
+        "https://admin.example.com:8443",
+    ]);
+    for fields in [
+        &[][..],
+        &["Origin: https://app.example.com"],
+        &["Origin: http://localhost:3000"],
+        &["Origin: https://admin.example.com:8443"],
+        // As React Native sends it: the host that it connects to.
+        &[
+            "Host: api.example.com:8000",
+            "Origin: http://api.example.com:8000",
+        ],
+        &["Host: api.example.com", "Origin: https://api.example.com"],
+        &[
+            "Host: api.example.com",
+            "Origin: https://API.example.com:443",
+        ],
+    ] {
+        Client::connect_with(&server, "/", fields).subscribe(r#"["c"]"#);
+    }
+    for fields in [
+        &["Origin: https://example.com"][..],
+        &["Origin: http://app.example.com"],
+        &["Origin: https://app.example.com:444"],
+        &["Origin: https://app.example.com.evil.example"],
+        &["Origin: null"],
+        &["Origin:"],
+        &[
+            "Host: api.example.com:8000",
+            "Origin: http://api.example.com",
+        ],
+        &[
+            "Origin: https://app.example.com",
+            "Origin: https://evil.example",
+        ],
+    ] {
+        let head = refused(&server, fields);
+        assert!(head.starts_with("HTTP/1.1 403 "), "{fields:?}: {head}");
+    }
+}
+
+#[test]
+fn a_star_lets_all_in() {
+    let server = Server::with(&["--allow-origin", "*"]);
+    Client::connect_with(&server, "/", &["Origin: https://example.com"]);
+}
+
+const BEHIND: &str = "X-Forwarded-For: 192.0.2.1";
+
+#[test]
+fn an_address_has_so_many_connections() {
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.0/8",
+        "--max-connections-per-address",
+        "2",
+    ]);
+    let first = Client::connect_with(&server, "/", &[BEHIND]);
+    let _second = Client::connect_with(&server, "/", &["X-Forwarded-For: 203.0.113.9, 192.0.2.1"]);
+    let head = refused(&server, &[BEHIND]);
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+    assert!(head.contains("\r\nRetry-After: "), "{head}");
+    // Others are others, and the proxy itself is no client.
+    let _other = Client::connect_with(&server, "/", &["X-Forwarded-For: 192.0.2.2"]);
+    let _proxies: Vec<_> = (0..5).map(|_| Client::connect(&server)).collect();
+    first.leave();
+    Client::connect_with(&server, "/", &[BEHIND]);
+}
+
+#[test]
+fn an_address_has_so_many_upgrades() {
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--upgrades-per-address",
+        "0.01",
+    ]);
+    Client::connect_with(&server, "/", &[BEHIND]).leave();
+    let head = refused(&server, &[BEHIND]);
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+    Client::connect_with(&server, "/", &["X-Forwarded-For: 192.0.2.2"]).leave();
+}
+
+#[test]
+fn only_a_trusted_proxy_is_believed() {
+    let server = Server::with(&[
+        "--max-connections-per-address",
+        "1",
+        "--trusted-proxy",
+        "10.0.0.0/8",
+    ]);
+    // These come from this host, which isn't counted, whatever they say.
+    let _clients: Vec<_> = (0..3)
+        .map(|_| Client::connect_with(&server, "/", &[BEHIND]))
+        .collect();
+}
+
+#[test]
+fn logs_name_who_is_behind_a_trusted_proxy() {
+    let server = Server::with(&["--trusted-proxy", "127.0.0.1", "--log", "debug"]);
+    let mut client = Client::connect_with(&server, "/", &[BEHIND]);
+    client.send_bytes(&[0xff, 0xff]);
+    server.wait_for_line("192.0.2.1: ");
+}
