@@ -140,6 +140,11 @@ impl Client {
         &self.stream
     }
 
+    /// Its connection, and nothing else of it.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     // Sending.
 
     /// Sends a text message.

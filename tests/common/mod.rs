@@ -10,6 +10,7 @@
 )]
 
 mod client;
+mod crowd;
 mod program;
 mod server;
 
@@ -19,7 +20,8 @@ pub(crate) use client::{
     ACCEPT, Client, NO_STATUS, Received, UPGRADE_FIELDS, close_frame, close_payload, frame,
     response, upgrade, upgrade_to,
 };
-pub(crate) use program::{Ended, Program, crieur, run};
+pub(crate) use crowd::{Crowd, Served};
+pub(crate) use program::{Ended, Program, crieur, raise_descriptor_limit, run};
 pub(crate) use server::Server;
 
 /// How long a test waits for what must come. Far more than it takes, even on a busy machine.
