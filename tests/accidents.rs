@@ -1,5 +1,5 @@
-//! Accidents of the machine: streams that are closed or full, clocks that jump. The server
-//! serves on.
+//! Accidents of the machine: streams that are closed or full, clocks that jump, a process that
+//! is stopped for a while. The server serves on.
 //!
 //! A log that is stuck is in `logs.rs`, descriptors that run out are in `descriptors.rs`, readers
 //! that are stuck in `slow_readers.rs`.
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Crowd, Received, Server};
+use common::{Client, Crowd, Received, Server, frame, publish, raise_descriptor_limit, subscriber};
 
 /// A crowd is served, clients come and go, and the server stops when it is told to.
 fn expect_service(server: &mut Server) {
@@ -104,4 +104,29 @@ fn the_wall_clock_jumps() {
     let log = server.log();
     let years: BTreeSet<_> = log.lines().filter_map(|line| line.get(1..5)).collect();
     assert!(years.len() > 1, "the clock has not jumped: {log}");
+}
+
+#[test]
+fn a_stopped_server_reads_before_it_takes_anybody_for_dead() {
+    // More than one poll brings.
+    const CLIENTS: usize = 1100;
+    raise_descriptor_limit();
+    let server = Server::with(&["--ping-interval", "0.5", "--pong-timeout", "3"]);
+    let mut silent = subscriber(&server, r#"["c"]"#);
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| subscriber(&server, r#"["c"]"#))
+        .collect();
+    for client in clients.iter_mut().chain([&mut silent]) {
+        assert!(matches!(client.receive(), Received::Ping(_)));
+    }
+    server.halt(true);
+    for client in &mut clients {
+        client.send_bytes(&frame(0x8a, b""));
+    }
+    // To be stopped for longer than anybody's time is what this is about.
+    thread::sleep(Duration::from_millis(3100));
+    server.halt(false);
+    let reason = format!(r#"{{"delivered":{CLIENTS}}}"#);
+    assert_eq!(publish(&server, r#"{"channel":"c"}"#), reason);
+    silent.expect_end();
 }

@@ -442,6 +442,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.timers.clear(slot);
                 continue;
             };
+            self.look_before_expiry(id, now);
             self.handle_expiry(id, now);
             let next = self
                 .shell
@@ -452,6 +453,24 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 Some(next) => self.timers.set(slot, next),
                 None => self.timers.clear(slot),
             }
+        }
+        self.flush_replies(now);
+    }
+
+    /// If something is due: reads what waits in the socket and writes what it takes. A process
+    /// that was stopped for a while sees the time before it sees the events.
+    fn look_before_expiry(&mut self, id: ConnectionId, now: Timestamp) {
+        let is_due = self.shell.connections.get(id).is_some_and(|connection| {
+            let deadline = connection.session.poll_timeout(&self.timeouts);
+            deadline.is_some_and(|deadline| deadline <= now)
+        });
+        if is_due {
+            let readiness = Readiness {
+                is_readable: true,
+                is_writable: true,
+                is_ending: false,
+            };
+            self.handle_ready(id, readiness, now);
         }
     }
 

@@ -136,6 +136,11 @@ fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
     (id, wire)
 }
 
+/// A masked control frame without a payload.
+const fn control_frame(opcode: u8) -> [u8; 6] {
+    [0x80 | opcode, 0x80, 0, 0, 0, 0]
+}
+
 /// The texts that a peer got.
 fn texts(wire: &Wire) -> Vec<String> {
     let mut bytes = wire.got.take();
@@ -188,7 +193,7 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
         other_wire
             .sent
             .borrow_mut()
-            .extend_from_slice(&[0x89, 0x80, 0, 0, 0, 0]);
+            .extend_from_slice(&control_frame(0x9));
         engine.handle_ready(other, READABLE, Timestamp::ZERO);
         engine.flush_replies(Timestamp::ZERO);
         assert!(other_wire.got.borrow().ends_with(&[0x8a, 0]));
@@ -199,4 +204,25 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
         assert_eq!(texts(wire), expected);
     }
     assert!(engine.transport_mut(publisher).is_none(), "it is gone");
+}
+
+#[test]
+fn time_is_held_against_nobody_whose_bytes_wait() {
+    let mut engine = engine();
+    let timeouts = Timeouts::default();
+    let (_, alive) = connect(&mut engine);
+    let (dead, _) = connect(&mut engine);
+    let ping_due = Timestamp::ZERO + timeouts.ping_interval;
+    engine.handle_timers(ping_due);
+    engine.flush_deliveries(2, ping_due);
+    assert_eq!(alive.got.take(), [0x89, 0]);
+    // Both come before any event: the Pong, a Ping of its own, and the end of its time.
+    let sent = [control_frame(0xa), control_frame(0x9)].concat();
+    alive.sent.borrow_mut().extend(sent);
+    let pong_due = ping_due + timeouts.pong;
+    engine.handle_timers(pong_due);
+    engine.reap(pong_due);
+    assert_eq!(alive.got.take(), [0x8a, 0]);
+    assert_eq!(engine.connections_len(), 1);
+    assert!(engine.transport_mut(dead).is_none());
 }
