@@ -40,6 +40,11 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Reads of one connection before the others have their turn.
 const READS_A_TURN_MAX: usize = 4;
 
+/// Bytes of answers that gather before they are written, beside those to what is read at once.
+/// A thousand connections that send nothing but Pings must not make us keep a thousand times
+/// what a turn reads.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
 pub const SPARE_CONNECTIONS: usize = 64;
 
@@ -302,8 +307,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 .session
                 .keep_incoming(incoming, received, &leftover, now);
             connection.marks.has_input = is_held;
-            if !connection.session.queue().is_empty() {
+            let unsent_bytes = connection.session.queue().unsent_bytes();
+            if unsent_bytes > 0 {
                 self.shell.mark_reply(id);
+            }
+            if unsent_bytes > ANSWER_BYTES_MAX {
+                self.flush(id, now);
             }
         }
     }

@@ -226,3 +226,19 @@ fn time_is_held_against_nobody_whose_bytes_wait() {
     assert_eq!(engine.connections_len(), 1);
     assert!(engine.transport_mut(dead).is_none());
 }
+
+#[test]
+fn many_answers_are_written_at_once() {
+    let mut engine = engine();
+    let (pinger, wire) = connect(&mut engine);
+    // As much as a turn reads.
+    let pings = READS_A_TURN_MAX * READ_BUFFER_BYTES / 6;
+    let sent = control_frame(0x9).repeat(pings);
+    wire.sent.borrow_mut().extend(sent);
+    engine.handle_ready(pinger, READABLE, Timestamp::ZERO);
+    let unsent = engine.shell.connections.get(pinger);
+    let unsent_bytes = unsent.map(|connection| connection.session.queue().unsent_bytes());
+    assert!(unsent_bytes <= Some(ANSWER_BYTES_MAX), "{unsent_bytes:?}");
+    engine.flush_replies(Timestamp::ZERO);
+    assert!(wire.got.take() == [0x8a, 0].repeat(pings));
+}
