@@ -3,7 +3,8 @@
 //! Generic over the application and over the transport; knows no mio. The server (or a
 //! simulation) brings readiness in and calls, in every iteration: [`Engine::handle_ready`],
 //! [`Engine::read_again`], [`Engine::flush_replies`], then [`Engine::flush_deliveries`] in
-//! slices, [`Engine::handle_timers`] and [`Engine::reap`].
+//! slices, [`Engine::handle_timers`], [`Engine::make_room`] if somebody waits to be accepted,
+//! and [`Engine::reap`].
 //!
 //! Invariants: a connection leaves its slot in `reap` only; a session that has left Open is
 //! known to the application as gone before the call that made it leave returns; each list

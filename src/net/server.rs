@@ -174,6 +174,9 @@ impl<A: Application> Server<A> {
             let now = self.engine.now();
             self.engine.shed(now);
             self.engine.handle_timers(now);
+            if self.listeners.iter().any(|listener| listener.is_ready(now)) {
+                self.engine.make_room(now);
+            }
             self.engine.reap(now);
             if let Some(signal) = self.forced_by {
                 return Ok(Stopped::Forced(signal));

@@ -109,7 +109,10 @@ const READABLE: Readiness = Readiness {
 };
 
 fn engine() -> TestEngine {
-    let limits = ServerLimits::default();
+    engine_with(ServerLimits::default())
+}
+
+fn engine_with(limits: ServerLimits) -> TestEngine {
     Engine::new(
         ToAllOthers::default(),
         Stopped,
@@ -119,16 +122,22 @@ fn engine() -> TestEngine {
     )
 }
 
-/// A connection whose handshake is done.
-fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
+/// A connection that has said nothing yet.
+fn accept(engine: &mut TestEngine, now: Timestamp) -> (ConnectionId, Rc<Wire>) {
     let wire = Rc::new(Wire::default());
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
     let peer = Peer {
         address: ([127, 0, 0, 1], 1).into(),
     };
-    let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
+    let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, now);
+    (id, wire)
+}
+
+/// A connection whose handshake is done.
+fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
+    let (id, wire) = accept(engine, Timestamp::ZERO);
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
     engine.handle_ready(id, READABLE, Timestamp::ZERO);
     engine.flush_replies(Timestamp::ZERO);
     let head = wire.got.take();
@@ -241,4 +250,41 @@ fn many_answers_are_written_at_once() {
     assert!(unsent_bytes <= Some(ANSWER_BYTES_MAX), "{unsent_bytes:?}");
     engine.flush_replies(Timestamp::ZERO);
     assert!(wire.got.take() == [0x8a, 0].repeat(pings));
+}
+
+#[test]
+fn the_oldest_handshakes_make_room_for_new_clients() {
+    let mut engine = engine_with(ServerLimits {
+        connections_max: 2,
+        ..ServerLimits::default()
+    });
+    let open = [connect(&mut engine), connect(&mut engine)];
+    let mut waiting = Vec::new();
+    while engine.has_room() {
+        let now = Timestamp::from_micros(waiting.len() as u64 / 10);
+        engine.make_room(now);
+        waiting.push(accept(&mut engine, now));
+    }
+    assert_eq!(
+        waiting.len(),
+        SPARE_CONNECTIONS,
+        "nobody goes while there is room"
+    );
+    let now = Timestamp::from_micros(10);
+    engine.make_room(now);
+    engine.reap(now);
+    assert_eq!(engine.connections_len(), 2 + SPARE_CONNECTIONS / 2);
+    assert!(
+        open.iter()
+            .all(|&(id, _)| engine.transport_mut(id).is_some())
+    );
+    for (number, (id, wire)) in waiting.iter().enumerate() {
+        let is_displaced = number < SPARE_CONNECTIONS / 2;
+        assert_eq!(
+            engine.transport_mut(*id).is_none(),
+            is_displaced,
+            "{number}"
+        );
+        assert_eq!(wire.got.take().starts_with(b"HTTP/1.1 503 "), is_displaced);
+    }
 }
