@@ -12,6 +12,7 @@
 mod client;
 mod crowd;
 mod program;
+mod scene;
 mod server;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) use client::{
 };
 pub(crate) use crowd::{Crowd, Served};
 pub(crate) use program::{Ended, Program, crieur, raise_descriptor_limit, run};
+pub(crate) use scene::{DELIVERY_MAX, Scene, withstand};
 pub(crate) use server::Server;
 
 /// How long a test waits for what must come. Far more than it takes, even on a busy machine.
