@@ -15,6 +15,8 @@ pub struct Metrics {
     pub requests_rejected: u64,
     /// Handshakes that were not finished in time.
     pub handshakes_expired: u64,
+    /// Connections that were not open, and were dropped to make room for new ones.
+    pub connections_displaced: u64,
     /// Connections that ended without a Close.
     pub closed_without_close: u64,
     /// Connections closed because the peer broke the protocol, a size limit or a time limit.

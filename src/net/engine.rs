@@ -3,7 +3,8 @@
 //! Generic over the application and over the transport; knows no mio. The server (or a
 //! simulation) brings readiness in and calls, in every iteration: [`Engine::handle_ready`],
 //! [`Engine::read_again`], [`Engine::flush_replies`], then [`Engine::flush_deliveries`] in
-//! slices, [`Engine::handle_timers`] and [`Engine::reap`].
+//! slices, [`Engine::handle_timers`], [`Engine::make_room`] if somebody waits to be accepted,
+//! and [`Engine::reap`].
 //!
 //! Invariants: a connection leaves its slot in `reap` only; a session that has left Open is
 //! known to the application as gone before the call that made it leave returns; each list
@@ -40,6 +41,11 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Reads of one connection before the others have their turn.
 const READS_A_TURN_MAX: usize = 4;
+
+/// Bytes of answers that gather before they are written, beside those to what is read at once.
+/// A thousand connections that send nothing but Pings must not make us keep a thousand times
+/// what a turn reads.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
 pub const SPARE_CONNECTIONS: usize = 64;
@@ -324,8 +330,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 .session
                 .keep_incoming(incoming, received, &leftover, now);
             connection.marks.has_input = is_held;
-            if !connection.session.queue().is_empty() {
+            let unsent_bytes = connection.session.queue().unsent_bytes();
+            if unsent_bytes > 0 {
                 self.shell.mark_reply(id);
+            }
+            if unsent_bytes > ANSWER_BYTES_MAX {
+                self.flush(id, now);
             }
         }
     }
@@ -474,6 +484,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.timers.clear(slot);
                 continue;
             };
+            self.look_before_expiry(id, now);
             self.handle_expiry(id, now);
             let next = self
                 .shell
@@ -484,6 +495,24 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 Some(next) => self.timers.set(slot, next),
                 None => self.timers.clear(slot),
             }
+        }
+        self.flush_replies(now);
+    }
+
+    /// If something is due: reads what waits in the socket and writes what it takes. A process
+    /// that was stopped for a while sees the time before it sees the events.
+    fn look_before_expiry(&mut self, id: ConnectionId, now: Timestamp) {
+        let is_due = self.shell.connections.get(id).is_some_and(|connection| {
+            let deadline = connection.session.poll_timeout(&self.timeouts);
+            deadline.is_some_and(|deadline| deadline <= now)
+        });
+        if is_due {
+            let readiness = Readiness {
+                is_readable: true,
+                is_writable: true,
+                is_ending: false,
+            };
+            self.handle_ready(id, readiness, now);
         }
     }
 

@@ -192,6 +192,11 @@ impl<A: Application> Server<A> {
             let now = self.engine.now();
             self.engine.shed(now);
             self.engine.handle_timers(now);
+            for listener in &self.listeners {
+                if listener.is_ready(now) {
+                    self.engine.make_room(listener.lane(), now);
+                }
+            }
             self.engine.reap(now);
             if let Some(signal) = self.forced_by {
                 return Ok(Stopped::Forced(signal));

@@ -100,6 +100,16 @@ impl Session {
         matches!(self.state, State::Connecting { .. })
     }
 
+    /// Since when the session has been about to begin, or to end; `None` while it is open, and
+    /// when it is closed.
+    #[must_use]
+    pub const fn unopened_since(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Connecting { since } | State::Closing { since, .. } => Some(since),
+            State::Open { .. } | State::Closed => None,
+        }
+    }
+
     /// Whether the connection may be dropped.
     #[must_use]
     pub const fn is_closed(&self) -> bool {

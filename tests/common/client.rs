@@ -153,6 +153,11 @@ impl<S: Read + Write> Client<S> {
         self
     }
 
+    /// Its connection, and nothing else of it.
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
     // Sending.
 
     /// Sends a text message.

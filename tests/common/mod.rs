@@ -10,7 +10,9 @@
 )]
 
 mod client;
+mod crowd;
 mod program;
+mod scene;
 pub(crate) mod secrets;
 mod server;
 
@@ -20,7 +22,9 @@ pub(crate) use client::{
     ACCEPT, Client, NO_STATUS, Received, UPGRADE_FIELDS, close_frame, close_payload, frame,
     response, upgrade, upgrade_to,
 };
-pub(crate) use program::{Ended, Program, crieur, run};
+pub(crate) use crowd::{Crowd, Served};
+pub(crate) use program::{Ended, Program, crieur, raise_descriptor_limit, run};
+pub(crate) use scene::{DELIVERY_MAX, Scene, withstand};
 pub(crate) use server::Server;
 
 /// How long a test waits for what must come. Far more than it takes, even on a busy machine.

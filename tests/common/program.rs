@@ -1,12 +1,14 @@
 //! The program under test as a process: what it says, how it is stopped, how it ends.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 
 use super::DEADLINE;
 
@@ -54,6 +56,17 @@ pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Ended {
     program.wait()
 }
 
+/// Takes all descriptors that this process may have, and says how many.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
+    limit.maximum.map_or(usize::MAX, |maximum| maximum as usize)
+}
+
 /// The command crieur, without arguments yet.
 pub(crate) fn crieur() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crieur"));
@@ -94,6 +107,66 @@ impl Program {
     /// Its standard error, if nobody reads it yet.
     pub(crate) const fn unread_stderr(&mut self) -> Option<&mut impl Read> {
         self.child.stderr.as_mut()
+    }
+
+    /// Closes the end of its standard error that nobody reads.
+    pub(crate) fn drop_stderr(&mut self) {
+        self.child.stderr = None;
+        self.stderr = Lines::follow(io::empty());
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.id()));
+        open.expect("it runs").count()
+    }
+
+    /// Bytes of memory that it has to itself.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        1024 * kib
+            .and_then(|kib| kib.parse::<usize>().ok())
+            .expect("Linux counts it in kB")
+    }
+
+    /// The TCP port of this machine that it listens on, once it does.
+    pub(crate) fn listening_port(&self) -> u16 {
+        let since = Instant::now();
+        loop {
+            if let Some(port) = self.find_listening_port() {
+                return port;
+            }
+            assert!(since.elapsed() < DEADLINE, "it does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn find_listening_port(&self) -> Option<u16> {
+        const LISTEN: &str = "0A";
+        let open = fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs");
+        let open: Vec<_> = open
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .collect();
+        let sockets = fs::read_to_string("/proc/net/tcp").expect("Linux lists them");
+        sockets.lines().find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let &[_, address, _, state, _, _, _, _, _, inode, ..] = &fields[..] else {
+                return None;
+            };
+            let name = format!("socket:[{inode}]");
+            let is_ours = state == LISTEN && open.iter().any(|link| link.as_os_str() == &name[..]);
+            let (_, port) = address.split_once(':').filter(|_| is_ours)?;
+            u16::from_str_radix(port, 16).ok()
+        })
     }
 
     /// Writes to its standard input, which must have been piped.

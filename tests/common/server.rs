@@ -1,9 +1,11 @@
 //! A server of its own for each test.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -29,11 +31,7 @@ impl Server {
 
     /// A server that a shell starts after `setup`.
     pub(crate) fn after(setup: &str, flags: &[&str]) -> Self {
-        let mut command = Command::new("sh");
-        forget_settings(&mut command);
-        let script = format!(r#"{setup} && exec "$@""#);
-        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_crieur")]);
-        Self::listening(command, flags)
+        Self::listening(after(setup), flags)
     }
 
     fn listening(mut command: Command, flags: &[&str]) -> Self {
@@ -42,6 +40,22 @@ impl Server {
         let line = program.stderr.wait_for("listening on ");
         let address = listening_address(&line).expect("the line ends with the address");
         Self { program, address }
+    }
+
+    /// The same, of a server whose log can't say where it listens.
+    pub(crate) fn unheard_after(setup: &str, flags: &[&str]) -> Self {
+        let mut command = after(setup);
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        let program = Program::start_unread(command);
+        let address = SocketAddr::from(([127, 0, 0, 1], program.listening_port()));
+        Self { program, address }
+    }
+
+    /// A server with these variables in its environment.
+    pub(crate) fn with_environment(variables: &[(&str, &OsStr)], flags: &[&str]) -> Self {
+        let mut command = crieur();
+        command.envs(variables.iter().copied());
+        Self::listening(command, flags)
     }
 
     /// A server whose standard error is a pipe that nobody reads once it listens.
@@ -112,6 +126,42 @@ impl Server {
         self.program.stderr.text()
     }
 
+    /// The process.
+    pub(crate) const fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// From now on nobody can read what it writes to standard error.
+    pub(crate) fn drop_stderr(&mut self) {
+        self.program.drop_stderr();
+    }
+
+    /// Waits until it has `descriptors` open at most: those who have left are forgotten.
+    pub(crate) fn wait_for_descriptors(&self, descriptors: usize) {
+        self.wait_for_fewer(descriptors, "descriptors", Program::descriptors);
+    }
+
+    /// Waits until it has `bytes` of memory at most.
+    pub(crate) fn wait_for_memory(&self, bytes: usize) {
+        self.wait_for_fewer(bytes, "bytes", Program::memory_bytes);
+    }
+
+    /// There is no event for it: the system has to be asked.
+    fn wait_for_fewer(&self, wanted: usize, what: &str, count: fn(&Program) -> usize) {
+        let since = Instant::now();
+        loop {
+            let counted = count(&self.program);
+            if counted <= wanted {
+                return;
+            }
+            assert!(
+                since.elapsed() < DEADLINE,
+                "{counted} {what} instead of {wanted}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         self.program.terminate();
@@ -131,6 +181,15 @@ impl Server {
     pub(crate) fn limit_descriptors(&self, limit: u64) {
         self.program.limit_descriptors(limit);
     }
+}
+
+/// The command crieur in a shell that runs `setup` first.
+fn after(setup: &str) -> Command {
+    let mut command = Command::new("sh");
+    forget_settings(&mut command);
+    let script = format!(r#"{setup} && exec "$@""#);
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_crieur")]);
+    command
 }
 
 fn with_deadline(stream: TcpStream) -> TcpStream {

@@ -4,16 +4,16 @@
 use std::cmp::Reverse;
 use std::mem;
 
-use log::info;
+use log::{debug, info};
 
-use crate::application::{Application, CloseCause};
+use crate::application::{Application, CloseCause, Lane};
 use crate::id::ConnectionId;
 use crate::memory::{shrink_sparse, shrink_sparse_queue, trim_heap};
 use crate::net::connection::Transport;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
 
-use super::Engine;
+use super::{Engine, SPARE_CONNECTIONS};
 
 /// How many clients a second come back after a shutdown.
 const RETURNS_A_SECOND: u64 = 500;
@@ -102,6 +102,49 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             let connection = self.shell.connections.get(id);
             finishing_bytes += connection.map_or(0, |left| left.session.pinned_bytes());
         }
+    }
+
+    /// If all room of a lane is taken: lets go of those who have been about to begin or to end for the
+    /// longest, so that whoever says nothing keeps nobody else out. Half of the spare room is
+    /// freed: a newcomer stays at least until it has been read once.
+    pub fn make_room(&mut self, lane: Lane, now: Timestamp) {
+        if self.has_room(lane) {
+            return;
+        }
+        let mut waiting: Vec<_> = self
+            .shell
+            .connections
+            .iter()
+            .filter(|connection| connection.peer.lane == lane)
+            .filter_map(|connection| {
+                let since = connection.session.unopened_since()?;
+                Some((since, connection.id.serial, connection.id))
+            })
+            .collect();
+        let count = waiting.len().min(SPARE_CONNECTIONS / 2);
+        if count < waiting.len() {
+            waiting.select_nth_unstable_by_key(count, |&(since, serial, _)| (since, serial));
+        }
+        for &(_, _, id) in &waiting[..count] {
+            self.displace(id, now);
+        }
+    }
+
+    /// Drops a connection that isn't open; who has no answer yet is sent one.
+    fn displace(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get(id) else {
+            return;
+        };
+        debug!("{id} {}: makes room", connection.peer);
+        self.shell.metrics.connections_displaced += 1;
+        if connection.session.is_connecting() {
+            let response = self.shell.unavailable("full");
+            self.respond(id, &response, now);
+        }
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            connection.session.handle_end();
+        }
+        self.settle(id);
     }
 
     /// Stops keeping things for a connection.

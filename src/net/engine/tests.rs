@@ -116,7 +116,10 @@ const READABLE: Readiness = Readiness {
 };
 
 fn engine() -> TestEngine {
-    let limits = ServerLimits::default();
+    engine_with(ServerLimits::default())
+}
+
+fn engine_with(limits: ServerLimits) -> TestEngine {
     Engine::new(
         ToAllOthers::default(),
         Stopped,
@@ -126,22 +129,33 @@ fn engine() -> TestEngine {
     )
 }
 
-/// A connection whose handshake is done.
-fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
+/// A connection that has said nothing yet.
+fn accept(engine: &mut TestEngine, now: Timestamp) -> (ConnectionId, Rc<Wire>) {
     let wire = Rc::new(Wire::default());
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
     let peer = Peer {
         address: Some(([127, 0, 0, 1], 1).into()),
         lane: Lane::Clients,
     };
-    let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
+    let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, now);
+    (id, wire)
+}
+
+/// A connection whose handshake is done.
+fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
+    let (id, wire) = accept(engine, Timestamp::ZERO);
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
     engine.handle_ready(id, READABLE, Timestamp::ZERO);
     engine.flush_replies(Timestamp::ZERO);
     let head = wire.got.take();
     assert!(head.starts_with(b"HTTP/1.1 101 ") && head.ends_with(b"\r\n\r\n"));
     (id, wire)
+}
+
+/// A masked control frame without a payload.
+const fn control_frame(opcode: u8) -> [u8; 6] {
+    [0x80 | opcode, 0x80, 0, 0, 0, 0]
 }
 
 /// The texts that a peer got.
@@ -196,7 +210,7 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
         other_wire
             .sent
             .borrow_mut()
-            .extend_from_slice(&[0x89, 0x80, 0, 0, 0, 0]);
+            .extend_from_slice(&control_frame(0x9));
         engine.handle_ready(other, READABLE, Timestamp::ZERO);
         engine.flush_replies(Timestamp::ZERO);
         assert!(other_wire.got.borrow().ends_with(&[0x8a, 0]));
@@ -207,4 +221,78 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
         assert_eq!(texts(wire), expected);
     }
     assert!(engine.transport_mut(publisher).is_none(), "it is gone");
+}
+
+#[test]
+fn time_is_held_against_nobody_whose_bytes_wait() {
+    let mut engine = engine();
+    let timeouts = Timeouts::default();
+    let (_, alive) = connect(&mut engine);
+    let (dead, _) = connect(&mut engine);
+    let ping_due = Timestamp::ZERO + timeouts.ping_interval;
+    engine.handle_timers(ping_due);
+    engine.flush_deliveries(2, ping_due);
+    assert_eq!(alive.got.take(), [0x89, 0]);
+    // Both come before any event: the Pong, a Ping of its own, and the end of its time.
+    let sent = [control_frame(0xa), control_frame(0x9)].concat();
+    alive.sent.borrow_mut().extend(sent);
+    let pong_due = ping_due + timeouts.pong;
+    engine.handle_timers(pong_due);
+    engine.reap(pong_due);
+    assert_eq!(alive.got.take(), [0x8a, 0]);
+    assert_eq!(engine.connections_len(), 1);
+    assert!(engine.transport_mut(dead).is_none());
+}
+
+#[test]
+fn many_answers_are_written_at_once() {
+    let mut engine = engine();
+    let (pinger, wire) = connect(&mut engine);
+    // As much as a turn reads.
+    let pings = READS_A_TURN_MAX * READ_BUFFER_BYTES / 6;
+    let sent = control_frame(0x9).repeat(pings);
+    wire.sent.borrow_mut().extend(sent);
+    engine.handle_ready(pinger, READABLE, Timestamp::ZERO);
+    let unsent = engine.shell.connections.get(pinger);
+    let unsent_bytes = unsent.map(|connection| connection.session.queue().unsent_bytes());
+    assert!(unsent_bytes <= Some(ANSWER_BYTES_MAX), "{unsent_bytes:?}");
+    engine.flush_replies(Timestamp::ZERO);
+    assert!(wire.got.take() == [0x8a, 0].repeat(pings));
+}
+
+#[test]
+fn the_oldest_handshakes_make_room_for_new_clients() {
+    let mut engine = engine_with(ServerLimits {
+        connections_max: 2,
+        ..ServerLimits::default()
+    });
+    let open = [connect(&mut engine), connect(&mut engine)];
+    let mut waiting = Vec::new();
+    while engine.has_room(Lane::Clients) {
+        let now = Timestamp::from_micros(waiting.len() as u64 / 10);
+        engine.make_room(Lane::Clients, now);
+        waiting.push(accept(&mut engine, now));
+    }
+    assert_eq!(
+        waiting.len(),
+        SPARE_CONNECTIONS,
+        "nobody goes while there is room"
+    );
+    let now = Timestamp::from_micros(10);
+    engine.make_room(Lane::Clients, now);
+    engine.reap(now);
+    assert_eq!(engine.connections_len(), 2 + SPARE_CONNECTIONS / 2);
+    assert!(
+        open.iter()
+            .all(|&(id, _)| engine.transport_mut(id).is_some())
+    );
+    for (number, (id, wire)) in waiting.iter().enumerate() {
+        let is_displaced = number < SPARE_CONNECTIONS / 2;
+        assert_eq!(
+            engine.transport_mut(*id).is_none(),
+            is_displaced,
+            "{number}"
+        );
+        assert_eq!(wire.got.take().starts_with(b"HTTP/1.1 503 "), is_displaced);
+    }
 }
