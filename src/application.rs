@@ -44,6 +44,8 @@ pub struct Request<'a> {
 pub struct Admission {
     /// The largest message that it may send, in bytes of payload, fragments added up.
     pub message_bytes_max: usize,
+    /// Whether the rates of clients apply.
+    pub is_limited: bool,
 }
 
 /// Why the shell closes a connection on its own account.

@@ -3,6 +3,7 @@
 //! What is in a `Config` has been validated: the parts that use it check nothing again.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// What the hub allows to one connection.
@@ -91,6 +92,10 @@ pub struct ServerLimits {
     pub send_queue_bytes_max: usize,
     /// Bytes that the process keeps for all peers together.
     pub buffer_bytes_max: usize,
+    /// Frames that a client may send a second, fragments and control frames among them.
+    pub messages_per_second: Option<NonZeroU32>,
+    /// Bytes that a client may send a second.
+    pub bytes_per_second: Option<NonZeroU32>,
 }
 
 impl Default for ServerLimits {
@@ -100,6 +105,8 @@ impl Default for ServerLimits {
             head_bytes_max: 16 * 1024,
             send_queue_bytes_max: 1024 * 1024,
             buffer_bytes_max: 256 * 1024 * 1024,
+            messages_per_second: None,
+            bytes_per_second: None,
         }
     }
 }

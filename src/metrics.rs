@@ -35,4 +35,6 @@ pub struct Metrics {
     pub accept_pauses: u64,
     /// Bytes read from peers.
     pub bytes_read: u64,
+    /// Times that a client over its rate was not read for a while.
+    pub reads_throttled: u64,
 }

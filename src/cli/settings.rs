@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::config::{Config, HubConfig};
@@ -34,10 +35,18 @@ enum Kind {
     Seconds {
         field: fn(&mut Config) -> &mut Duration,
     },
+    /// So many `unit` a second, or no limit.
+    Rate {
+        field: fn(&mut Config) -> &mut Option<NonZeroU32>,
+        unit: &'static str,
+    },
 }
 
 const KIB: usize = 1024;
 const GIB: usize = 1024 * 1024 * 1024;
+
+/// What a rate that limits nothing is written as.
+const OFF: &str = "off";
 
 /// The longest time that can be set: a day.
 const SECONDS_MAX: f64 = 86_400.0;
@@ -116,6 +125,22 @@ static SETTINGS: &[Setting] = &[
         help: "Bytes kept for all connections; beyond: the worst get Close 1013",
     },
     Setting {
+        name: "messages-per-second",
+        kind: Kind::Rate {
+            field: |config| &mut config.server.limits.messages_per_second,
+            unit: "RATE",
+        },
+        help: "Messages and pings of a client that may not publish; beyond: read later",
+    },
+    Setting {
+        name: "bytes-per-second",
+        kind: Kind::Rate {
+            field: |config| &mut config.server.limits.bytes_per_second,
+            unit: "BYTES",
+        },
+        help: "Bytes from a client that may not publish; beyond: read later",
+    },
+    Setting {
         name: "handshake-timeout",
         kind: Kind::Seconds {
             field: |config| &mut config.server.timeouts.handshake,
@@ -186,6 +211,14 @@ impl Setting {
                     seconds.ok_or_else(|| format!("seconds from 0.001 to {SECONDS_MAX}"))?;
                 *field(config) = Duration::from_secs_f64(seconds);
             }
+            Kind::Rate { field, .. } => {
+                let rate = match value {
+                    OFF => Ok(0),
+                    number => number.parse(),
+                };
+                let expected = |_| format!("a whole number up to {}, 0 is {OFF}", u32::MAX);
+                *field(config) = NonZeroU32::new(rate.map_err(expected)?);
+            }
         }
         Ok(())
     }
@@ -196,6 +229,10 @@ impl Setting {
             Kind::Count { field, .. } => ("N", field(defaults).to_string()),
             Kind::Bytes { field, .. } => ("BYTES", field(defaults).to_string()),
             Kind::Seconds { field } => ("SECONDS", field(defaults).as_secs_f64().to_string()),
+            Kind::Rate { field, unit } => {
+                let rate = field(defaults).map(|rate| rate.to_string());
+                (unit, rate.unwrap_or_else(|| OFF.to_owned()))
+            }
         }
     }
 }
@@ -349,6 +386,25 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_off_unless_they_are_set() {
+        let rates = |arguments: &[&str]| {
+            let config = parse(arguments).expect("valid").expect("no help");
+            let limits = config.server.limits;
+            [limits.messages_per_second, limits.bytes_per_second].map(|rate| rate.map(u32::from))
+        };
+        assert_eq!(rates(&[]), [None; 2]);
+        let both = ["--messages-per-second", "10", "--bytes-per-second=4096"];
+        assert_eq!(rates(&both), [Some(10), Some(4096)]);
+        for off in ["0", "off"] {
+            let overridden = [&both[..], &["--messages-per-second", off]].concat();
+            assert_eq!(rates(&overridden), [None, Some(4096)]);
+        }
+        assert!(help().lines().any(|line| {
+            line.starts_with("  --messages-per-second RATE ") && line.ends_with(" [off]")
+        }));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (arguments, expected) in [
             (
@@ -362,6 +418,10 @@ mod tests {
             (
                 &["--ping-interval", "NaN"],
                 "--ping-interval \"NaN\": expected seconds from 0.001 to 86400",
+            ),
+            (
+                &["--bytes-per-second", "-1"],
+                "--bytes-per-second \"-1\": expected a whole number up to 4294967295, 0 is off",
             ),
             (
                 &["--listen", "8000"],

@@ -176,6 +176,7 @@ impl Application for Hub {
                 true => limits.publish_bytes_max,
                 false => limits.message_bytes_max,
             },
+            is_limited: !rights.may_publish,
         })
     }
 
@@ -452,13 +453,14 @@ mod tests {
     }
 
     #[test]
-    fn who_may_publish_may_send_larger_messages() {
+    fn who_may_publish_may_send_more() {
         let mut hub = hub();
         let limits = HubConfig::default().limits;
         let local = connect(&mut hub, id(0), LOCAL, "/");
         assert_eq!(local.message_bytes_max, limits.publish_bytes_max);
         let remote = connect(&mut hub, id(1), REMOTE, "/publish");
         assert_eq!(remote.message_bytes_max, limits.message_bytes_max);
+        assert!(remote.is_limited && !local.is_limited);
     }
 
     #[test]

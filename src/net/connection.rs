@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
 use crate::application::Peer;
+use crate::config::Timeouts;
 use crate::id::ConnectionId;
 use crate::memory::MAPPING_BYTES;
 use crate::time::Timestamp;
@@ -11,6 +12,7 @@ use crate::ws::send_queue::SLICES_MAX;
 use crate::ws::session::Session;
 
 use super::connections::CHUNK;
+use super::throttle::Throttle;
 
 /// Frames that are smaller than this on average are copied together: one piece costs the
 /// kernel less than many, and the copy less than that.
@@ -74,15 +76,36 @@ pub struct Connection<T> {
     pub session: Session,
     /// Where it stands in the loop.
     pub marks: Marks,
+    /// How much it may send, if that is limited.
+    pub throttle: Option<Box<Throttle>>,
 }
 
 /// A chunk of the table is a mapping of its own.
 const _: () = assert!(CHUNK * size_of::<Connection<mio::net::TcpStream>>() > MAPPING_BYTES);
 
 /// A slot of the table, without what its session keeps.
-const _: () = assert!(size_of::<Connection<mio::net::TcpStream>>() <= 264);
+const _: () = assert!(size_of::<Connection<mio::net::TcpStream>>() <= 272);
 
 impl<T: Transport> Connection<T> {
+    /// Until when it isn't read. Who is leaving isn't held up: its input is discarded.
+    pub fn throttled_until(&self) -> Option<Timestamp> {
+        let throttle = self.throttle.as_ref()?;
+        throttle.until().filter(|_| self.session.is_open())
+    }
+
+    /// Whether it has input that may be taken.
+    pub fn is_to_be_read(&self) -> bool {
+        (self.marks.is_readable || self.marks.has_input)
+            && !self.session.is_closed()
+            && self.throttled_until().is_none()
+    }
+
+    /// When time has something to do here; `None` once it is closed.
+    pub fn deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
+        let session = self.session.poll_timeout(timeouts);
+        session.into_iter().chain(self.throttled_until()).min()
+    }
+
     /// Whether the send queue takes a frame of `frame_len` bytes. An empty one takes any.
     #[inline]
     pub fn has_room(&self, frame_len: usize, send_queue_bytes_max: usize) -> bool {

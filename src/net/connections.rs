@@ -255,6 +255,7 @@ mod tests {
             transport,
             session: Session::new(Timestamp::ZERO),
             marks: Marks::default(),
+            throttle: None,
         })
     }
 

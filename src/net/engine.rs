@@ -12,6 +12,7 @@
 mod closing;
 #[cfg(test)]
 mod tests;
+mod throttling;
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,6 +33,7 @@ use crate::ws::session::Session;
 use super::connection::{Connection, Marks, Transport};
 use super::connections::Connections;
 use super::shell::{Shell, ShellOutbox};
+use super::throttle::Throttle;
 use super::timers::Timers;
 
 /// Bytes that are read at once, from whichever connection is at turn.
@@ -147,6 +149,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             transport,
             session: Session::new(now),
             marks: Marks::default(),
+            throttle: None,
         });
         self.shell.metrics.connections_accepted += 1;
         self.timers.set(id.index, now + self.timeouts.handshake);
@@ -212,6 +215,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             if connection.session.is_closed() {
                 break;
             }
+            if connection.throttled_until().is_some() {
+                self.handle_throttled(id);
+                break;
+            }
             if connection.marks.has_input {
                 if is_congested {
                     break;
@@ -244,13 +251,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
         }
         self.read_buffer = buffer;
-        if let Some(connection) = self.shell.connections.get_mut(id)
-            && (connection.marks.is_readable || connection.marks.has_input)
-            && !connection.session.is_closed()
-            && !mem::replace(&mut connection.marks.is_ready, true)
-        {
-            self.ready.push_back(id);
-        }
         self.settle(id);
         self.cut_off_overflowed(now);
     }
@@ -306,6 +306,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.shell.mark_reply(id);
             }
         }
+        self.charge(id, leftover.frames, received.len(), now);
     }
 
     fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
@@ -327,6 +328,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                                 .session
                                 .accept(accept, admission.message_bytes_max);
                             connection.marks.is_admitted = true;
+                            if admission.is_limited {
+                                connection.throttle = Throttle::new(&self.limits, now);
+                            }
                         }
                         self.admitted += 1;
                         self.shell.metrics.upgrades += 1;
@@ -442,12 +446,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.timers.clear(slot);
                 continue;
             };
+            self.handle_pause(id, now);
             self.handle_expiry(id, now);
             let next = self
                 .shell
                 .connections
                 .get(id)
-                .and_then(|connection| connection.session.poll_timeout(&self.timeouts));
+                .and_then(|connection| connection.deadline(&self.timeouts));
             match next {
                 Some(next) => self.timers.set(slot, next),
                 None => self.timers.clear(slot),

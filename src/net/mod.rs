@@ -6,4 +6,5 @@ pub mod engine;
 pub mod listener;
 pub mod server;
 mod shell;
+pub mod throttle;
 pub mod timers;

@@ -23,6 +23,7 @@ impl Application for Echo {
     fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
         Ok(Admission {
             message_bytes_max: MESSAGE_BYTES_MAX,
+            is_limited: false,
         })
     }
 
