@@ -6,13 +6,19 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// What the hub allows to one connection.
+/// What the hub allows to one connection, and to all of them together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HubLimits {
     /// Subscriptions that a connection may have at once.
     pub subscriptions_max: usize,
     /// Values in all subscriptions of a connection together; a wildcard counts as one.
     pub values_max: usize,
+    /// Subscriptions that all connections may have together.
+    pub subscriptions_total_max: usize,
+    /// Values in all subscriptions of all connections together.
+    pub values_total_max: usize,
+    /// Bytes of the texts of all subscriptions together, each text counted once.
+    pub text_bytes_max: usize,
     /// Bytes of a message from a connection that may not publish.
     pub message_bytes_max: usize,
     /// Bytes of a message from a connection that may publish by where it comes from.
@@ -24,6 +30,9 @@ impl Default for HubLimits {
         Self {
             subscriptions_max: 256,
             values_max: 1024,
+            subscriptions_total_max: 1_000_000,
+            values_total_max: 4_000_000,
+            text_bytes_max: 64 * 1024 * 1024,
             message_bytes_max: 64 * 1024,
             publish_bytes_max: 1024 * 1024,
         }
@@ -33,7 +42,7 @@ impl Default for HubLimits {
 /// What the hub needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HubConfig {
-    /// The limits of a connection.
+    /// The limits.
     pub limits: HubLimits,
     /// After how much silence the server pings; told to clients.
     pub ping_interval: Duration,

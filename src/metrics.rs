@@ -38,3 +38,10 @@ pub struct Metrics {
     /// Times that a client over its rate was not read for a while.
     pub reads_throttled: u64,
 }
+
+/// What the hub has counted since the start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct HubMetrics {
+    /// Lists of subscriptions that were refused because the server had as many as it may.
+    pub subscriptions_refused_full: u64,
+}

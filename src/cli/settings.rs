@@ -107,6 +107,33 @@ static SETTINGS: &[Setting] = &[
         help: "Values in all subscriptions of a connection; beyond: too-many-subscriptions",
     },
     Setting {
+        name: "max-total-subscriptions",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.subscriptions_total_max,
+            min: 1,
+            max: 100_000_000,
+        },
+        help: "Subscriptions of all connections; beyond: too-many-subscriptions",
+    },
+    Setting {
+        name: "max-total-values",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.values_total_max,
+            min: 1,
+            max: 400_000_000,
+        },
+        help: "Values in all subscriptions of all; beyond: too-many-subscriptions",
+    },
+    Setting {
+        name: "max-text-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.hub.limits.text_bytes_max,
+            min: 128,
+            max: 64 * GIB,
+        },
+        help: "Texts of all subscriptions, each once; beyond: too-many-subscriptions",
+    },
+    Setting {
         name: "send-queue-bytes",
         kind: Kind::Bytes {
             field: |config| &mut config.server.limits.send_queue_bytes_max,

@@ -28,6 +28,7 @@ use crate::application::{
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
+use crate::metrics::HubMetrics;
 use crate::ws::close::CloseCode;
 
 /// The path whose connections stay when they have published.
@@ -40,6 +41,7 @@ pub struct Hub {
     index: SubscriptionIndex,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
+    metrics: HubMetrics,
 }
 
 impl Hub {
@@ -51,6 +53,7 @@ impl Hub {
             connections: Connections::default(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
+            metrics: HubMetrics::default(),
         }
     }
 
@@ -58,6 +61,12 @@ impl Hub {
     #[must_use]
     pub const fn index(&self) -> &SubscriptionIndex {
         &self.index
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub const fn metrics(&self) -> &HubMetrics {
+        &self.metrics
     }
 
     /// Bytes that the hub has asked of the heap.
@@ -87,6 +96,17 @@ impl Hub {
         subscriptions: &[Subscription<'_>],
         outbox: &mut dyn Outbox,
     ) {
+        if !self
+            .index
+            .has_room_for(id, subscriptions, &self.config.limits)
+        {
+            self.metrics.subscriptions_refused_full += 1;
+            let error = CommandError::new(
+                ErrorCode::TooManySubscriptions,
+                "the server has as many subscriptions, values or texts as it may for all clients",
+            );
+            return reply_error(id, &error, outbox);
+        }
         self.index.replace(id, subscriptions);
         info!("{id} has {} subscriptions", subscriptions.len());
         let heartbeat = self.config.ping_interval;
@@ -223,6 +243,7 @@ impl Application for Hub {
 mod tests {
     use super::*;
     use crate::application::Peer;
+    use crate::config::HubLimits;
     use crate::http::head::Head;
     use crate::time::Timestamp;
     use crate::ws::error::ProtocolError;
@@ -440,6 +461,31 @@ mod tests {
             "{\"sender\":\"client\",\"subscriptions\":[]}",
         );
         assert_eq!(hub.index().subscriptions_of(id(0)), 0);
+    }
+
+    #[test]
+    fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
+        let limits = HubLimits {
+            subscriptions_total_max: 2,
+            ..HubLimits::default()
+        };
+        let mut hub = Hub::new(HubConfig {
+            limits,
+            ..HubConfig::default()
+        });
+        subscribe(&mut hub, id(0));
+        subscribe(&mut hub, id(1));
+        let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";
+        let sent = send(&mut hub, id(1), two);
+        assert!(is_error(&sent[0], "too-many-subscriptions") && sent.len() == 1);
+        assert_eq!(hub.index().subscriptions_of(id(1)), 1);
+        assert_eq!(hub.metrics().subscriptions_refused_full, 1);
+        hub.handle_gone(id(0));
+        assert!(!is_error(
+            &send(&mut hub, id(1), two)[0],
+            "too-many-subscriptions"
+        ));
+        assert_eq!(hub.metrics().subscriptions_refused_full, 1);
     }
 
     #[test]
