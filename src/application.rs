@@ -69,6 +69,8 @@ pub struct Admission {
     pub on_behalf_of: Option<SocketAddr>,
     /// When [`Application::handle_deadline`] is to be called, if the connection is open then.
     pub deadline: Option<Timestamp>,
+    /// Whether the rates of clients apply.
+    pub is_limited: bool,
 }
 
 /// Why the shell closes a connection on its own account.

@@ -4,16 +4,23 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the hub allows to one connection.
+/// What the hub allows to one connection, and to all of them together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HubLimits {
     /// Subscriptions that a connection may have at once.
     pub subscriptions_max: usize,
     /// Values in all subscriptions of a connection together; a wildcard counts as one.
     pub values_max: usize,
+    /// Subscriptions that all connections may have together.
+    pub subscriptions_total_max: usize,
+    /// Values in all subscriptions of all connections together.
+    pub values_total_max: usize,
+    /// Bytes of the texts of all subscriptions together, each text counted once.
+    pub text_bytes_max: usize,
     /// Bytes of a message from a connection that may not publish.
     pub message_bytes_max: usize,
     /// Bytes of a message from a connection that may publish by where it comes from.
@@ -25,6 +32,9 @@ impl Default for HubLimits {
         Self {
             subscriptions_max: 256,
             values_max: 1024,
+            subscriptions_total_max: 1_000_000,
+            values_total_max: 4_000_000,
+            text_bytes_max: 64 * 1024 * 1024,
             message_bytes_max: 64 * 1024,
             publish_bytes_max: 1024 * 1024,
         }
@@ -34,7 +44,7 @@ impl Default for HubLimits {
 /// What the hub needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HubConfig {
-    /// The limits of a connection.
+    /// The limits.
     pub limits: HubLimits,
     /// After how much silence the server pings; told to clients.
     pub ping_interval: Duration,
@@ -95,6 +105,10 @@ pub struct ServerLimits {
     pub send_queue_bytes_max: usize,
     /// Bytes that the process keeps for all peers together.
     pub buffer_bytes_max: usize,
+    /// Frames that a client may send a second, fragments and control frames among them.
+    pub messages_per_second: Option<NonZeroU32>,
+    /// Bytes that a client may send a second.
+    pub bytes_per_second: Option<NonZeroU32>,
 }
 
 impl Default for ServerLimits {
@@ -105,6 +119,8 @@ impl Default for ServerLimits {
             head_bytes_max: 16 * 1024,
             send_queue_bytes_max: 1024 * 1024,
             buffer_bytes_max: 256 * 1024 * 1024,
+            messages_per_second: None,
+            bytes_per_second: None,
         }
     }
 }
@@ -171,7 +187,7 @@ pub struct TrustConfig {
     /// Networks of proxies.
     pub trusted_proxy: Vec<String>,
     /// Connections of one address at once.
-    pub connections_per_address: Option<u32>,
+    pub connections_per_address: Option<NonZeroU32>,
     /// Upgrades a second of one address.
     pub upgrades_per_address: Option<f64>,
 }

@@ -37,4 +37,13 @@ pub struct Metrics {
     pub accept_pauses: u64,
     /// Bytes read from peers.
     pub bytes_read: u64,
+    /// Times that a client over its rate was not read for a while.
+    pub reads_throttled: u64,
+}
+
+/// What the hub has counted since the start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct HubMetrics {
+    /// Lists of subscriptions that were refused because the server had as many as it may.
+    pub subscriptions_refused_full: u64,
 }

@@ -245,6 +245,67 @@ fn values_have_a_limit_over_all_subscriptions() {
 }
 
 #[test]
+fn subscriptions_have_a_limit_over_all_connections() {
+    for (flags, full, smaller, over) in [
+        (
+            ["--max-total-subscriptions", "4"],
+            r#"["a","b"]"#,
+            r#"["d"]"#,
+            r#"["a"]"#,
+        ),
+        (
+            ["--max-total-values", "4"],
+            r#"[{"package":"p","page":"q","filters":{"values":["1","2"]}}]"#,
+            r#"["d"]"#,
+            r#"[{"package":"p","page":"q","filters":{"values":{"x":true}}}]"#,
+        ),
+    ] {
+        let server = Server::with(&flags);
+        let mut first = subscriber(&server, r#"["c","d"]"#);
+        let second = subscriber(&server, full);
+        // As many in place of as many have room, one more hasn't.
+        first.subscribe(r#"["c","e"]"#);
+        first.send(&subscribe_message(r#"["d","e","f"]"#));
+        assert_eq!(error_code(&first.text()), "too-many-subscriptions");
+        let mut third = Client::connect(&server);
+        third.send(&subscribe_message(over));
+        let answer = third.text();
+        assert_eq!(error_code(&answer), "too-many-subscriptions");
+        assert!(answer.contains("the server has"), "{answer}");
+        third.subscribe("[]");
+        // The earlier ones are in force.
+        assert_eq!(publish(&server, C), r#"{"delivered":1}"#);
+        assert_eq!(first.text(), delivery(C));
+        assert_eq!(publish(&server, D), r#"{"delivered":0}"#);
+        // Who has less, or leaves, gives its share back.
+        first.subscribe(smaller);
+        third.subscribe(over);
+        second.leave();
+        third.subscribe(r#"["c","d","e"]"#);
+        assert_eq!(publish(&server, D), r#"{"delivered":2}"#);
+        assert_eq!(third.text(), delivery(D));
+    }
+}
+
+#[test]
+fn texts_of_subscriptions_have_a_limit_over_all_connections() {
+    let server = Server::with(&["--max-text-bytes", "1000"]);
+    let channel = |text: &str, length| format!(r#"["{}"]"#, text.repeat(length));
+    let mut first = subscriber(&server, &channel("x", 600));
+    let mut second = subscriber(&server, r#"["c"]"#);
+    second.send(&subscribe_message(&channel("y", 400)));
+    assert_eq!(error_code(&second.text()), "too-many-subscriptions");
+    assert_eq!(publish(&server, C), r#"{"delivered":1}"#);
+    assert_eq!(second.text(), delivery(C));
+    second.subscribe(&channel("y", 399));
+    // The same text costs nothing more.
+    subscriber(&server, &channel("x", 600)).leave();
+    first.subscribe(&channel("x", 600));
+    first.leave();
+    second.subscribe(&channel("z", 601));
+}
+
+#[test]
 fn a_protocol_ping_is_answered_between_the_answers() {
     let server = Server::start();
     let mut client = Client::connect(&server);

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,11 +36,12 @@ enum Kind {
     Seconds {
         field: fn(&mut Config) -> &mut Duration,
     },
-    /// A number of things that is unlimited unless it is given; 0 is unlimited too.
+    /// So many `unit`, or no limit.
     Limit {
-        field: fn(&mut Config) -> &mut Option<u32>,
+        field: fn(&mut Config) -> &mut Option<NonZeroU32>,
+        unit: &'static str,
     },
-    /// A rate, a second, likewise; fractions allowed.
+    /// So many a second, fractions allowed, or no limit.
     Rate {
         field: fn(&mut Config) -> &mut Option<f64>,
     },
@@ -58,6 +60,9 @@ enum Kind {
 
 const KIB: usize = 1024;
 const GIB: usize = 1024 * 1024 * 1024;
+
+/// What a rate that limits nothing is written as.
+const OFF: &str = "off";
 
 /// The longest time that can be set: a day.
 const SECONDS_MAX: f64 = 86_400.0;
@@ -107,6 +112,7 @@ static SETTINGS: &[Setting] = &[
         name: "max-connections-per-address",
         kind: Kind::Limit {
             field: |config| &mut config.trust.connections_per_address,
+            unit: "N",
         },
         help: "Clients of one address (IPv6: of one /64); beyond: 429",
     },
@@ -188,6 +194,33 @@ static SETTINGS: &[Setting] = &[
         help: "Values in all subscriptions of a connection; beyond: too-many-subscriptions",
     },
     Setting {
+        name: "max-total-subscriptions",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.subscriptions_total_max,
+            min: 1,
+            max: 100_000_000,
+        },
+        help: "Subscriptions of all connections; beyond: too-many-subscriptions",
+    },
+    Setting {
+        name: "max-total-values",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.values_total_max,
+            min: 1,
+            max: 400_000_000,
+        },
+        help: "Values in all subscriptions of all; beyond: too-many-subscriptions",
+    },
+    Setting {
+        name: "max-text-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.hub.limits.text_bytes_max,
+            min: 128,
+            max: 64 * GIB,
+        },
+        help: "Texts of all subscriptions, each once; beyond: too-many-subscriptions",
+    },
+    Setting {
         name: "send-queue-bytes",
         kind: Kind::Bytes {
             field: |config| &mut config.server.limits.send_queue_bytes_max,
@@ -204,6 +237,22 @@ static SETTINGS: &[Setting] = &[
             max: 1024 * GIB,
         },
         help: "Bytes kept for all connections; beyond: the worst get Close 1013",
+    },
+    Setting {
+        name: "messages-per-second",
+        kind: Kind::Limit {
+            field: |config| &mut config.server.limits.messages_per_second,
+            unit: "RATE",
+        },
+        help: "Messages and pings of a client that may not publish; beyond: read later",
+    },
+    Setting {
+        name: "bytes-per-second",
+        kind: Kind::Limit {
+            field: |config| &mut config.server.limits.bytes_per_second,
+            unit: "BYTES",
+        },
+        help: "Bytes from a client that may not publish; beyond: read later",
     },
     Setting {
         name: "handshake-timeout",
@@ -256,9 +305,6 @@ static SETTINGS: &[Setting] = &[
     },
 ];
 
-/// What the help shows for a limit that isn't set.
-const NO_LIMIT: &str = "no limit";
-
 impl Setting {
     fn apply(&self, config: &mut Config, value: &str) -> Result<(), String> {
         match self.kind {
@@ -279,17 +325,22 @@ impl Setting {
                     seconds.ok_or_else(|| format!("seconds from 0.001 to {SECONDS_MAX}"))?;
                 *field(config) = Duration::from_secs_f64(seconds);
             }
-            Kind::Limit { field } => {
-                let number = value.parse::<u32>();
-                let number = number.map_err(|_| "a whole number, or 0 for no limit".to_owned())?;
-                *field(config) = (number > 0).then_some(number);
+            Kind::Limit { field, .. } => {
+                let rate = match value {
+                    OFF => Ok(0),
+                    number => number.parse(),
+                };
+                let expected = |_| format!("a whole number up to {}, 0 is {OFF}", u32::MAX);
+                *field(config) = NonZeroU32::new(rate.map_err(expected)?);
             }
             Kind::Rate { field } => {
-                let rate = value.parse::<f64>().ok();
+                let rate = match value {
+                    OFF => Some(0.0),
+                    number => number.parse::<f64>().ok(),
+                };
                 let rate = rate.filter(|rate| *rate == 0.0 || (0.001..=RATE_MAX).contains(rate));
-                let rate = rate.ok_or_else(|| {
-                    format!("a number from 0.001 to {RATE_MAX}, or 0 for no limit")
-                })?;
+                let rate =
+                    rate.ok_or_else(|| format!("a number from 0.001 to {RATE_MAX}, 0 is {OFF}"))?;
                 *field(config) = (rate > 0.0).then_some(rate);
             }
             // An unset variable of a script must not leave a door open.
@@ -300,7 +351,11 @@ impl Setting {
             Kind::List { field, .. } => {
                 let entries = value.split(',').map(str::trim);
                 let entries = entries.filter(|entry| !entry.is_empty());
-                field(config).extend(entries.map(str::to_owned));
+                let entries: Vec<_> = entries.map(str::to_owned).collect();
+                if entries.is_empty() {
+                    return Err("at least one".to_owned());
+                }
+                field(config).extend(entries);
             }
             Kind::Mode { field } => {
                 let mode = u32::from_str_radix(value, 8).ok();
@@ -317,8 +372,11 @@ impl Setting {
             Kind::Count { field, .. } => ("N", field(defaults).to_string()),
             Kind::Bytes { field, .. } => ("BYTES", field(defaults).to_string()),
             Kind::Seconds { field } => ("SECONDS", field(defaults).as_secs_f64().to_string()),
-            Kind::Limit { .. } => ("N", NO_LIMIT.to_owned()),
-            Kind::Rate { .. } => ("N", NO_LIMIT.to_owned()),
+            Kind::Limit { field, unit } => {
+                let rate = field(defaults).map(|rate| rate.to_string());
+                (unit, rate.unwrap_or_else(|| OFF.to_owned()))
+            }
+            Kind::Rate { .. } => ("RATE", OFF.to_owned()),
             Kind::File { .. } => ("FILE", "none".to_owned()),
             Kind::List { shown, .. } => (shown, "none".to_owned()),
             Kind::Mode { field } => ("MODE", format!("0{:o}", field(defaults))),
@@ -510,6 +568,25 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_off_unless_they_are_set() {
+        let rates = |arguments: &[&str]| {
+            let config = parse(arguments).expect("valid").expect("no help");
+            let limits = config.server.limits;
+            [limits.messages_per_second, limits.bytes_per_second].map(|rate| rate.map(u32::from))
+        };
+        assert_eq!(rates(&[]), [None; 2]);
+        let both = ["--messages-per-second", "10", "--bytes-per-second=4096"];
+        assert_eq!(rates(&both), [Some(10), Some(4096)]);
+        for off in ["0", "off"] {
+            let overridden = [&both[..], &["--messages-per-second", off]].concat();
+            assert_eq!(rates(&overridden), [None, Some(4096)]);
+        }
+        assert!(help().lines().any(|line| {
+            line.starts_with("  --messages-per-second RATE ") && line.ends_with(" [off]")
+        }));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (arguments, expected) in [
             (
@@ -523,6 +600,10 @@ mod tests {
             (
                 &["--ping-interval", "NaN"],
                 "--ping-interval \"NaN\": expected seconds from 0.001 to 86400",
+            ),
+            (
+                &["--bytes-per-second", "-1"],
+                "--bytes-per-second \"-1\": expected a whole number up to 4294967295, 0 is off",
             ),
             (
                 &["--listen", "8000"],
@@ -546,7 +627,7 @@ mod tests {
         let mut defaults = Config::default();
         for setting in SETTINGS {
             let (_, default) = setting.shown(&mut defaults);
-            if default == NO_LIMIT || default == "none" {
+            if default == "none" {
                 continue;
             }
             assert_eq!(

@@ -2,6 +2,7 @@
 //! is refused before anything listens.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::config::{Config, ListenAddress};
@@ -40,7 +41,7 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
         origins,
         proxies: TrustedProxies(proxies),
         address_limits: AddressLimits {
-            connections_max: trust.connections_per_address,
+            connections_max: trust.connections_per_address.map(NonZeroU32::get),
             upgrades_per_second: trust.upgrades_per_address,
         },
     };

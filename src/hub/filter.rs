@@ -125,6 +125,47 @@ pub enum Subscription<'a> {
     Page(Page<'a>, Filter<'a>),
 }
 
+impl Subscription<'_> {
+    /// How many values it has; a criterion without any counts as one.
+    #[must_use]
+    pub fn values_len(&self) -> usize {
+        match self {
+            Self::Channel(_) => 1,
+            Self::Page(_, Filter::Everything) => 0,
+            Self::Page(_, Filter::Nameless(values)) => values.len(),
+            Self::Page(_, Filter::Named(criteria)) => criteria
+                .iter()
+                .map(|(_, criterion)| match criterion {
+                    Criterion::Any => 1,
+                    Criterion::OneOf(values) => values.len().max(1),
+                })
+                .sum(),
+        }
+    }
+
+    /// Shows each of its texts to `visit`, one that stands twice twice.
+    pub fn for_each_text(&self, mut visit: impl FnMut(&str)) {
+        let (page, filter) = match self {
+            Self::Channel(channel) => return visit(channel),
+            Self::Page(page, filter) => (page, filter),
+        };
+        visit(&page.package);
+        visit(&page.page);
+        match filter {
+            Filter::Everything => {}
+            Filter::Nameless(values) => values.iter().for_each(visit),
+            Filter::Named(criteria) => {
+                for (name, criterion) in criteria.iter() {
+                    visit(name);
+                    if let Criterion::OneOf(values) = criterion {
+                        values.iter().for_each(&mut visit);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Which notifications of its page a subscription lets through.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Filter<'a> {

@@ -33,6 +33,7 @@ use crate::application::{
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
+use crate::metrics::HubMetrics;
 use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
 
@@ -50,6 +51,7 @@ pub struct Hub {
     index: SubscriptionIndex,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
+    metrics: HubMetrics,
 }
 
 /// What a client has shown that needs a token.
@@ -74,6 +76,7 @@ impl Hub {
             clearances: HashMap::new(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
+            metrics: HubMetrics::default(),
         }
     }
 
@@ -81,6 +84,12 @@ impl Hub {
     #[must_use]
     pub const fn index(&self) -> &SubscriptionIndex {
         &self.index
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub const fn metrics(&self) -> &HubMetrics {
+        &self.metrics
     }
 
     /// Bytes that the hub has asked of the heap.
@@ -100,6 +109,7 @@ impl Hub {
                 _ => limits.message_bytes_max,
             },
             on_behalf_of: None,
+            is_limited: !matches!(publish, PublishRight::Granted),
             deadline,
         }
     }
@@ -180,6 +190,17 @@ impl Hub {
         token: Option<&str>,
         outbox: &mut dyn Outbox,
     ) {
+        if !self
+            .index
+            .has_room_for(id, subscriptions, &self.config.limits)
+        {
+            self.metrics.subscriptions_refused_full += 1;
+            let error = CommandError::new(
+                ErrorCode::TooManySubscriptions,
+                "the server has as many subscriptions, values or texts as it may for all clients",
+            );
+            return reply_error(id, &error, outbox);
+        }
         if self.policy.client_keys.is_some() {
             match self.clear(id, subscriptions, token, outbox) {
                 Ok(()) => {}
@@ -377,9 +398,14 @@ impl Application for Hub {
             PublishRight::Granted => None,
             _ => self.await_token(id, request),
         };
+        let speaks_for_itself =
+            peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
+        let is_exempt =
+            publish == PublishRight::Granted || access::is_local(request) || speaks_for_itself;
         let admission = self.admission(publish, deadline);
         Ok(Admission {
             on_behalf_of: (peer != request.peer).then_some(peer.address).flatten(),
+            is_limited: !is_exempt,
             ..admission
         })
     }
@@ -440,6 +466,7 @@ impl Application for Hub {
 mod tests {
     use super::*;
     use crate::application::{Lane, Peer};
+    use crate::config::HubLimits;
     use crate::http::head::Head;
     use crate::ws::error::ProtocolError;
     use crate::ws::frame::EncodedFrame;
@@ -681,6 +708,32 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
+        let limits = HubLimits {
+            subscriptions_total_max: 2,
+            ..HubLimits::default()
+        };
+        let config = HubConfig {
+            limits,
+            ..HubConfig::default()
+        };
+        let mut hub = Hub::new(config, Policy::default());
+        subscribe(&mut hub, id(0));
+        subscribe(&mut hub, id(1));
+        let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";
+        let sent = send(&mut hub, id(1), two);
+        assert!(is_error(&sent[0], "too-many-subscriptions") && sent.len() == 1);
+        assert_eq!(hub.index().subscriptions_of(id(1)), 1);
+        assert_eq!(hub.metrics().subscriptions_refused_full, 1);
+        hub.handle_gone(id(0));
+        assert!(!is_error(
+            &send(&mut hub, id(1), two)[0],
+            "too-many-subscriptions"
+        ));
+        assert_eq!(hub.metrics().subscriptions_refused_full, 1);
+    }
+
+    #[test]
     fn binary_messages_are_closed_with_1003() {
         let mut hub = hub();
         subscribe(&mut hub, id(0));
@@ -691,13 +744,14 @@ mod tests {
     }
 
     #[test]
-    fn who_may_publish_may_send_larger_messages() {
+    fn who_may_publish_may_send_more() {
         let mut hub = hub();
         let limits = HubConfig::default().limits;
         let local = connect(&mut hub, id(0), LOCAL, "/");
         assert_eq!(local.message_bytes_max, limits.publish_bytes_max);
         let remote = connect(&mut hub, id(1), REMOTE, "/publish");
         assert_eq!(remote.message_bytes_max, limits.message_bytes_max);
+        assert!(remote.is_limited && !local.is_limited);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::ws::session::Session;
 
 use super::connections::CHUNK;
 use super::socket::Socket;
+use super::throttle::Throttle;
 
 /// Frames that are smaller than this on average are copied together: one piece costs the
 /// kernel less than many, and the copy less than that.
@@ -71,13 +72,15 @@ pub struct Connection<T> {
     pub deadline: Option<Timestamp>,
     /// Where it stands in the loop.
     pub marks: Marks,
+    /// How much it may send, if that is limited.
+    pub throttle: Option<Box<Throttle>>,
 }
 
 /// A chunk of the table is a mapping of its own.
 const _: () = assert!(CHUNK * size_of::<Connection<Socket>>() > MAPPING_BYTES);
 
 /// A slot of the table, without what its session keeps.
-const _: () = assert!(size_of::<Connection<Socket>>() <= 288);
+const _: () = assert!(size_of::<Connection<Socket>>() <= 296);
 
 impl<T: Transport> Connection<T> {
     /// Takes over what the application grants; the session is open, or about to be.
@@ -86,15 +89,30 @@ impl<T: Transport> Connection<T> {
         if admission.on_behalf_of.is_some() {
             self.peer.address = admission.on_behalf_of;
         }
+        if !admission.is_limited {
+            self.throttle = None;
+        }
         self.deadline = admission.deadline;
     }
 
-    /// When its time comes next, in whatever state it is; `None` once it is closed.
+    /// Until when it isn't read. Who is leaving isn't held up: its input is discarded.
+    pub fn throttled_until(&self) -> Option<Timestamp> {
+        let throttle = self.throttle.as_ref()?;
+        throttle.until().filter(|_| self.session.is_open())
+    }
+
+    /// Whether it has input that may be taken.
+    pub fn is_to_be_read(&self) -> bool {
+        (self.marks.is_readable || self.marks.has_input)
+            && !self.session.is_closed()
+            && self.throttled_until().is_none()
+    }
+
+    /// When time has something to do here; `None` once it is closed.
     pub fn next_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
+        let session = self.session.poll_timeout(timeouts).into_iter();
         let own = self.deadline.filter(|_| self.session.is_open());
-        own.into_iter()
-            .chain(self.session.poll_timeout(timeouts))
-            .min()
+        session.chain(own).chain(self.throttled_until()).min()
     }
 
     /// Whether the send queue takes a frame of `frame_len` bytes. An empty one takes any.

@@ -259,6 +259,7 @@ mod tests {
             session: Session::new(Timestamp::ZERO),
             deadline: None,
             marks: Marks::default(),
+            throttle: None,
         })
     }
 

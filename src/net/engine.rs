@@ -13,6 +13,7 @@
 mod closing;
 #[cfg(test)]
 mod tests;
+mod throttling;
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,6 +35,7 @@ use crate::ws::session::Session;
 use super::connection::{Connection, Marks, Transport};
 use super::connections::Connections;
 use super::shell::{Shell, ShellOutbox};
+use super::throttle::Throttle;
 use super::timers::Timers;
 
 /// Bytes that are read at once, from whichever connection is at turn.
@@ -172,6 +174,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             session: Session::new(now),
             deadline: None,
             marks: Marks::default(),
+            throttle: None,
         });
         self.lanes[peer.lane as usize].connections += 1;
         self.shell.metrics.connections_accepted += 1;
@@ -240,6 +243,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             if connection.session.is_closed() {
                 break;
             }
+            if connection.throttled_until().is_some() {
+                self.handle_throttled(id);
+                break;
+            }
             if connection.marks.has_input {
                 if is_congested {
                     break;
@@ -272,13 +279,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
         }
         self.read_buffer = buffer;
-        if let Some(connection) = self.shell.connections.get_mut(id)
-            && (connection.marks.is_readable || connection.marks.has_input)
-            && !connection.session.is_closed()
-            && !mem::replace(&mut connection.marks.is_ready, true)
-        {
-            self.ready.push_back(id);
-        }
         self.settle(id);
         self.cut_off_overflowed(now);
     }
@@ -338,6 +338,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.flush(id, now);
             }
         }
+        self.charge(id, leftover.frames, received.len(), now);
     }
 
     fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
@@ -360,6 +361,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                                 .accept(accept, admission.message_bytes_max);
                             connection.admit(&admission);
                             connection.marks.is_admitted = true;
+                            if admission.is_limited {
+                                connection.throttle = Throttle::new(&self.limits, now);
+                            }
                         }
                         self.lanes[peer.lane as usize].admitted += 1;
                         self.shell.metrics.upgrades += 1;
@@ -484,6 +488,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.timers.clear(slot);
                 continue;
             };
+            self.handle_pause(id, now);
             self.look_before_expiry(id, now);
             self.handle_expiry(id, now);
             let next = self

@@ -7,4 +7,5 @@ pub mod listener;
 pub mod server;
 mod shell;
 pub mod socket;
+pub mod throttle;
 pub mod timers;

@@ -5,6 +5,8 @@
 //! nothing. For a turn the `Incoming` is taken out of its session, so that a message can be
 //! lent from it while the session answers.
 
+use std::time::Duration;
+
 use crate::time::Timestamp;
 
 use super::message::MessageAssembler;
@@ -32,6 +34,8 @@ pub struct Input<'a> {
     pub(super) has_finished: bool,
     /// Whether the assembler holds a message that was lent and is done with.
     pub(super) is_lent: bool,
+    /// How many frames were taken from the input.
+    pub(super) frames: usize,
 }
 
 /// What a turn left over, to be given back to [`Incoming::keep`].
@@ -40,6 +44,8 @@ pub struct Leftover {
     position: usize,
     head_scanned: usize,
     has_finished: bool,
+    /// How many frames the turn took from the input.
+    pub frames: usize,
 }
 
 impl Input<'_> {
@@ -53,6 +59,7 @@ impl Input<'_> {
             position: self.position,
             head_scanned: self.head_scanned,
             has_finished: self.has_finished,
+            frames: self.frames,
         }
     }
 }
@@ -73,6 +80,7 @@ impl Incoming {
             head_scanned: self.head_scanned,
             has_finished: false,
             is_lent: false,
+            frames: 0,
         }
     }
 
@@ -96,6 +104,11 @@ impl Incoming {
         } else {
             self.begun.get_or_insert(now);
         }
+    }
+
+    /// What is unfinished could not go on for so long: that is not its peer's fault.
+    pub fn excuse(&mut self, pause: Duration) {
+        self.begun = self.begun.map(|begun| begun + pause);
     }
 
     /// Forgets the fragments of an unfinished message.

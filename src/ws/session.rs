@@ -189,6 +189,15 @@ impl Session {
         self.heartbeat.handle_life(now);
     }
 
+    /// Nothing was read in the last `pause`, by our own choice: it counts neither as silence
+    /// nor as delay of a message.
+    pub fn handle_pause(&mut self, pause: Duration, now: Timestamp) {
+        self.heartbeat.handle_life(now);
+        if let Some(incoming) = &mut self.incoming {
+            incoming.excuse(pause);
+        }
+    }
+
     /// The peer sends no more, or the connection failed: there is nobody to talk to.
     pub fn handle_end(&mut self) {
         self.set_state(State::Closed);
@@ -276,6 +285,7 @@ impl Session {
             let end = input.position + header.frame_len();
             header.unmask(&mut input.bytes[start..end]);
             input.position = end;
+            input.frames += 1;
             if header.opcode.is_control() {
                 let event = self.handle_control(header.opcode, &input.bytes[start..end], now);
                 input.has_finished |= !input.assembler.is_unfinished();

@@ -25,6 +25,7 @@ impl Application for Echo {
             message_bytes_max: MESSAGE_BYTES_MAX,
             on_behalf_of: None,
             deadline: None,
+            is_limited: false,
         })
     }
 

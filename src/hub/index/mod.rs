@@ -15,6 +15,7 @@
 mod entries;
 mod lists;
 mod matching;
+mod room;
 mod table;
 mod texts;
 
@@ -42,6 +43,7 @@ pub struct SubscriptionIndex {
     connections: usize,
     subscriptions: usize,
     postings: usize,
+    values: usize,
 }
 
 /// What matching needs to know of a slot.
@@ -64,6 +66,8 @@ struct Slot {
     )]
     checks: Option<Box<Vec<Check>>>,
     subscriptions: u32,
+    /// The values in them.
+    values: u32,
 }
 
 /// Where an entry lies.
@@ -151,13 +155,18 @@ impl SubscriptionIndex {
         let Draft {
             postings, checks, ..
         } = draft;
+        let values = subscriptions.iter().map(Subscription::values_len);
+        let values = u32::try_from(values.sum::<usize>());
+        let values = values.expect("limits keep values far below 2^32");
         self.connections += 1;
         self.subscriptions += subscriptions.len();
+        self.values += values as usize;
         self.postings += postings.len();
         self.slots[id.slot()] = Slot {
             postings: postings.into(),
             checks: (!checks.is_empty()).then(|| Box::new(checks)),
             subscriptions: u32::try_from(subscriptions.len()).unwrap_or(u32::MAX),
+            values,
         };
     }
 
@@ -204,6 +213,12 @@ impl SubscriptionIndex {
         self.subscriptions
     }
 
+    /// How many values are in all subscriptions.
+    #[must_use]
+    pub fn value_count(&self) -> usize {
+        self.values
+    }
+
     /// How many entries the lists have.
     #[must_use]
     pub fn posting_count(&self) -> usize {
@@ -226,6 +241,12 @@ impl SubscriptionIndex {
     #[must_use]
     pub fn text_count(&self) -> usize {
         self.lists.texts.len()
+    }
+
+    /// The lengths of the texts that are stored.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.lists.texts.bytes()
     }
 
     /// Bytes that the index has asked of the heap; what the allocator adds is not in it.
@@ -254,6 +275,7 @@ impl SubscriptionIndex {
         };
         self.connections -= 1;
         self.subscriptions -= slot.subscriptions as usize;
+        self.values -= slot.values as usize;
         self.postings -= slot.postings.len();
         for ordinal in 0..slot.postings.len() {
             // Read anew each time: an entry that moves may be another one of this slot.
@@ -288,9 +310,12 @@ impl SubscriptionIndex {
         let tenants = || self.slots.iter().filter(|slot| slot.subscriptions > 0);
         let vacancies = || self.slots.iter().filter(|slot| slot.subscriptions == 0);
         assert!(vacancies().all(|slot| slot.postings.is_empty() && slot.checks.is_none()));
+        assert!(vacancies().all(|slot| slot.values == 0));
         assert_eq!(tenants().count(), self.connections);
         let subscriptions = tenants().map(|slot| slot.subscriptions as usize);
         assert_eq!(subscriptions.sum::<usize>(), self.subscriptions);
+        let values = tenants().map(|slot| slot.values as usize);
+        assert_eq!(values.sum::<usize>(), self.values);
         assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
         let postings = || tenants().flat_map(|slot| &*slot.postings);
         assert_eq!(postings().count(), self.postings);

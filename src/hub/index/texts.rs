@@ -30,6 +30,8 @@ pub(super) struct Texts {
     hasher: RandomState,
     table: IdTable,
     records: Slab<Record>,
+    /// The lengths of all texts together.
+    bytes: usize,
 }
 
 struct Record {
@@ -86,6 +88,7 @@ impl Texts {
                 users: 0,
             });
             self.table.insert(self.hasher.hash_one(text), id);
+            self.bytes += text.len();
             TextId::new(id)
         });
         self.records[id.record()].users += 1;
@@ -98,6 +101,7 @@ impl Texts {
         record.users -= 1;
         if record.users == 0 {
             let hash = self.hasher.hash_one(record.text.as_str());
+            self.bytes -= record.text.as_slice().len();
             self.table.remove(hash, id.record());
             self.records.remove(id.record());
         }
@@ -126,6 +130,11 @@ impl Texts {
         self.records.len()
     }
 
+    /// The lengths of all texts together.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         let texts = self
@@ -138,6 +147,8 @@ impl Texts {
     /// Asserts that every text is found, and that its users are those that `users_of` counts.
     pub(super) fn check_invariants(&self, users_of: impl Fn(TextId) -> u32) {
         assert_eq!(self.table.len(), self.records.len());
+        let lengths = self.records.iter().map(|(_, r)| r.text.as_slice().len());
+        assert_eq!(lengths.sum::<usize>(), self.bytes);
         for (id, record) in self.records.iter() {
             assert_eq!(self.find(record.text.as_str()), Some(TextId::new(id)));
             assert_eq!(record.users, users_of(TextId::new(id)), "users of a text");
@@ -174,11 +185,12 @@ mod tests {
         let mut texts = Texts::default();
         let (first, second) = (texts.acquire("a"), texts.acquire("a"));
         let other = texts.acquire("");
-        assert_eq!((first, texts.len()), (second, 2));
+        assert_eq!((first, texts.len(), texts.bytes()), (second, 2, 1));
         texts.release(first);
         assert_eq!((texts.text(second), texts.find("a")), ("a", Some(second)));
         texts.release(second);
         assert_eq!((texts.find("a"), texts.find("")), (None, Some(other)));
+        assert_eq!(texts.bytes(), 0);
         texts.release(other);
         assert_eq!(texts.heap_bytes(), 0);
     }

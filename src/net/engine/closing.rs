@@ -227,6 +227,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
             return;
         }
+        if connection.is_to_be_read() && !mem::replace(&mut connection.marks.is_ready, true) {
+            self.ready.push_back(id);
+        }
         // A later deadline waits until the earlier one comes and is found too early.
         if let Some(deadline) = connection.next_deadline(&self.timeouts)
             && self

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ impl Application for ToAllOthers {
             message_bytes_max: 1024,
             on_behalf_of: None,
             deadline: None,
+            is_limited: true,
         })
     }
 
@@ -116,17 +118,11 @@ const READABLE: Readiness = Readiness {
 };
 
 fn engine() -> TestEngine {
-    engine_with(ServerLimits::default())
+    engine_with(ServerLimits::default(), Timeouts::default())
 }
 
-fn engine_with(limits: ServerLimits) -> TestEngine {
-    Engine::new(
-        ToAllOthers::default(),
-        Stopped,
-        limits,
-        Timeouts::default(),
-        1,
-    )
+fn engine_with(limits: ServerLimits, timeouts: Timeouts) -> TestEngine {
+    Engine::new(ToAllOthers::default(), Stopped, limits, timeouts, 1)
 }
 
 /// A connection that has said nothing yet.
@@ -262,10 +258,11 @@ fn many_answers_are_written_at_once() {
 
 #[test]
 fn the_oldest_handshakes_make_room_for_new_clients() {
-    let mut engine = engine_with(ServerLimits {
+    let limits = ServerLimits {
         connections_max: 2,
         ..ServerLimits::default()
-    });
+    };
+    let mut engine = engine_with(limits, Timeouts::default());
     let open = [connect(&mut engine), connect(&mut engine)];
     let mut waiting = Vec::new();
     while engine.has_room(Lane::Clients) {
@@ -295,4 +292,180 @@ fn the_oldest_handshakes_make_room_for_new_clients() {
         );
         assert_eq!(wire.got.take().starts_with(b"HTTP/1.1 503 "), is_displaced);
     }
+}
+const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+
+const fn seconds(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+/// An engine whose clients may send one frame a second; nobody is pinged for a day.
+fn slow_engine() -> TestEngine {
+    let limits = ServerLimits {
+        messages_per_second: NonZeroU32::new(1),
+        ..ServerLimits::default()
+    };
+    let timeouts = Timeouts {
+        ping_interval: Duration::from_secs(86_400),
+        ..Timeouts::default()
+    };
+    engine_with(limits, timeouts)
+}
+
+fn send(engine: &mut TestEngine, id: ConnectionId, wire: &Wire, bytes: &[u8], now: Timestamp) {
+    wire.sent.borrow_mut().extend_from_slice(bytes);
+    engine.handle_ready(id, READABLE, now);
+    engine.flush_replies(now);
+}
+
+/// Does all that is due before or at `until`.
+fn pass_time(engine: &mut TestEngine, until: Timestamp) {
+    while let Some(now) = engine.next_deadline().filter(|deadline| *deadline <= until) {
+        engine.handle_timers(now);
+        engine.read_again(now);
+        engine.flush_replies(now);
+        engine.flush_deliveries(usize::MAX, now);
+        engine.reap(now);
+        assert!(
+            engine.next_deadline().is_none_or(|next| next > now),
+            "it turns on the spot"
+        );
+    }
+}
+
+#[test]
+fn a_flood_is_read_buffer_by_buffer_at_the_rate_and_answered_whole() {
+    let mut engine = slow_engine();
+    let (id, wire) = connect(&mut engine);
+    let pings = 4 * READ_BUFFER_BYTES / PING.len();
+    send(&mut engine, id, &wire, &PING.repeat(pings), Timestamp::ZERO);
+    let buffer = READ_BUFFER_BYTES / PING.len();
+    for turn in 1..=4 {
+        assert_eq!(engine.metrics().reads_throttled, turn as u64);
+        let answered = wire.got.borrow().len() / 2;
+        assert!(
+            (turn * buffer..=turn * (buffer + 1)).contains(&answered),
+            "{answered}"
+        );
+        assert!(!engine.has_ready(), "nothing to be done now");
+        // The edge may come again; it doesn't help.
+        engine.handle_ready(id, READABLE, seconds(1));
+        assert_eq!(wire.got.borrow().len() / 2, answered);
+        // Two were free: the next turn comes when the others are paid for.
+        let due = seconds(answered as u64 - 2);
+        pass_time(&mut engine, Timestamp::from_micros(due.as_micros() - 1));
+        assert_eq!(wire.got.borrow().len() / 2, answered);
+        pass_time(&mut engine, due);
+    }
+    assert_eq!(wire.got.borrow().len() / 2, pings);
+    assert_eq!(engine.metrics().reads_throttled, 4);
+    assert!(engine.transport_mut(id).is_some());
+}
+
+#[test]
+fn silence_that_is_our_own_is_not_held_against_a_peer() {
+    let limits = ServerLimits {
+        messages_per_second: NonZeroU32::new(1),
+        ..ServerLimits::default()
+    };
+    let mut engine = engine_with(limits, Timeouts::default());
+    let (id, wire) = connect(&mut engine);
+    send(&mut engine, id, &wire, &PING.repeat(1002), Timestamp::ZERO);
+    send(&mut engine, id, &wire, &PING, seconds(1));
+    assert_eq!(wire.got.take().len(), 2 * 1002);
+    pass_time(&mut engine, seconds(999));
+    assert_eq!(wire.got.borrow().len(), 0, "not even a Ping");
+    pass_time(&mut engine, seconds(1000));
+    assert_eq!(*wire.got.borrow(), [0x8a, 0]);
+    // Its own silence is: a Ping after 25 s, the end after 10 more.
+    pass_time(&mut engine, seconds(1030));
+    assert_eq!(*wire.got.borrow(), [0x8a, 0, 0x89, 0]);
+    pass_time(&mut engine, seconds(1040));
+    assert!(engine.transport_mut(id).is_none());
+}
+
+#[test]
+fn a_pause_does_not_use_up_the_time_of_a_message_and_does_not_renew_it() {
+    let mut engine = slow_engine();
+    let (id, wire) = connect(&mut engine);
+    // 50 s go by in which the message could go on, then 100 in which it could not.
+    send(
+        &mut engine,
+        id,
+        &wire,
+        &[0x01, 0x80, 0, 0, 0, 0],
+        seconds(0),
+    );
+    pass_time(&mut engine, seconds(50));
+    send(&mut engine, id, &wire, &PING.repeat(102), seconds(50));
+    assert_eq!(wire.got.take().len(), 2 * 102);
+    pass_time(&mut engine, seconds(159));
+    assert!(wire.got.borrow().is_empty());
+    pass_time(&mut engine, seconds(160));
+    assert!(
+        wire.got.borrow().ends_with(&[0x03, 0xf0]),
+        "closed with 1008"
+    );
+}
+
+#[test]
+fn who_is_closed_while_it_is_not_read_is_read_to_its_close() {
+    let mut engine = slow_engine();
+    let (id, wire) = connect(&mut engine);
+    send(&mut engine, id, &wire, &PING.repeat(100), Timestamp::ZERO);
+    let rest = [&PING.repeat(100)[..], &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]].concat();
+    send(&mut engine, id, &wire, &rest, Timestamp::ZERO);
+    assert!(!engine.has_ready());
+    engine.shut_down(Timestamp::ZERO);
+    engine.flush_deliveries(1, Timestamp::ZERO);
+    assert!(engine.has_ready());
+    engine.read_again(Timestamp::ZERO);
+    engine.reap(Timestamp::ZERO);
+    assert!(engine.transport_mut(id).is_none(), "both Closes were seen");
+}
+
+#[test]
+fn who_hangs_up_while_it_is_not_read_is_let_go() {
+    for has_ended_before in [false, true] {
+        let mut engine = slow_engine();
+        let (id, wire) = connect(&mut engine);
+        let ending = Readiness {
+            is_ending: true,
+            ..READABLE
+        };
+        let pings = 2 * READ_BUFFER_BYTES / PING.len();
+        wire.sent
+            .borrow_mut()
+            .extend_from_slice(&PING.repeat(pings));
+        if !has_ended_before {
+            engine.handle_ready(id, READABLE, Timestamp::ZERO);
+        }
+        wire.has_ended.set(true);
+        engine.handle_ready(id, ending, Timestamp::ZERO);
+        engine.reap(Timestamp::ZERO);
+        assert!(engine.transport_mut(id).is_none());
+        let answered = wire.got.borrow().len() / 2;
+        assert!(
+            (10_000..11_000).contains(&answered),
+            "{answered}: what was read is answered"
+        );
+    }
+}
+
+#[test]
+fn who_is_not_read_gets_what_others_send_at_once() {
+    let mut engine = slow_engine();
+    let (id, wire) = connect(&mut engine);
+    let (other, other_wire) = connect(&mut engine);
+    send(&mut engine, id, &wire, &PING.repeat(100), Timestamp::ZERO);
+    wire.got.take();
+    send(
+        &mut engine,
+        other,
+        &other_wire,
+        &[0x81, 0x81, 0, 0, 0, 0, b'x'],
+        Timestamp::ZERO,
+    );
+    engine.flush_deliveries(1, Timestamp::ZERO);
+    assert_eq!(texts(&wire), ["x"]);
 }

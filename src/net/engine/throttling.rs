@@ -1,0 +1,46 @@
+//! Clients that send more than they may: they are not read until they may send again. Nothing
+//! is kept for them meanwhile, and nobody is closed.
+//!
+//! The edge that was seen stays noted; the connection's timer brings its reading back.
+
+use crate::application::Application;
+use crate::id::ConnectionId;
+use crate::net::connection::Transport;
+use crate::time::{Clock, Timestamp};
+
+use super::Engine;
+
+impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
+    /// Charges a connection with what it has sent, if that is limited.
+    pub(super) fn charge(&mut self, id: ConnectionId, frames: usize, bytes: usize, now: Timestamp) {
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && let Some(throttle) = &mut connection.throttle
+            && connection.session.is_open()
+            && throttle.charge(frames, bytes, now)
+        {
+            self.shell.metrics.reads_throttled += 1;
+        }
+    }
+
+    /// A connection that isn't to be read has input. One that has hung up is let go: it can't
+    /// publish, so that what it said beyond its rate is of no use to anybody, and a slot that
+    /// waits for it would be one that nobody has to pay for.
+    pub(super) fn handle_throttled(&mut self, id: ConnectionId) {
+        let connection = self.shell.connections.get(id);
+        if connection.is_some_and(|connection| connection.marks.read_to_end) {
+            self.end(id, None);
+        }
+    }
+
+    /// Time that a throttled connection was not read is not its fault; when it is over, its
+    /// reading goes on.
+    pub(super) fn handle_pause(&mut self, id: ConnectionId, now: Timestamp) {
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && let Some(throttle) = &mut connection.throttle
+            && let Some(pause) = throttle.take_pause(now)
+        {
+            connection.session.handle_pause(pause, now);
+            self.settle(id);
+        }
+    }
+}
