@@ -33,6 +33,8 @@ pub struct Url {
     port: u16,
     /// The request target, with the query.
     target: String,
+    /// What is shown to the server; never part of what is printed.
+    token: Option<String>,
 }
 
 impl Url {
@@ -75,7 +77,17 @@ impl Url {
             host: host.to_owned(),
             port,
             target,
+            token: None,
         })
+    }
+
+    /// The same server, shown `token`, which is visible ASCII.
+    #[must_use]
+    pub fn with_token(self, token: String) -> Self {
+        Self {
+            token: Some(token),
+            ..self
+        }
     }
 
     /// The same server with another request target.
@@ -193,7 +205,7 @@ impl Client {
         let handshake = ClientHandshake::new(nonce);
         let host = format!("{}:{}", url.host, url.port);
         self.stream
-            .write_all(&handshake.request(&host, &url.target))?;
+            .write_all(&handshake.request(&host, &url.target, url.token.as_deref()))?;
         loop {
             if let Some((head, length)) = ResponseHead::parse(&self.unused, HEAD_BYTES_MAX)
                 .map_err(|_| ClientError::NotHttp)?

@@ -293,3 +293,42 @@ fn subscribe_comes_back_when_the_server_does() {
     let second = Program::start(again);
     second.stderr.wait_for("has 1 subscriptions");
 }
+
+#[test]
+fn a_token_file_is_shown_to_the_server() {
+    use common::secrets::{KEY, SecretFile, token};
+    const TOKEN: &str = "correct-horse-battery-staple";
+    let tokens = SecretFile::new(TOKEN);
+    let keys = SecretFile::new(KEY);
+    let server = Server::with(&[
+        "--publish-token-file",
+        tokens.path(),
+        "--client-key-file",
+        keys.path(),
+    ]);
+    let url = server.url();
+    let refused = run(&["publish", "--url", &url, r#"{"channel":"c"}"#], "");
+    assert_eq!(refused.status, Some(1));
+    assert!(refused.stderr.contains("forbidden"), "{}", refused.stderr);
+    let flags = ["publish", "--url", &url, "--token-file", tokens.path()];
+    let taken = run(&[&flags[..], &[r#"{"channel":"c"}"#]].concat(), "");
+    assert_eq!(
+        (taken.status, taken.stdout.as_str()),
+        (Some(0), "{\"delivered\":0}\n")
+    );
+
+    let missing = run(&["subscribe", "--url", &url, "c"], "");
+    assert_eq!(missing.status, Some(1));
+    assert!(missing.stderr.contains("3000"), "{}", missing.stderr);
+    let client = SecretFile::new(&token(r#"["c"]"#, 60.0));
+    let flags = ["subscribe", "--url", &url, "--token-file", client.path()];
+    let forbidden = run(&[&flags[..], &["d"]].concat(), "");
+    assert!(
+        forbidden.stderr.contains("forbidden"),
+        "{}",
+        forbidden.stderr
+    );
+    client.set_mode(0o644);
+    let exposed = run(&[&flags[..], &["c"]].concat(), "");
+    assert!(exposed.stderr.contains("chmod 600"), "{}", exposed.stderr);
+}

@@ -14,11 +14,11 @@ use serde_json::value::RawValue;
 use crate::client::{Client, ClientError, Received, Url};
 use crate::ws::close::CloseCode;
 
-use super::subscribe::default_url;
-use super::{CliError, print, write_line};
+use super::subscribe::{default_url, server};
+use super::{CliError, from_environment, print, write_line};
 
 const HELP: &str = "\
-Usage: crieur publish [--url URL] [--type TYPE] NOTIFICATION
+Usage: crieur publish [--url URL] [--token-file FILE] [--type TYPE] NOTIFICATION
 
 Sends a notification, prints how many connections it was delivered to as
 {\"delivered\":N}, and exits; 1 if it was refused.
@@ -27,6 +27,9 @@ Sends a notification, prints how many connections it was delivered to as
                   or - to read one a line from standard input and to send them all
                   over one connection
   --url URL       the server [ws://127.0.0.1:8000/, or CRIEUR_URL]
+  --token-file FILE
+                  the first line is a publisher's token, to be shown to the server
+                  [none, or CRIEUR_TOKEN_FILE]
   --type TYPE     the type that subscribers see [notification]
 
 Example:
@@ -61,6 +64,7 @@ struct ErrorBody {
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     use lexopt::Arg::{Long, Short, Value};
     let mut url = default_url()?;
+    let mut token_file = from_environment("token-file")?;
     let mut kind = None;
     let mut notification = None;
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -68,12 +72,13 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         match argument {
             Long("help") | Short('h') => return print(HELP),
             Long("url") => url = parser.value()?.string()?,
+            Long("token-file") => token_file = Some(parser.value()?.string()?),
             Long("type") => kind = Some(parser.value()?.string()?),
             Value(value) if notification.is_none() => notification = Some(value.string()?),
             _ => return Err(argument.unexpected().into()),
         }
     }
-    let url = Url::parse(&url).map_err(|error| CliError::usage(format!("--url: {error}")))?;
+    let url = server(&url, token_file.as_deref())?;
     match notification.as_deref() {
         None => Err(CliError::usage(
             "a notification is missing: see crieur publish --help",

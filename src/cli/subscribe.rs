@@ -1,7 +1,9 @@
 //! `crieur subscribe`: prints what arrives, and comes back when the connection is lost.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +17,11 @@ use crate::random::Random;
 use crate::ws::close::CloseFrame;
 
 use super::publish::error_of;
+use super::secret_file::read_secret_file;
 use super::{CliError, from_environment, print, write_line};
 
 const HELP: &str = "\
-Usage: crieur subscribe [--url URL] SUBSCRIPTION...
+Usage: crieur subscribe [--url URL] [--token-file FILE] SUBSCRIPTION...
 
 Prints each notification that arrives as a line of JSON, until stopped. A connection
 that is lost is made again, with growing pauses.
@@ -26,6 +29,9 @@ that is lost is made again, with growing pauses.
   SUBSCRIPTION    the name of a channel; or a JSON object with package, page and,
                   if not everything of that page is wanted, filters
   --url URL       the server [ws://127.0.0.1:8000/, or CRIEUR_URL]
+  --token-file FILE
+                  the first line is a client's token, to be shown to the server
+                  [none, or CRIEUR_TOKEN_FILE]
 
 Examples:
   crieur subscribe Production
@@ -68,12 +74,14 @@ enum Ended {
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     use lexopt::Arg::{Long, Short, Value};
     let mut url = default_url()?;
+    let mut token_file = from_environment("token-file")?;
     let mut subscriptions = Vec::new();
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => return print(HELP),
             Long("url") => url = parser.value()?.string()?,
+            Long("token-file") => token_file = Some(parser.value()?.string()?),
             Value(value) => subscriptions.push(subscription(&value.string()?)?),
             _ => return Err(argument.unexpected().into()),
         }
@@ -83,7 +91,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
             "a subscription is missing: see crieur subscribe --help",
         ));
     }
-    let url = Url::parse(&url).map_err(|error| CliError::usage(format!("--url: {error}")))?;
+    let url = server(&url, token_file.as_deref())?;
     let message = format!(
         "{{\"sender\":\"client\",\"subscriptions\":[{}]}}",
         subscriptions.join(",")
@@ -94,6 +102,24 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
 /// The server that is meant when no `--url` is given.
 pub(super) fn default_url() -> Result<String, CliError> {
     Ok(from_environment("url")?.unwrap_or_else(|| DEFAULT_URL.to_owned()))
+}
+
+/// The server at `url`, shown the token of a file, if there is one.
+pub(super) fn server(url: &str, token_file: Option<&str>) -> Result<Url, CliError> {
+    let url = Url::parse(url).map_err(|error| CliError::usage(format!("--url: {error}")))?;
+    let Some(path) = token_file else {
+        return Ok(url);
+    };
+    let failure = |error: &dyn fmt::Display| CliError::failure(format!("--token-file: {error}"));
+    let text = read_secret_file(Path::new(path)).map_err(|error| failure(&error))?;
+    match text.lines().next().map(str::trim) {
+        Some(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(url.with_token(token.to_owned()))
+        }
+        _ => Err(failure(&format_args!(
+            "the first line of {path} is no token: visible ASCII characters without spaces"
+        ))),
+    }
 }
 
 /// A subscription as JSON: an object or a string as it is given, else the name of a channel.

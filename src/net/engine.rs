@@ -325,6 +325,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
         }
         let leftover = input.finish();
+        self.charge(id, leftover.frames, received.len(), now);
         if let Some(connection) = self.shell.connections.get_mut(id) {
             connection
                 .session
@@ -338,7 +339,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.flush(id, now);
             }
         }
-        self.charge(id, leftover.frames, received.len(), now);
     }
 
     fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {

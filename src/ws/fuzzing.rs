@@ -95,7 +95,7 @@ pub fn fuzz_close(bytes: &[u8]) {
 pub fn fuzz_session(bytes: &[u8]) {
     let mut stream = Vec::new();
     if !bytes.starts_with(b"GET ") {
-        stream = ClientHandshake::new([3; 16]).request("localhost", "/");
+        stream = ClientHandshake::new([3; 16]).request("localhost", "/", None);
     }
     stream.extend_from_slice(bytes);
     let seed = bytes

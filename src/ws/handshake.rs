@@ -197,12 +197,16 @@ impl ClientHandshake {
         }
     }
 
-    /// The request that asks `host` (with its port where it isn't the default) for `target`.
+    /// The request that asks `host` (with its port where it isn't the default) for `target`, and
+    /// shows it `token` (RFC 6750 §2.1).
     #[must_use]
-    pub fn request(&self, host: &str, target: &str) -> Vec<u8> {
+    pub fn request(&self, host: &str, target: &str, token: Option<&str>) -> Vec<u8> {
+        let authorization = token.map_or_else(String::new, |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
         format!(
             "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: {VERSION}\r\n\r\n",
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: {VERSION}\r\n{authorization}\r\n",
             self.key
         )
         .into_bytes()
@@ -370,7 +374,7 @@ mod tests {
     #[test]
     fn client_and_server_agree() {
         let handshake = ClientHandshake::new([7; 16]);
-        let request = handshake.request("localhost:8000", "/publish");
+        let request = handshake.request("localhost:8000", "/publish", Some("x.y"));
         let (head, _) = Head::parse(&request, 0, MAX)
             .expect("valid")
             .expect("complete");

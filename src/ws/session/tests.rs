@@ -109,7 +109,7 @@ impl Bench {
 }
 
 fn upgrade() -> Vec<u8> {
-    ClientHandshake::new([1; 16]).request("localhost:8000", "/")
+    ClientHandshake::new([1; 16]).request("localhost:8000", "/", None)
 }
 
 fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
