@@ -278,3 +278,42 @@ fn keys_are_long_and_secret() {
     let ended = run(&["--client-key-file", file.path()], "");
     assert!(ended.stderr.contains("chmod 600"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_publisher_may_be_a_client_too() {
+    let tokens = SecretFile::new("correct-horse-battery-staple");
+    let (server, _file) = server(&["--publish-token-file", tokens.path()]);
+    // Its own token is no client's, and none is awaited.
+    let field = "Authorization: Bearer correct-horse-battery-staple";
+    let mut publisher = Client::connect_with(&server, "/publish", &[FOREIGN, field]);
+    publisher.send(&common::message(C));
+    assert_eq!(publisher.text(), r#"{"type":"published","delivered":0}"#);
+    let mut both = connect(&server);
+    subscribe(&mut both, &token(r#"["c"]"#, 1.5), r#"["c"]"#);
+    expect_subscribed(&mut both);
+    both.send(&format!(
+        r#"{{"sender":"server","token":"correct-horse-battery-staple","notification":{D}}}"#
+    ));
+    assert_eq!(both.expect_close(1000), r#"{"delivered":0}"#);
+
+    let target = format!("/publish?token={}", token(r#"["c"]"#, 1.5));
+    let mut both = Client::connect_with(&server, &target, &[FOREIGN]);
+    both.subscribe(r#"["c"]"#);
+    both.send(&format!(
+        r#"{{"sender":"server","token":"correct-horse-battery-staple","notification":{C}}}"#
+    ));
+    let texts = [both.text(), both.text()];
+    assert!(texts.contains(&delivery(C)), "{texts:?}");
+    both.subscribe(r#"["c"]"#);
+    expect_3000(&mut both, "token-expired");
+}
+
+#[test]
+fn a_local_peer_that_shows_a_token_is_a_client() {
+    let (server, _file) = server(&[]);
+    let target = format!("/?token={}", token(r#"["c"]"#, 60.0));
+    let mut client = Client::connect_with(&server, &target, &[]);
+    client.subscribe(r#"["c"]"#);
+    let mut bad = Client::connect_with(&server, "/?token=nonsense", &[]);
+    expect_3000(&mut bad, "token-invalid");
+}

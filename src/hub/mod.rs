@@ -58,8 +58,13 @@ pub struct Hub {
 enum Clearance {
     /// Nothing yet.
     Awaited,
-    /// What it takes: this may be subscribed to.
-    Granted(Vec<Subscription<'static>>),
+    /// What it takes.
+    Granted {
+        /// What may be subscribed to.
+        allowed: Vec<Subscription<'static>>,
+        /// When the token expires.
+        until: Timestamp,
+    },
     /// A bad token with its upgrade.
     Refused(TokenError),
 }
@@ -144,27 +149,34 @@ impl Hub {
     /// What becomes of a client's connection that has to show a token: when it has to have
     /// shown one, or when the one that it has shown expires. A bad one is told by a Close, which
     /// browsers show to the page, and the status of an upgrade they don't.
-    fn await_token(&mut self, id: ConnectionId, request: &Request<'_>) -> Option<Timestamp> {
+    fn await_token(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        publish: PublishRight,
+    ) -> Option<Timestamp> {
         let keys = self.policy.client_keys.as_ref()?;
-        let (clearance, left) = match shown_token(request.head) {
-            None => (Clearance::Awaited, self.config.token_timeout),
-            Some(token) => match keys.verify(
-                &String::from_utf8_lossy(token),
-                request.unix_now,
-                &self.config.limits,
-            ) {
+        let shown = shown_token(request.head).map(String::from_utf8_lossy);
+        // Where publishers have tokens, the one in the same place is theirs.
+        let shown = shown.filter(|token| !self.policy.accepts_publish_token(token));
+        let (clearance, deadline) = match shown {
+            // A publisher needs none.
+            None if publish == PublishRight::Granted => return None,
+            None => (Clearance::Awaited, request.now + self.config.token_timeout),
+            Some(token) => match keys.verify(&token, request.unix_now, &self.config.limits) {
                 Ok(grant) => {
-                    let left = grant.time_left(request.unix_now);
-                    (Clearance::Granted(grant.allow), left)
+                    let until = request.now + grant.time_left(request.unix_now);
+                    let allowed = grant.allow;
+                    (Clearance::Granted { allowed, until }, until)
                 }
                 Err(error) => {
                     info!("{id}: {error}");
-                    (Clearance::Refused(error), Duration::ZERO)
+                    (Clearance::Refused(error), request.now)
                 }
             },
         };
         self.clearances.insert(id, clearance);
-        Some(request.now + left)
+        Some(deadline)
     }
 
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
@@ -238,7 +250,7 @@ impl Hub {
         };
         let allowed = match (&grant, self.clearances.get(&id)) {
             (Some(grant), _) => &grant.allow,
-            (None, Some(Clearance::Granted(allowed))) => allowed,
+            (None, Some(Clearance::Granted { allowed, .. })) => allowed,
             (None, _) => return Err(Uncleared::Unauthorized(TOKEN_MISSING)),
         };
         let is_allowed = |wanted| allowed.iter().any(|allowed| covers(allowed, wanted));
@@ -249,10 +261,12 @@ impl Hub {
             )));
         }
         if let Some(grant) = grant {
-            let deadline = outbox.now() + grant.time_left(outbox.unix_now());
-            self.clearances.insert(id, Clearance::Granted(grant.allow));
+            let until = outbox.now() + grant.time_left(outbox.unix_now());
+            let allowed = grant.allow;
+            self.clearances
+                .insert(id, Clearance::Granted { allowed, until });
             if let Some((rights, _)) = self.connections.find(id) {
-                outbox.readmit(self.admission(rights.publish, Some(deadline)));
+                outbox.readmit(self.admission(rights.publish, Some(until)));
             }
         }
         Ok(())
@@ -302,8 +316,12 @@ impl Hub {
             self.uncount(rights.publish, peer);
         }
         self.connections.grant_publish(id);
-        self.clearances.remove(&id);
-        outbox.readmit(self.admission(PublishRight::Granted, None));
+        // It need not show a client's token any more; one that it has shown expires as before.
+        let deadline = match self.clearances.get(&id) {
+            Some(Clearance::Granted { until, .. }) => Some(*until),
+            _ => None,
+        };
+        outbox.readmit(self.admission(PublishRight::Granted, deadline));
         true
     }
 
@@ -394,10 +412,7 @@ impl Application for Hub {
         };
         self.connections.insert(id, peer, rights);
         debug!("{id} is {peer}, {rights:?}");
-        let deadline = match publish {
-            PublishRight::Granted => None,
-            _ => self.await_token(id, request),
-        };
+        let deadline = self.await_token(id, request, publish);
         let speaks_for_itself =
             peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
         let is_exempt =
@@ -427,7 +442,7 @@ impl Application for Hub {
         let reason = match self.clearances.get(&id) {
             None => return,
             Some(Clearance::Awaited) => TOKEN_MISSING,
-            Some(Clearance::Granted(_)) => TOKEN_EXPIRED,
+            Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
         };
         info!("{id} is closed: {reason}");
