@@ -30,11 +30,11 @@ Usage: crieur [serve] [OPTIONS]
 Runs the server until SIGTERM or SIGINT. Each option can be given as an environment
 variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brackets.
 
-  --listen ADDRESS:PORT         Where to listen; may be given several times [127.0.0.1:8000]
-  --publish-listen ADDRESS      Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
-                                may be given several times; nobody publishes elsewhere then
-  --no-local-publish            Nobody may publish by being local to this machine
-  --log LEVEL                   error, warn, info, debug or trace [info]
+  --listen ADDRESS:PORT            Where to listen; may be given several times [127.0.0.1:8000]
+  --publish-listen ADDRESS         Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
+                                   may be given several times; nobody publishes elsewhere then
+  --no-local-publish               Nobody may publish by being local to this machine
+  --log LEVEL                      error, warn, info, debug or trace [info]
 
 {}",
         settings::help()

@@ -392,7 +392,7 @@ pub(super) fn help() -> String {
         let (value, default) = setting.shown(&mut defaults);
         let flag = format!("--{} {value}", setting.name);
         // Writing to a string can't fail.
-        let _ = writeln!(text, "  {flag:<29} {} [{default}]", setting.help);
+        let _ = writeln!(text, "  {flag:<32} {} [{default}]", setting.help);
     }
     text
 }
