@@ -44,6 +44,14 @@ pub struct Metrics {
 /// What the hub has counted since the start.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct HubMetrics {
+    /// Upgrades that were refused for their origin.
+    pub upgrades_refused_origin: u64,
+    /// Upgrades that were refused because their address had its share.
+    pub upgrades_refused_address: u64,
+    /// Connections that were closed for want of a good token.
+    pub tokens_refused: u64,
+    /// Notifications that were refused for want of permission.
+    pub publishes_forbidden: u64,
     /// Lists of subscriptions that were refused because the server had as many as it may.
     pub subscriptions_refused_full: u64,
 }

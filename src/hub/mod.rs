@@ -141,6 +141,7 @@ impl Hub {
                 ),
             };
             debug!("{address} is refused: {why}");
+            self.metrics.upgrades_refused_address += 1;
             Response::new(Status::TOO_MANY_REQUESTS, why)
                 .with_field("Retry-After", seconds.to_string())
         })
@@ -218,6 +219,7 @@ impl Hub {
                 Ok(()) => {}
                 Err(Uncleared::Forbidden(error)) => return reply_error(id, &error, outbox),
                 Err(Uncleared::Unauthorized(reason)) => {
+                    self.metrics.tokens_refused += 1;
                     return close(CloseCode::UNAUTHORIZED, reason, outbox);
                 }
             }
@@ -284,6 +286,7 @@ impl Hub {
         };
         if !may_publish {
             info!("{id} from {peer} may not publish");
+            self.metrics.publishes_forbidden += 1;
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
                 _ => "this connection may not publish",
@@ -396,6 +399,7 @@ impl Application for Hub {
     ) -> Result<Admission, Response> {
         let publish = self.policy.publish_right(request);
         if !self.policy.lets_in(request, publish) {
+            self.metrics.upgrades_refused_origin += 1;
             return Err(Response::new(
                 Status::FORBIDDEN,
                 "this origin is not let in",
@@ -446,6 +450,7 @@ impl Application for Hub {
             Some(Clearance::Refused(error)) => reason_of(*error),
         };
         info!("{id} is closed: {reason}");
+        self.metrics.tokens_refused += 1;
         close(CloseCode::UNAUTHORIZED, reason, outbox);
     }
 
@@ -673,6 +678,7 @@ mod tests {
                     let reason = "{\"reason\":\"forbidden\",\"retry\":4200}";
                     assert_eq!(sent[1..], [close(1008, reason)]);
                 }
+                assert_eq!(hub.metrics().publishes_forbidden, 3);
                 let sent = send(&mut hub, id(1), "{\"sender\":\"server\",");
                 assert!(is_error(&sent[0], "invalid-json") && sent.len() == 1);
             }
