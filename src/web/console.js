@@ -11,7 +11,10 @@ import { Crieur } from './crieur.js';
 const KEPT_MAX = 10_000;
 const KEPT_CHARACTERS_MAX = 32 * 1024 * 1024;
 const SHOWN_STEP = 200;
-const TEXT_SHOWN_MAX = 20_000;
+/** What is longer is shown as it came, so far; it may also be nested deeper than a function can call itself. */
+const TEXT_SHOWN_MAX = 4_000;
+const LINE_WIDTH = 88;
+const FIELD_WIDTH = 44;
 const PING_EVERY_MS = 5_000;
 const METRICS_EVERY_MS = 5_000;
 const ANNOUNCE_EVERY_MS = 5_000;
@@ -72,12 +75,12 @@ const REASONS = {
 
 let onlineSince = null;
 
-crieur.on('status', ({ status, reason, retryAt }) => {
+crieur.on('status', ({ status, code, reason }) => {
   $('connection').dataset.status = status;
   const why = status === 'waiting' && REASONS[reason];
   $('status').textContent = why ? `${STATUSES[status]}: ${why}` : STATUSES[status];
-  // Where the server has said when, it is to be obeyed.
-  $('wake').hidden = status !== 'waiting' || (reason !== null && retryAt !== null && reason in REASONS && reason !== 'timeout' && reason !== 'silent');
+  // A server that says why it closes says when to come back too, and the client obeys.
+  $('wake').hidden = status !== 'waiting' || (code !== null && reason !== null);
   document.title = status === 'online' ? 'crieur' : `${STATUSES[status]} · crieur`;
   onlineSince = status === 'online' ? Date.now() : null;
   if (status === 'online') {
@@ -139,20 +142,28 @@ function addExamples(id, write) {
   }
 }
 
-// A list a line an entry, where that fits.
-const listText = (list) => `[\n${list.map((entry) => indent(compact(entry), '  ')).join(',\n')}\n]`;
-const compact = (value) => {
-  const line = JSON.stringify(value);
-  return line.length <= 40 ? line : JSON.stringify(value, null, 2);
-};
-const indent = (text, by) => text.replace(/^/gm, by);
+/** `value` as JSON for people: on one line, behind `name`, where that fits. */
+function pretty(value, width, indent = '', name = '') {
+  if (value === null || typeof value !== 'object') return name + JSON.stringify(value);
+  const isList = Array.isArray(value);
+  const [open, close, space] = isList ? ['[', ']', ''] : ['{', '}', ' '];
+  const deeper = `${indent}  `;
+  const parts = Object.entries(value).map(([key, entry]) =>
+    pretty(entry, width, deeper, isList ? '' : `${JSON.stringify(key)}: `),
+  );
+  if (parts.length === 0) return name + open + close;
+  const line = name + open + space + parts.join(', ') + space + close;
+  if (indent.length + line.length <= width && !line.includes('\n')) return line;
+  const lines = parts.map((part) => deeper + part).join(',\n');
+  return `${name}${open}\n${lines}\n${indent}${close}`;
+}
 
 const setSubscriptions = (list) => {
-  $('subscriptions').value = listText(list);
+  $('subscriptions').value = pretty(list, FIELD_WIDTH);
   $('subscriptions').removeAttribute('aria-invalid');
 };
 const setNotification = (value) => {
-  $('notification').value = JSON.stringify(value, null, 2);
+  $('notification').value = pretty(value, FIELD_WIDTH);
   $('notification').removeAttribute('aria-invalid');
   $('command').textContent = `crieur publish '${JSON.stringify(value).replaceAll("'", "'\\''")}'`;
 };
@@ -347,10 +358,14 @@ function itemOf(entry) {
   copy.type = 'button';
   copy.setAttribute('aria-label', `Copy notification ${entry.number}`);
   copy.addEventListener('click', () => copyText(entry.text, copy));
-  const text = JSON.stringify(notification, null, 2) ?? '';
-  const shown = text.length > TEXT_SHOWN_MAX ? `${text.slice(0, TEXT_SHOWN_MAX)}\n… ${text.length - TEXT_SHOWN_MAX} characters more` : text;
-  item.append(time, about, copy, element('pre', shown));
+  item.append(time, about, copy, element('pre', contentOf(entry)));
   return item;
+}
+
+/** What is shown of a notification: not all of a very long one, and a long one as it came. */
+function contentOf({ message, text }) {
+  if (text.length <= TEXT_SHOWN_MAX) return pretty(message.notification, LINE_WIDTH);
+  return `${text.slice(0, TEXT_SHOWN_MAX)}\n… ${(text.length - TEXT_SHOWN_MAX).toLocaleString('en')} characters more`;
 }
 
 /** What a notification is for, in a line. */

@@ -143,12 +143,8 @@ export class Crieur {
   /** Something may have changed: tries now if it waits, and if it is online, sees whether it still is. */
   wake() {
     const now = Date.now();
-    if (this.#state.status === 'waiting' && now >= this.#notBefore) {
-      this.#connect();
-    } else if (this.#state.status === 'online' && this.#pingedAt === null) {
-      this.#ping(now);
-      this.#lookLater(now);
-    }
+    if (this.#state.status === 'waiting' && now >= this.#notBefore) this.#connect();
+    if (this.#state.status === 'online' && this.#pingedAt === null) this.#ping(now);
   }
 
   /** Ends it for good. */
@@ -159,7 +155,6 @@ export class Crieur {
   // Connecting.
 
   #connect() {
-    clearTimeout(this.#timer);
     // Tries that hardly can succeed, or that nobody waits for, must not make the next good one later.
     if (this.#tries === 0 || !this.#isAway()) this.#tries += 1;
     if (!this.#change('connecting')) return;
@@ -174,9 +169,7 @@ export class Crieur {
     const question = {};
     this.#question = question;
     const settle = (then) => (value) => {
-      if (this.#question !== question) return;
-      this.#question = null;
-      then(value);
+      if (this.#question === question) then(value);
     };
     const fail = settle((error) => {
       const why = error instanceof Error ? error.message : String(error);
@@ -291,7 +284,6 @@ export class Crieur {
     this.#question = null;
     this.#openedAt = null;
     this.#pingedAt = null;
-    this.#roundTripFrom = null;
     this.#answer = null;
     const socket = this.#socket;
     if (socket === null) return;
@@ -327,7 +319,6 @@ export class Crieur {
     const now = Date.now();
     if (now - this.#lookDueAt > LATE_MS || now < this.#lookSetAt) {
       // This device has slept, or its clock was set: what was received before says nothing.
-      this.#receivedAt = now;
       this.#ping(now);
     } else if (this.#pingedAt === null) {
       if (now - this.#receivedAt >= this.#idleMax()) this.#ping(now);

@@ -194,6 +194,17 @@ describe('backoff', () => {
     assert.equal(run.client.retryAt - run.clock.now, 4_000);
   });
 
+  test('an acknowledgement counts for its own connection only', async (t) => {
+    const run = await start(t);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    run.socket.end(1006);
+    run.socket.open();
+    await run.clock.pass(7_000);
+    run.socket.end(1006);
+    assert.equal(run.client.retryAt - run.clock.now, 500);
+  });
+
   test('the counter goes back after 5 s and an acknowledgement', async (t) => {
     const run = await start(t);
     await failThreeTimes(run);
@@ -507,6 +518,20 @@ describe('subscriptions', () => {
     assert.deepEqual(run.socket.sets, [['a']]);
   });
 
+  test('a set that was refused when it was renewed is sent again when it is asked for', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    run.socket.end(1006);
+    run.socket.open();
+    run.socket.receive({ type: 'error', error: { code: 'too-many-subscriptions', detail: '…' } });
+    const answer = run.client.subscribe(['a']);
+    run.socket.acknowledge();
+    assert.deepEqual(run.socket.sets, [['a'], ['a']]);
+    assert.equal((await answer).subscriptions, 1);
+  });
+
   test('a refusal does not take back the set that was asked for after it', async (t) => {
     const run = await start(t);
     run.socket.accept();
@@ -559,6 +584,21 @@ describe('liveness', () => {
     assert.equal(run.socket.pings, 0);
     await run.clock.pass(1);
     assert.equal(run.socket.pings, 1);
+  });
+
+  test('a connection that has just opened is not asked', async (t) => {
+    const run = await start(t);
+    run.socket.open();
+    await run.clock.pass(24_999);
+    assert.equal(run.socket.pings, 0);
+  });
+
+  test('a question that was open when a connection died is not open on the next', async (t) => {
+    const run = await online(t);
+    await run.clock.pass(35_000);
+    run.socket.open();
+    await run.clock.pass(5_000);
+    assert.equal(run.client.status, 'online');
   });
 
   test('a server that tells no heartbeat is asked after 25 s', async (t) => {
@@ -642,6 +682,15 @@ describe('liveness', () => {
     run.client.wake();
     await dieSilently(run, 0);
     await assertPing(run, 10_000);
+  });
+
+  test('but never later than the heartbeat', async (t) => {
+    const run = await online(t, 2);
+    await dieSilently(run, 2_000);
+    run.socket.receive({ type: 'pong' });
+    run.client.subscribe(['a']);
+    run.socket.acknowledge(2);
+    await assertPing(run, 2_000);
   });
 
   test('a long life that ended silently changes nothing', async (t) => {
@@ -743,6 +792,14 @@ describe('the device', () => {
     });
   }
 
+  test('a page that is shown for the first time was not away', async (t) => {
+    const { window } = definePage(t);
+    const run = await start(t);
+    run.socket.accept();
+    window.dispatch('pageshow', { persisted: false });
+    assert.equal(run.socket.pings, 0);
+  });
+
   test('a page that goes away tries nothing', async (t) => {
     const { page } = definePage(t);
     const run = await start(t);
@@ -840,6 +897,8 @@ describe('messages', () => {
     run.socket.receive({ type: 'subscribed', subscriptions: 7, heartbeat: 1 });
     run.socket.receive({ type: 'of-a-newer-server', value: 1 });
     assert.deepEqual(run.errors, []);
+    assert.deepEqual(run.notifications, []);
+    assert.equal(run.client.roundTrip, null);
     run.socket.receive({ type: 'error' });
     assert.equal(run.errors.length, 1);
     await run.clock.pass(24_999);
@@ -861,16 +920,31 @@ describe('messages', () => {
     assert.equal(seen, 1);
   });
 
+  test('a handler that adds another adds it for the next event', async (t) => {
+    const run = await start(t);
+    let seen = 0;
+    run.client.on('notification', () => run.client.on('notification', () => (seen += 1)));
+    run.socket.accept();
+    run.socket.receive({ type: 'notification', notification: {} });
+    assert.equal(seen, 0);
+    run.socket.receive({ type: 'notification', notification: {} });
+    assert.equal(seen, 1);
+  });
+
   test('on() gives the way to end it, and knows its events', async (t) => {
     const run = await start(t);
     let seen = 0;
-    const remove = run.client.on('notification', () => (seen += 1));
+    const handler = () => (seen += 1);
+    const removes = [run.client.on('notification', handler), run.client.on('notification', handler)];
     run.socket.accept();
     run.socket.receive({ type: 'notification', notification: {} });
-    remove();
-    remove();
-    run.socket.receive({ type: 'notification', notification: {} });
-    assert.equal(seen, 1);
+    assert.equal(seen, 2);
+    for (const count of [3, 3]) {
+      removes[0]();
+      run.socket.receive({ type: 'notification', notification: {} });
+      assert.equal(seen, count);
+      removes.reverse();
+    }
     assert.throws(() => run.client.on('notifications', () => {}), TypeError);
   });
 });
