@@ -410,7 +410,6 @@ $('filter').addEventListener('input', () => {
 $('pause').addEventListener('click', () => {
   pausedAt = pausedAt === null ? received : null;
   $('pause').setAttribute('aria-pressed', String(pausedAt !== null));
-  $('pause').textContent = pausedAt === null ? 'Pause' : 'Go on';
   draw();
 });
 

@@ -88,6 +88,18 @@ test('a link that goes silent is noticed within the heartbeat and 10 s', async (
   await client.subscribe(['a', 'b']);
 });
 
+test('a socket that is left while it connects is no exception', async (t) => {
+  const server = await Server.start(t);
+  const { client } = connect(t, server.url);
+  await nextStatus(client, 'connecting');
+  // The socket is made behind the event.
+  await Promise.resolve();
+  client.close();
+  await assert.rejects(client.subscribe(['a']), { code: 'closed' });
+  const second = connect(t, server.url);
+  await second.client.subscribe(['a']);
+});
+
 test('nothing keeps the process alive behind close()', async (t) => {
   const server = await Server.start(t);
   const { client } = connect(t, server.url);
