@@ -213,6 +213,45 @@ test('a server that refuses for good is shown as such', async (t) => {
   await says(page, '#notice', 'forbidden');
 });
 
+test('the policy holds: no markup from text, nothing from elsewhere', async (t) => {
+  const server = await Server.start(t);
+  const other = await Server.start(t);
+  const page = await open(t, server);
+  const outcome = await page.evaluate(async (elsewhere) => {
+    const tried = async (what) => {
+      try {
+        await what();
+        return 'allowed';
+      } catch {
+        return 'blocked';
+      }
+    };
+    return {
+      markup: await tried(() => (document.createElement('div').innerHTML = '<b></b>')),
+      elsewhere: await tried(() => fetch(elsewhere)),
+      here: await tried(() => fetch('crieur.js')),
+    };
+  }, `${other.page}crieur.js`);
+  assert.deepEqual(outcome, { markup: 'blocked', elsewhere: 'blocked', here: 'allowed' });
+});
+
+test('a page of another origin can import the client and use it', async (t) => {
+  const server = await Server.start(t);
+  const page = await browser.newPage();
+  t.after(() => page.close());
+  const answer = await page.evaluate(
+    async ([source, url]) => {
+      const { Crieur } = await import(source);
+      const crieur = new Crieur(url);
+      const answer = await crieur.subscribe(['a', 'b']);
+      crieur.close();
+      return answer;
+    },
+    [`${server.page}crieur.js`, server.url],
+  );
+  assert.deepEqual(answer, { subscriptions: 2, heartbeat: 25 });
+});
+
 test('thousands of notifications do not slow it down', async (t) => {
   const server = await Server.start(t, '--send-queue-bytes', String(64 * 1024 * 1024));
   const page = await open(t, server);
