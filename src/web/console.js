@@ -92,7 +92,10 @@ crieur.on('status', ({ status, code, reason }) => {
 
 crieur.on('error', (error) => {
   if (crieur.status !== 'closed') return;
-  $('notice').textContent = `${error.message}. Reload the page to try again.`;
+  $('notice').textContent =
+    error.code === 'unauthorized'
+      ? 'This server wants tokens of its clients, and this page has none.'
+      : `${error.message}. Reload the page to try again.`;
   $('notice').hidden = false;
 });
 

@@ -39,7 +39,7 @@ export interface StatusChange {
   readonly retryAt: number | null;
   /** The status code of the Close that ended the connection before, if there was one. */
   readonly code: number | null;
-  /** The server's word for it, or `timeout`, `silent` or `token`. */
+  /** The server's word for it, or `timeout`, `silent`, `token` or `forbidden`. */
   readonly reason: string | null;
 }
 
@@ -72,7 +72,7 @@ export interface AppStateLike {
 export interface CrieurOptions {
   /** The constructor of WebSockets; the global one by default. */
   WebSocket?: new (url: string) => WebSocketLike;
-  /** Gives a token, sent with each set of subscriptions; asked again when the server refuses it. */
+  /** Gives a token, sent with each set of subscriptions; asked again when the server refuses it, or what it allows. */
   token?: () => string | Promise<string>;
   /** React Native's `AppState`: an app that comes to the front tries at once. */
   appState?: AppStateLike;

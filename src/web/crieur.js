@@ -223,17 +223,23 @@ export class Crieur {
     if (code === 1008) {
       this.#end(new CrieurError('refused', `the server refused this client: ${why}`), ignore, { code, reason });
     } else if (code === 3000 || code === 3003) {
-      if (this.#tokenSource === null || this.#wasRefused) {
+      if (this.#forgetToken()) {
+        this.#lose({ code, reason, retry });
+      } else {
         const word = code === 3000 ? 'unauthorized' : 'forbidden';
         this.#end(new CrieurError(word, `the server refused the token: ${why}`), ignore, { code, reason });
-        return;
       }
-      this.#wasRefused = true;
-      this.#token = null;
-      this.#lose({ code, reason, retry });
     } else {
       this.#lose({ code, reason, retry });
     }
+  }
+
+  /** The server does not take the token: whether the next connection may have a fresh one. */
+  #forgetToken() {
+    if (this.#tokenSource === null || this.#wasRefused) return false;
+    this.#wasRefused = true;
+    this.#token = null;
+    return true;
   }
 
   /** A try or a connection is over: drops what is left of it and plans the next try. */
@@ -416,11 +422,18 @@ export class Crieur {
   #failed(details) {
     const error = new CrieurError(String(details?.code), String(details?.detail));
     const sent = this.#sent.shift();
-    if (sent !== undefined) {
-      // The server has kept the set before, and so do the connections to come.
-      if (this.#sent.length === 0) this.#wanted = this.#accepted;
-      for (const { reject } of sent.waiters) reject(error);
+    if (sent !== undefined && this.#sent.length === 0) {
+      if (error.code === 'forbidden' && this.#forgetToken()) {
+        // The set is still wanted; a fresh token may allow it.
+        this.#waiters.unshift(...sent.waiters);
+        this.#lose({ reason: 'forbidden' });
+        return;
+      }
+      this.#wanted = this.#accepted;
+      // The server has kept the set before, unless it was taken on another connection.
+      if (this.#answer === null && sent.set !== this.#accepted) this.#sendSet();
     }
+    for (const { reject } of sent?.waiters ?? []) reject(error);
     this.#emit('error', error);
   }
 

@@ -393,6 +393,50 @@ describe('tokens', () => {
     assert.equal(run.count, 1);
   });
 
+  const forbidden = { type: 'error', error: { code: 'forbidden', detail: 'subscriptions[0] is not among what the token allows' } };
+
+  test('a set that the token does not allow is asked for with a fresh one', async (t) => {
+    const run = await start(t, { token: tokens() });
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    const answer = run.client.subscribe(['b']);
+    run.socket.receive(forbidden);
+    await settle();
+    run.socket.accept();
+    assert.equal(run.count, 2);
+    assert.equal(tokenOf(run.socket), 't2');
+    assert.deepEqual(run.socket.sets, [['b']]);
+    assert.equal((await answer).subscriptions, 1);
+    assert.deepEqual(run.errors, []);
+  });
+
+  test('a set that no token allows is refused, and the one before is in force again', async (t) => {
+    const run = await start(t, { token: tokens() });
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    const answer = run.client.subscribe(['b']);
+    run.socket.receive(forbidden);
+    await settle();
+    run.socket.open();
+    run.socket.receive(forbidden);
+    await assert.rejects(answer, { code: 'forbidden' });
+    assert.deepEqual(run.socket.sets, [['b'], ['a']]);
+    run.socket.acknowledge();
+    assert.deepEqual(run.errors.map(({ code }) => code), ['forbidden']);
+    assert.equal(run.client.status, 'online');
+  });
+
+  test('without a source of tokens a forbidden set is refused at once', async (t) => {
+    const run = await start(t);
+    run.socket.accept();
+    const answer = run.client.subscribe(['b']);
+    run.socket.receive(forbidden);
+    await assert.rejects(answer, { code: 'forbidden' });
+    assert.equal(run.count, 1);
+  });
+
   test('a token that comes after close() opens nothing', async (t) => {
     let give;
     const run = await start(t, { token: () => new Promise((resolve) => (give = resolve)) });
@@ -526,10 +570,24 @@ describe('subscriptions', () => {
     run.socket.end(1006);
     run.socket.open();
     run.socket.receive({ type: 'error', error: { code: 'too-many-subscriptions', detail: '…' } });
+    assert.deepEqual(run.socket.sets, [['a']]);
     const answer = run.client.subscribe(['a']);
     run.socket.acknowledge();
     assert.deepEqual(run.socket.sets, [['a'], ['a']]);
     assert.equal((await answer).subscriptions, 1);
+  });
+
+  test('a set that is refused on a new connection brings the one before', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    run.socket.end(1006);
+    const bad = run.client.subscribe([{}]);
+    await run.clock.pass(500);
+    run.socket.open();
+    run.socket.receive({ type: 'error', error: { code: 'invalid-subscription', detail: '…' } });
+    await assert.rejects(bad, { code: 'invalid-subscription' });
+    assert.deepEqual(run.socket.sets, [[{}], ['a']]);
   });
 
   test('a refusal does not take back the set that was asked for after it', async (t) => {

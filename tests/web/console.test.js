@@ -7,7 +7,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { WebSocketServer } from 'ws';
-import { Publisher, Server } from './server.js';
+import { Publisher, Server, secretFile } from './server.js';
 
 const executablePath = process.env.CHROMIUM;
 const screenshots = process.env.SCREENSHOTS;
@@ -142,30 +142,49 @@ test('publishing without a token is refused, and says why', async (t) => {
 });
 
 test('publishing with a token shows how many it reached, and stores nothing', async (t) => {
+  const token = 'correct-horse-battery-staple';
+  const server = await Server.start(t, '--publish-token-file', secretFile(t, token));
+  const [page, other] = [await open(t, server), await open(t, server)];
+  for (const each of [page, other]) await says(each, '#subscribe-result', 'in force');
+  await page.fill('#token', 'wrong-horse-battery-staple');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'this server has no publish tokens, or this one is wrong');
+  await page.fill('#token', token);
+  await page.fill('#notification', '{"channel":"Production","price":1.0}');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'Reached 2 subscribers');
+  for (const each of [page, other]) await each.waitForSelector('#list > li');
+  await page.fill('#notification', '{"channel":');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'This is not JSON');
+  await page.fill('#notification', '{"price":1}');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'invalid-notification');
+  const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]));
+  assert.ok(!stored.includes('horse'), stored);
+  await page.reload();
+  assert.equal(await page.inputValue('#token'), '');
+  assert.deepEqual(page.complaints, []);
+});
+
+test('what is typed is published byte for byte', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
-  // A server that takes this token, in place of /publish.
-  const asked = [];
-  await page.routeWebSocket(/\/publish$/, (socket) => {
-    socket.onMessage((text) => {
-      asked.push(text);
-      const { token } = JSON.parse(text);
-      if (token === 'secret') socket.send('{"type":"published","delivered":3}');
-      else socket.send('{"type":"error","error":{"code":"forbidden","detail":"no"}}');
-    });
+  const sent = new Promise((resolve) => {
+    page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => payload.includes('server') && resolve(payload)));
   });
-  // Routes hold for what is opened from now on.
-  await page.reload();
   await says(page, '#status', 'Online');
   await page.fill('#notification', '{"channel":"a","price":1.0}');
   await page.fill('#token', 'secret');
   await page.click('#publish [type=submit]');
-  await says(page, '#publish-result', 'Reached 3 subscribers');
-  assert.deepEqual(asked, ['{"sender":"server","token":"secret","notification":{"channel":"a","price":1.0}}']);
-  const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]));
-  assert.ok(!stored.includes('secret'), stored);
-  await page.reload();
-  assert.equal(await page.inputValue('#token'), '');
+  assert.equal(await sent, '{"sender":"server","token":"secret","notification":{"channel":"a","price":1.0}}');
+});
+
+test('a server that wants tokens of its clients is shown as such', async (t) => {
+  const server = await Server.start(t, '--client-key-file', secretFile(t, '0123456789abcdef0123456789abcdef'));
+  const page = await open(t, server);
+  await says(page, '#notice', 'wants tokens of its clients');
+  await says(page, '#status', 'Closed');
 });
 
 test('counts down when the server is gone, and is back with it; both pages are', async (t) => {

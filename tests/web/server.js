@@ -1,8 +1,12 @@
 // A crieur of the test's own, and what talks to it besides the client.
 
 import { spawn } from 'node:child_process';
+import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import WebSocket from 'ws';
 
@@ -145,6 +149,23 @@ export class Link {
       far.destroy();
     }
   }
+}
+
+/** A file with `text` that nobody else can read, for the time of a test. */
+export function secretFile(t, text) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'crieur-secret-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const file = path.join(folder, 'secret');
+  writeFileSync(file, `${text}\n`, { mode: 0o600 });
+  return file;
+}
+
+/** A client's token that allows `allow` for so many seconds. */
+export function clientToken(key, allow, seconds) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const claims = { sub: 'bob', exp: Date.now() / 1000 + seconds, allow };
+  const signed = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
+  return `${signed}.${createHmac('sha256', key).update(signed).digest('base64url')}`;
 }
 
 /** Waits until `condition` holds. */

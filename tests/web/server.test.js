@@ -6,11 +6,11 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import WebSocket from 'ws';
 import { Crieur } from 'crieur';
-import { Link, Publisher, Server } from './server.js';
+import { Link, Publisher, Server, clientToken, secretFile } from './server.js';
 
 /** A client that is closed with the test, and what it got. */
-function connect(t, url) {
-  const client = new Crieur(url, { WebSocket });
+function connect(t, url, options = {}) {
+  const client = new Crieur(url, { WebSocket, ...options });
   t.after(() => client.close());
   const got = [];
   client.on('notification', ({ notification }) => got.push(notification));
@@ -86,6 +86,29 @@ test('a link that goes silent is noticed within the heartbeat and 10 s', async (
   assert.ok(seconds < heartbeat + 10 + 1, `${seconds} s`);
   await nextStatus(client, 'online');
   await client.subscribe(['a', 'b']);
+});
+
+test('a token that expired, or that is too narrow, is followed by a fresh one', async (t) => {
+  const key = '0123456789abcdef0123456789abcdef';
+  const server = await Server.start(t, '--client-key-file', secretFile(t, key));
+  // The first is beyond the leeway of the server's clock.
+  const tokens = [clientToken(key, ['a'], -60), clientToken(key, ['a'], 60), clientToken(key, ['a', 'b'], 60)];
+  let asked = 0;
+  const { client } = connect(t, server.url, { token: async () => tokens[Math.min(asked++, 2)] });
+  const errors = [];
+  client.on('error', ({ code }) => errors.push(code));
+  await client.subscribe(['a']);
+  assert.equal(asked, 2);
+  assert.deepEqual(await client.subscribe(['a', 'b']), { subscriptions: 2, heartbeat: 25 });
+  assert.equal(asked, 3);
+  await assert.rejects(client.subscribe(['c']), { code: 'forbidden' });
+  await client.subscribe(['a', 'b']);
+  assert.deepEqual(errors, ['forbidden']);
+
+  const refused = connect(t, server.url, { token: () => 'nonsense' }).client;
+  const { code } = await next(refused, 'error');
+  assert.equal(code, 'unauthorized');
+  assert.equal(refused.status, 'closed');
 });
 
 test('a socket that is left while it connects is no exception', async (t) => {
