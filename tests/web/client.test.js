@@ -428,6 +428,17 @@ describe('tokens', () => {
     assert.equal(run.client.status, 'online');
   });
 
+  test('no token makes a set valid', async (t) => {
+    const token = tokens();
+    const run = await start(t, { token });
+    run.socket.accept();
+    const answer = run.client.subscribe([{}]);
+    run.socket.receive({ type: 'error', error: { code: 'invalid-subscription', detail: '…' } });
+    await assert.rejects(answer, { code: 'invalid-subscription' });
+    assert.equal(token.asked, 1);
+    assert.equal(run.count, 1);
+  });
+
   test('without a source of tokens a forbidden set is refused at once', async (t) => {
     const run = await start(t);
     run.socket.accept();
@@ -556,6 +567,8 @@ describe('subscriptions', () => {
     });
     assert.deepEqual(run.errors.map(({ code }) => code), ['invalid-subscription']);
     assert.equal(run.client.status, 'online');
+    // It has kept it, so it isn't told again.
+    assert.deepEqual(run.socket.sets, [['a'], [{}]]);
     await run.clock.pass(6_000);
     run.socket.end(1006);
     run.socket.accept();
