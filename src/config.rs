@@ -206,6 +206,18 @@ impl Default for TrustConfig {
     }
 }
 
+/// Who is shown the console.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Console {
+    /// Browsers on this host.
+    #[default]
+    Local,
+    /// Everybody.
+    Public,
+    /// Nobody.
+    Off,
+}
+
 /// What the program runs with.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -215,6 +227,8 @@ pub struct Config {
     pub hub: HubConfig,
     /// Whom to trust.
     pub trust: TrustConfig,
+    /// Who is shown the console.
+    pub console: Console,
     /// The level of the log.
     pub log: String,
 }
@@ -225,6 +239,7 @@ impl Default for Config {
             server: ServerConfig::default(),
             hub: HubConfig::default(),
             trust: TrustConfig::default(),
+            console: Console::default(),
             log: "info".to_owned(),
         }
     }

@@ -8,8 +8,9 @@
 //!
 //! The protocol and the hub do no I/O and have no clock: bytes and the time go in, events and
 //! bytes come out. The shell drives both; it knows the hub only as an
-//! [`application::Application`]. [`cli`] wires them together, and its client commands use
-//! [`client`].
+//! [`application::Application`]. [`routes`] stands in front of the hub for requests that are no
+//! upgrades, and serves the files of [`web`]. [`cli`] wires them together, and its client commands
+//! use [`client`].
 //!
 //! Start with [`ws::frame`] for the frame parser, [`hub::filter`] for the match and
 //! [`net::server`] for the loop.
@@ -25,7 +26,9 @@ pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod random;
+pub mod routes;
 pub mod time;
+pub mod web;
 pub mod ws;
 
 /// Runs a fuzz target on every file of its corpus: whole, cut off, and damaged, which is no

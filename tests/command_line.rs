@@ -46,6 +46,7 @@ fn version_and_help_go_to_standard_output() {
         "--max-connections",
         "--ping-interval",
         "--no-local-publish",
+        "--console",
         "--log",
     ] {
         assert!(help.contains(flag), "{flag}");
@@ -61,6 +62,7 @@ fn a_wrong_command_line_is_status_2_and_one_line() {
         &["--ping-interval", "soon"],
         &["--listen", "8000"],
         &["--log", "loud"],
+        &["--console", "everybody"],
         &["--max-connections"],
         &["publish"],
         &["publish", "--nonsense", C],

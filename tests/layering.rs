@@ -54,6 +54,7 @@ const MAY_NAME: Table = &[
 /// their fuzz targets start from.
 const TESTS_MAY_NAME: Table = &[
     ("hub", &["run_corpus", "ws::error"]),
+    ("routes", &["http::head"]),
     ("ws", &["run_corpus"]),
 ];
 

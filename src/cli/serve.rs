@@ -1,6 +1,7 @@
 //! `crieur serve`: the server with its hub, its logs and its limits.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::application::Lane;
-use crate::config::Config;
+use crate::config::{Config, Console, ListenAddress};
 use crate::hub::Hub;
 use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::server::{Server, Stopped};
+use crate::routes::Routes;
 
 use super::logging::LogWriter;
 use super::{CliError, print, settings, trust};
@@ -34,6 +36,7 @@ variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brack
   --publish-listen ADDRESS         Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
                                    may be given several times; nobody publishes elsewhere then
   --no-local-publish               Nobody may publish by being local to this machine
+  --console WHO                    Who is shown the page at /: local, public or off [local]
   --log LEVEL                      error, warn, info, debug or trace [info]
 
 {}",
@@ -58,18 +61,23 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
     fit_descriptors(config)?;
     let policy = trust::read_policy(config)?;
     let open_doors = trust::open_doors(&policy);
-    let hub = Hub::new(config.hub, policy);
+    let application = Routes::new(Hub::new(config.hub, policy), config.console);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
-    let mut server =
-        Server::bind(&config.server, hub, u64::from_ne_bytes(seed)).map_err(CliError::failure)?;
+    let mut server = Server::bind(&config.server, application, u64::from_ne_bytes(seed))
+        .map_err(CliError::failure)?;
     let addresses = server.local_addrs().map_err(CliError::failure)?;
     let limits = &config.server.limits;
     for (address, lane) in addresses {
         match lane {
             Lane::Clients => info!("listening on {address}"),
             Lane::Publishers => info!("listening for publishers on {address}"),
+        }
+        if let (Lane::Clients, ListenAddress::Tcp(address)) = (lane, address)
+            && config.console != Console::Off
+        {
+            info!("the console is at {}", console_url(address));
         }
     }
     info!(
@@ -85,6 +93,15 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
     server
         .run()
         .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
+}
+
+/// Where a browser on this host finds the console: every address is this host's own as well.
+fn console_url(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("http://localhost:{}/", address.port())
+    } else {
+        format!("http://{address}/")
+    }
 }
 
 /// Raises the soft limit of descriptors to the hard one, and lowers the number of connections

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, HubConfig, ListenAddress};
+use crate::config::{Config, Console, HubConfig, ListenAddress};
 
 use super::{CliError, from_environment, variable};
 
@@ -435,6 +435,10 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
                 config.server.publish_listen.extend(addresses);
             }
             Long("no-local-publish") => config.trust.local_publish = false,
+            Long("console") => {
+                let value = lexopt::ValueExt::string(parser.value()?)?;
+                config.console = parse_console("--console", &value)?;
+            }
             Long("log") => config.log = lexopt::ValueExt::string(parser.value()?)?,
             Long(name) => {
                 let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
@@ -492,6 +496,9 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
             }
         };
     }
+    if let Some(value) = from_environment("console")? {
+        config.console = parse_console("CRIEUR_CONSOLE", &value)?;
+    }
     if let Some(value) = from_environment("log")? {
         config.log = value;
     }
@@ -506,6 +513,17 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+fn parse_console(source: &str, value: &str) -> Result<Console, CliError> {
+    match value {
+        "local" => Ok(Console::Local),
+        "public" => Ok(Console::Public),
+        "off" => Ok(Console::Off),
+        _ => Err(CliError::usage(format!(
+            "{source} {value:?}: expected local, public or off"
+        ))),
+    }
 }
 
 /// `ADDRESS:PORT`, or `NAME:PORT` for every address that the name has here.
@@ -549,6 +567,7 @@ mod tests {
             "7",
             "--ping-interval=0.5",
             "--no-local-publish",
+            "--console=public",
         ]);
         let config = config.expect("valid").expect("no help");
         assert_eq!(
@@ -565,6 +584,7 @@ mod tests {
         );
         assert_eq!(config.hub.ping_interval, Duration::from_millis(500));
         assert!(!config.trust.local_publish);
+        assert_eq!(config.console, Console::Public);
     }
 
     #[test]
@@ -608,6 +628,10 @@ mod tests {
             (
                 &["--listen", "8000"],
                 "--listen \"8000\": expected an address and a port, like 127.0.0.1:8000 or [::1]:8000",
+            ),
+            (
+                &["--console", "yes"],
+                "--console \"yes\": expected local, public or off",
             ),
             (
                 &["--nonsense"],

@@ -10,6 +10,8 @@ pub struct Status {
 }
 
 impl Status {
+    /// Here it is.
+    pub const OK: Self = Self::new(200, "OK");
     /// The request is malformed.
     pub const BAD_REQUEST: Self = Self::new(400, "Bad Request");
     /// Whoever asks may not have it.

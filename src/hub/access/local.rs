@@ -1,19 +1,22 @@
 //! Whether a request comes from this host.
 //!
-//! Owns the one predicate by which a peer counts as local, [`is_local`]. Invariant: when in doubt,
-//! a peer is not local; nothing that a web page can make a browser send passes, and nothing that a
-//! proxy hands on.
+//! Owns the one predicate by which a peer counts as local, [`is_local`], and the wider one by which
+//! a browser does, [`is_on_this_host`]. Invariant: when in doubt, a peer is not local; nothing that
+//! a web page can make a browser send passes the first, and nothing that a proxy hands on either.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::application::Request;
 use crate::http::head::Head;
 
-/// Fields that a browser or a proxy adds, and a program on this host has no reason to send.
-const FOREIGN_FIELDS: [&str; 5] = ["Origin", "Forwarded", "Via", "X-Real-IP", "Cookie"];
+/// Fields that a browser adds where a page makes it ask for something.
+const BROWSER_FIELDS: [&str; 2] = ["Origin", "Cookie"];
+
+/// Fields that a proxy adds.
+const PROXY_FIELDS: [&str; 3] = ["Forwarded", "Via", "X-Real-IP"];
 
 /// The beginning of more of them.
-const FOREIGN_PREFIX: &str = "X-Forwarded-";
+const PROXY_PREFIX: &str = "X-Forwarded-";
 
 /// Whether a request comes from a program on this host that means this host.
 ///
@@ -22,6 +25,13 @@ const FOREIGN_PREFIX: &str = "X-Forwarded-";
 /// point here (DNS rebinding).
 #[must_use]
 pub fn is_local(request: &Request<'_>) -> bool {
+    is_on_this_host(request) && !is_from_browser(request.head)
+}
+
+/// Whether a request comes from this host and means it, a browser's too: enough to be shown what
+/// any page may make a browser fetch, and not enough to change anything.
+#[must_use]
+pub fn is_on_this_host(request: &Request<'_>) -> bool {
     let head = request.head;
     request
         .peer
@@ -32,14 +42,21 @@ pub fn is_local(request: &Request<'_>) -> bool {
             .only_value("Host")
             .is_some_and(is_loopback_authority)
         && authority_of(head.target).is_none_or(is_loopback_authority)
-        && !is_foreign(head)
+        && !is_from_proxy(head)
 }
 
 /// Whether a request has a field that only a browser or a proxy adds.
 #[must_use]
 pub fn is_foreign(head: &Head<'_>) -> bool {
-    FOREIGN_FIELDS.iter().any(|name| head.fields.has(name))
-        || head.fields.has_prefixed(FOREIGN_PREFIX)
+    is_from_browser(head) || is_from_proxy(head)
+}
+
+fn is_from_browser(head: &Head<'_>) -> bool {
+    BROWSER_FIELDS.iter().any(|name| head.fields.has(name))
+}
+
+fn is_from_proxy(head: &Head<'_>) -> bool {
+    PROXY_FIELDS.iter().any(|name| head.fields.has(name)) || head.fields.has_prefixed(PROXY_PREFIX)
 }
 
 /// The authority of an absolute target, which counts beside `Host` (RFC 9112 §3.2.2).

@@ -13,7 +13,7 @@ pub mod proxy;
 pub mod secret_lines;
 pub mod token_file;
 
-pub use self::local::{is_foreign, is_local};
+pub use self::local::{is_foreign, is_local, is_on_this_host};
 
 #[cfg(test)]
 mod testing {

@@ -1,0 +1,238 @@
+//! What is where: method and path of a request lead to the hub or to a file.
+//!
+//! Owns who is shown the console. Everything about connections and messages is handed to the hub
+//! unseen: an upgrade is taken on any path, also where there is a file. Main type: [`Routes`].
+
+use crate::application::{
+    Admission, Application, CloseCause, Lane, Message, Outbox, Request, Response, Status,
+};
+use crate::config::Console;
+use crate::hub::{Hub, access};
+use crate::id::ConnectionId;
+use crate::web::{self, File};
+
+/// The hub with the files beside it.
+pub struct Routes {
+    hub: Hub,
+    console: Console,
+}
+
+impl Routes {
+    /// Routes to `hub`, and to the console for whom `console` says.
+    #[must_use]
+    pub const fn new(hub: Hub, console: Console) -> Self {
+        Self { hub, console }
+    }
+
+    fn route(&mut self, request: &Request<'_>) -> Response {
+        match web::find(request.head.path()) {
+            Some(file) if self.shows(file, request) => match request.head.method {
+                "GET" | "HEAD" => response(file),
+                _ => Response::new(Status::METHOD_NOT_ALLOWED, "this is there to be read")
+                    .with_field("Allow", "GET, HEAD"),
+            },
+            _ => self.hub.handle_request(request),
+        }
+    }
+
+    /// Whether whoever asks is shown `file`.
+    ///
+    /// A browser on this host counts as local here, though it may not publish: the files are the
+    /// same for everybody and asking for them changes nothing, so a page that makes a browser ask
+    /// gains nothing, and can't read the answer. So `Cookie`, which any other server on localhost
+    /// may have set, and the `Sec-Fetch-*` fields say nothing. What must not happen is that a proxy
+    /// shows the console to the world, or a name that was made to point here does: hence the
+    /// address, `Host`, and no field of a proxy.
+    fn shows(&self, file: &File, request: &Request<'_>) -> bool {
+        // The remains of an upgrade whose `Upgrade` a proxy has eaten: the hub says what is missing.
+        let is_remains = request.head.fields.has("Sec-WebSocket-Key");
+        // Nobody looks at pages on the publishers' lane.
+        if is_remains || request.peer.lane == Lane::Publishers {
+            return false;
+        }
+        !file.is_console
+            || match self.console {
+                Console::Local => access::is_on_this_host(request),
+                Console::Public => true,
+                Console::Off => false,
+            }
+    }
+}
+
+fn response(file: &File) -> Response {
+    let response = Response::file(file.content_type, file.text);
+    file.fields
+        .iter()
+        .fold(response, |response, &(name, value)| {
+            response.with_field(name, value)
+        })
+}
+
+impl Application for Routes {
+    fn handle_upgrade(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> Result<Admission, Response> {
+        self.hub.handle_upgrade(id, request)
+    }
+
+    fn handle_request(&mut self, request: &Request<'_>) -> Response {
+        let mut response = self.route(request);
+        response.is_head = request.head.method == "HEAD";
+        response
+    }
+
+    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
+        self.hub.handle_message(id, message, outbox);
+    }
+
+    fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        self.hub.handle_deadline(id, outbox);
+    }
+
+    fn handle_gone(&mut self, id: ConnectionId) {
+        self.hub.handle_gone(id);
+    }
+
+    fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
+        self.hub.close_reason(cause, retry_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::application::Peer;
+    use crate::config::HubConfig;
+    use crate::http::head::Head;
+    use crate::hub::access::policy::Policy;
+    use crate::time::Timestamp;
+
+    const LOCAL: &str = "127.0.0.1:50000";
+    const REMOTE: &str = "192.0.2.1:50000";
+    const HOST: &str = "Host: localhost:8000";
+
+    fn ask(console: Console, address: &str, request_line: &str, fields: &[&str]) -> Response {
+        ask_on(Lane::Clients, console, address, request_line, fields)
+    }
+
+    fn ask_on(
+        lane: Lane,
+        console: Console,
+        address: &str,
+        request_line: &str,
+        fields: &[&str],
+    ) -> Response {
+        let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let text = format!("{request_line} HTTP/1.1\r\n{lines}\r\n");
+        let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
+            .expect("valid")
+            .expect("complete");
+        let peer = Peer {
+            address: Some(address.parse().expect("an address")),
+            lane,
+        };
+        let hub = Hub::new(HubConfig::default(), Policy::default());
+        Routes::new(hub, console).handle_request(&Request {
+            peer,
+            head: &head,
+            now: Timestamp::ZERO,
+            unix_now: Duration::ZERO,
+        })
+    }
+
+    fn status(console: Console, address: &str, request_line: &str, fields: &[&str]) -> u16 {
+        ask(console, address, request_line, fields).status.code
+    }
+
+    #[test]
+    fn the_console_is_for_browsers_on_this_host() {
+        for path in ["/", "/?", "/console.js", "/console.css"] {
+            let line = format!("GET {path}");
+            assert_eq!(status(Console::Local, LOCAL, &line, &[HOST]), 200, "{path}");
+            assert_eq!(
+                status(Console::Local, REMOTE, &line, &[HOST]),
+                426,
+                "{path}"
+            );
+            assert_eq!(status(Console::Public, REMOTE, &line, &[]), 200, "{path}");
+            assert_eq!(status(Console::Off, LOCAL, &line, &[HOST]), 426, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_browser_sends_with_a_navigation_is_no_reason_to_refuse() {
+        let fields = [
+            HOST,
+            "Cookie: of=another-server-on-localhost",
+            "Sec-Fetch-Site: none",
+            "Sec-Fetch-Mode: navigate",
+        ];
+        assert_eq!(status(Console::Local, LOCAL, "GET /", &fields), 200);
+    }
+
+    #[test]
+    fn proxies_and_names_that_point_here_are_not_shown_the_console() {
+        for fields in [
+            &["Host: example.org"][..],
+            &[],
+            &[HOST, "X-Forwarded-For: 192.0.2.1"],
+            &[HOST, "Forwarded: for=192.0.2.1"],
+            &[HOST, "Via: 1.1 proxy"],
+            &[HOST, "X-Real-IP: 192.0.2.1"],
+        ] {
+            let status = status(Console::Local, LOCAL, "GET /", fields);
+            assert_eq!(status, 426, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_for_everybody() {
+        for console in [Console::Local, Console::Public, Console::Off] {
+            let response = ask(console, REMOTE, "GET /crieur.js", &["Host: example.org"]);
+            assert_eq!(response.status, Status::OK);
+            assert_eq!(response.content_type, "text/javascript; charset=utf-8");
+        }
+    }
+
+    #[test]
+    fn publishers_are_shown_no_files() {
+        for line in ["GET /", "GET /crieur.js"] {
+            let response = ask_on(Lane::Publishers, Console::Public, LOCAL, line, &[HOST]);
+            assert_eq!(response.status, Status::UPGRADE_REQUIRED, "{line}");
+        }
+    }
+
+    #[test]
+    fn files_are_only_read() {
+        let response = ask(Console::Local, LOCAL, "POST /", &[HOST]);
+        assert_eq!(response.status, Status::METHOD_NOT_ALLOWED);
+        assert!(response.fields.contains(&("Allow", "GET, HEAD".to_owned())));
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body() {
+        for (path, status) in [("/", 200), ("/nothing", 426)] {
+            let get = ask(Console::Local, LOCAL, &format!("GET {path}"), &[HOST]);
+            let head = ask(Console::Local, LOCAL, &format!("HEAD {path}"), &[HOST]);
+            assert_eq!(head.status.code, status);
+            let (get, head) = (get.encode(), head.encode());
+            assert!(
+                get.starts_with(&head) && head.ends_with(b"\r\n\r\n") && head.len() < get.len()
+            );
+        }
+    }
+
+    #[test]
+    fn the_remains_of_an_upgrade_are_told_that_one_is_required() {
+        let fields = [
+            HOST,
+            "Connection: close",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ];
+        assert_eq!(status(Console::Local, LOCAL, "GET /", &fields), 426);
+    }
+}

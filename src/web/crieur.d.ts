@@ -1,0 +1,111 @@
+/** A subscription: the name of a channel, or a page and what is wanted of it. */
+export type Subscription = string | PageSubscription;
+
+/** Everything of a page that meets every criterion of `filters.values`. */
+export interface PageSubscription {
+  package: string;
+  page: string;
+  filters?: { values?: Criteria } | null | [];
+}
+
+/** A text, a number or a boolean; compared by its text. */
+export type Scalar = string | number | boolean;
+
+/** Criteria by name, or values that any name may have; `true` is any value. */
+export type Criteria = Scalar | readonly Scalar[] | { readonly [name: string]: Scalar | readonly Scalar[] } | null;
+
+/** The server's answer to a set of subscriptions. */
+export interface Subscribed {
+  /** How many there are. */
+  subscriptions: number;
+  /** The seconds of silence after which the server asks whether its peer lives. */
+  heartbeat: number;
+}
+
+/** What a notification comes in. */
+export interface NotificationMessage<Content = any> {
+  /** `notification`, or what the publisher chose. */
+  type: string;
+  /** What was published. */
+  notification: Content;
+}
+
+export type Status = 'connecting' | 'online' | 'waiting' | 'closed';
+
+/** The status, and what led to it. */
+export interface StatusChange {
+  readonly status: Status;
+  /** The time of the next try, in milliseconds like `Date.now()`; `null` unless `waiting`. */
+  readonly retryAt: number | null;
+  /** The status code of the Close that ended the connection before, if there was one. */
+  readonly code: number | null;
+  /** The server's word for it, or `timeout`, `silent`, `token` or `forbidden`. */
+  readonly reason: string | null;
+}
+
+/** What went wrong. */
+export class CrieurError extends Error {
+  constructor(code: string, message: string);
+  /**
+   * The server's word (`invalid-subscription`, `too-many-subscriptions`, `forbidden`, …), or one of
+   * `bad-message`, `bad-url`, `closed`, `refused`, `token`, `unauthorized`.
+   */
+  readonly code: string;
+}
+
+/** As much of the standard WebSocket as is used. */
+export interface WebSocketLike {
+  onopen: any;
+  onmessage: any;
+  onclose: any;
+  onerror: any;
+  send(data: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** React Native's `AppState`, as far as it is used. */
+export interface AppStateLike {
+  readonly currentState: string;
+  addEventListener(event: 'change', handler: (state: any) => void): { remove(): void };
+}
+
+export interface CrieurOptions {
+  /** The constructor of WebSockets; the global one by default. */
+  WebSocket?: new (url: string) => WebSocketLike;
+  /** Gives a token, sent with each set of subscriptions; asked again when the server refuses it, or what it allows. */
+  token?: () => string | Promise<string>;
+  /** React Native's `AppState`: an app that comes to the front tries at once. */
+  appState?: AppStateLike;
+}
+
+/** The handlers of the events. */
+export interface CrieurEvents<Content = any> {
+  /** A notification: the message, and its text as it came. */
+  notification: (message: NotificationMessage<Content>, text: string) => void;
+  /** The status has changed. */
+  status: (change: StatusChange) => void;
+  /** Something went wrong. Only where the status is `closed` behind it was it the end. */
+  error: (error: CrieurError) => void;
+}
+
+/** A client of the server at `url`; it connects by itself, and again until `close()`. */
+export class Crieur<Content = any> {
+  constructor(url: string, options?: CrieurOptions);
+  readonly status: Status;
+  /** The time of the next try, in milliseconds like `Date.now()`; `null` unless `waiting`. */
+  readonly retryAt: number | null;
+  /** How long the last ping took, in milliseconds; `null` before the first. */
+  readonly roundTrip: number | null;
+  /** Calls `handler` at each `event`; returns a function that ends this. */
+  on<Event extends keyof CrieurEvents<Content>>(event: Event, handler: CrieurEvents<Content>[Event]): () => void;
+  /**
+   * Replaces the set of subscriptions, online or not, now and at each connection to come. Resolves with
+   * the server's answer, however long that takes; rejects if it doesn't take the set, which leaves
+   * the set before in force, and when the client is closed.
+   */
+  subscribe(subscriptions: readonly Subscription[]): Promise<Subscribed>;
+  /** Something may have changed: tries now if it waits, and if it is online, sees whether it still is. */
+  wake(): void;
+  /** Ends it for good. */
+  close(): void;
+}

@@ -1,0 +1,167 @@
+// The client against the real server: what it is told, and what it does when the server or the way
+// to it is gone.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import WebSocket from 'ws';
+import { Crieur } from 'crieur';
+import { Link, Publisher, Server, clientToken, secretFile } from './server.js';
+
+/** A client that is closed with the test, and what it got. */
+function connect(t, url, options = {}) {
+  const client = new Crieur(url, { WebSocket, ...options });
+  t.after(() => client.close());
+  const got = [];
+  client.on('notification', ({ notification }) => got.push(notification));
+  return { client, got };
+}
+
+/** The next event of a client that `isIt`. */
+function next(client, event, isIt = () => true) {
+  return new Promise((resolve) => {
+    const remove = client.on(event, (value) => {
+      if (!isIt(value)) return;
+      remove();
+      resolve(value);
+    });
+  });
+}
+const nextStatus = (client, wanted) => next(client, 'status', ({ status }) => status === wanted);
+
+const upgrade = async (url) => {
+  const socket = new WebSocket(url);
+  await once(socket, 'open');
+  socket.close();
+};
+
+test('subscribes, gets what it subscribed to, changes its mind', async (t) => {
+  const server = await Server.start(t);
+  const { client, got } = connect(t, server.url);
+  assert.deepEqual(await client.subscribe(['a']), { subscriptions: 1, heartbeat: 25 });
+  const publisher = await Publisher.connect(server);
+  const arrived = next(client, 'notification');
+  assert.deepEqual(await publisher.publish({ channel: 'a', price: 1 }, 'chat'), { type: 'published', delivered: 1 });
+  assert.equal((await arrived).type, 'chat');
+  await client.subscribe([{ package: 'p', page: 'q', filters: { values: { n: [1] } } }]);
+  assert.equal((await publisher.publish({ channel: 'a' })).delivered, 0);
+  assert.equal((await publisher.publish({ package: 'p', page: 'q', filters: { values: { n: 1 } } })).delivered, 1);
+  await assert.rejects(client.subscribe([{ package: 'p' }]), { code: 'invalid-subscription' });
+  assert.equal((await publisher.publish({ package: 'p', page: 'q', filters: { values: { n: 1 } } })).delivered, 1);
+  client.wake();
+  await assert.doesNotReject(client.subscribe(['b']));
+  assert.ok(client.roundTrip >= 0 && client.roundTrip < 1_000);
+  assert.equal(got.length, 3);
+  publisher.close();
+});
+
+test('a server that stops says when to come back, and is believed', async (t) => {
+  const server = await Server.start(t);
+  const { client } = connect(t, server.url);
+  await client.subscribe(['a']);
+  const waiting = nextStatus(client, 'waiting');
+  await server.terminate();
+  const { code, reason, retryAt } = await waiting;
+  assert.deepEqual([code, reason], [1001, 'shutdown']);
+  await server.start();
+  await nextStatus(client, 'online');
+  assert.ok(Date.now() >= retryAt - 5);
+  await client.subscribe(['a']);
+  const publisher = await Publisher.connect(server);
+  assert.equal((await publisher.publish({ channel: 'a' })).delivered, 1);
+  publisher.close();
+});
+
+test('a link that goes silent is noticed within the heartbeat and 10 s', async (t) => {
+  const heartbeat = 1;
+  const server = await Server.start(t, '--ping-interval', String(heartbeat), '--pong-timeout', '60');
+  const link = await Link.to(t, server);
+  const { client } = connect(t, link.url);
+  await client.subscribe(['a']);
+  link.silence();
+  const began = performance.now();
+  await nextStatus(client, 'connecting');
+  const seconds = (performance.now() - began) / 1000;
+  console.log(`web: a silent link was noticed after ${seconds.toFixed(1)} s, with a heartbeat of ${heartbeat} s`);
+  assert.ok(seconds < heartbeat + 10 + 1, `${seconds} s`);
+  await nextStatus(client, 'online');
+  await client.subscribe(['a', 'b']);
+});
+
+test('a token that expired, or that is too narrow, is followed by a fresh one', async (t) => {
+  const key = '0123456789abcdef0123456789abcdef';
+  const server = await Server.start(t, '--client-key-file', secretFile(t, key));
+  // The first is beyond the leeway of the server's clock.
+  const tokens = [clientToken(key, ['a'], -60), clientToken(key, ['a'], 60), clientToken(key, ['a', 'b'], 60)];
+  let asked = 0;
+  const { client } = connect(t, server.url, { token: async () => tokens[Math.min(asked++, 2)] });
+  const errors = [];
+  client.on('error', ({ code }) => errors.push(code));
+  await client.subscribe(['a']);
+  assert.equal(asked, 2);
+  assert.deepEqual(await client.subscribe(['a', 'b']), { subscriptions: 2, heartbeat: 25 });
+  assert.equal(asked, 3);
+  await assert.rejects(client.subscribe(['c']), { code: 'forbidden' });
+  await client.subscribe(['a', 'b']);
+  assert.deepEqual(errors, ['forbidden']);
+
+  const refused = connect(t, server.url, { token: () => 'nonsense' }).client;
+  const { code } = await next(refused, 'error');
+  assert.equal(code, 'unauthorized');
+  assert.equal(refused.status, 'closed');
+});
+
+test('a socket that is left while it connects is no exception', async (t) => {
+  const server = await Server.start(t);
+  const { client } = connect(t, server.url);
+  await nextStatus(client, 'connecting');
+  // The socket is made behind the event.
+  await Promise.resolve();
+  client.close();
+  await assert.rejects(client.subscribe(['a']), { code: 'closed' });
+  const second = connect(t, server.url);
+  await second.client.subscribe(['a']);
+});
+
+test('nothing keeps the process alive behind close()', async (t) => {
+  const server = await Server.start(t);
+  const { client } = connect(t, server.url);
+  await client.subscribe(['a']);
+  client.close();
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+  // ws waits for the server's Close with a timer of its own, until that has come.
+  while (timers() > 0) await new Promise((resolve) => setImmediate(resolve));
+});
+
+test('the files are where they should be, and say what they are', async (t) => {
+  const server = await Server.start(t);
+  const page = await fetch(server.page);
+  assert.equal(page.status, 200);
+  assert.equal(page.headers.get('content-type'), 'text/html; charset=utf-8');
+  assert.match(page.headers.get('content-security-policy'), /^default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';/);
+  assert.equal(page.headers.get('x-content-type-options'), 'nosniff');
+  for (const [name, type] of [['crieur.js', 'text/javascript'], ['console.js', 'text/javascript'], ['console.css', 'text/css']]) {
+    const file = await fetch(`${server.page}${name}`);
+    assert.equal(file.status, 200, name);
+    assert.equal(file.headers.get('content-type'), `${type}; charset=utf-8`);
+    assert.ok((await file.text()).length > 1_000);
+    // An upgrade on the same path is none of the files' business.
+    await upgrade(`${server.url}${name}`);
+  }
+  await upgrade(server.url);
+  const head = await fetch(server.page, { method: 'HEAD' });
+  assert.equal(head.headers.get('content-length'), String(Buffer.byteLength(await page.text())));
+  assert.equal(await head.text(), '');
+  assert.equal((await fetch(server.page, { method: 'POST' })).status, 405);
+  assert.equal((await fetch(`${server.page}nothing`)).status, 426);
+});
+
+test('the console is for whom the flag says', async (t) => {
+  const through = { headers: { 'X-Forwarded-For': '192.0.2.1' } };
+  for (const [who, local, proxied] of [['local', 200, 426], ['public', 200, 200], ['off', 426, 426]]) {
+    const server = await Server.start(t, '--console', who);
+    assert.equal((await fetch(server.page)).status, local, who);
+    assert.equal((await fetch(server.page, through)).status, proxied, who);
+    assert.equal((await fetch(`${server.page}crieur.js`, through)).status, 200, who);
+  }
+});
