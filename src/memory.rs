@@ -1,6 +1,9 @@
 //! Giving memory back when a crowd has left.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::Timestamp;
 
 /// Allocations beyond this are mappings of their own, as long as no larger one is freed: glibc
 /// takes that as a hint to put the next ones on its heap, which only shrinks from its end.
@@ -45,7 +48,7 @@ pub fn shrink_sparse_queue<T>(queue: &mut VecDeque<T>, kept: usize) {
 /// Gives the free pages in the midst of the heap back to the system: by itself, glibc only cuts
 /// the heap off behind the last piece that is in use. Takes up to a millisecond for the heap of
 /// ten thousand connections. Other allocators do it as they see fit.
-pub fn trim_heap() {
+fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: it may be called at any time, from any thread, and changes nothing in use.
@@ -59,9 +62,88 @@ pub fn trim_heap() {
     }
 }
 
+/// Connections that must have left before the heap is worth a look.
+const LEFT_MIN: usize = 64;
+
+/// Bytes that peers must have pinned before it is.
+const PEAK_BYTES_MIN: usize = 1024 * 1024;
+
+/// How long after a look the next one waits.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Knows when much of the heap has become free: a crowd has left, or what was kept for peers has
+/// gone out to them.
+#[derive(Default, Debug)]
+pub struct Trimmer {
+    /// Connections that have left since the last look.
+    left: usize,
+    /// The most that was pinned since then.
+    peak_bytes: usize,
+    trimmed: Timestamp,
+    due: Option<Timestamp>,
+}
+
+impl Trimmer {
+    /// When [`Trimmer::update`] has something to do, if nothing happens before.
+    #[must_use]
+    pub const fn due(&self) -> Option<Timestamp> {
+        self.due
+    }
+
+    /// Takes into account that so many connections have `left`, so many are there, and so many
+    /// bytes are pinned now. Looks through the heap if that is worth it, and says whether it was.
+    pub fn update(
+        &mut self,
+        left: usize,
+        connections: usize,
+        bytes: usize,
+        now: Timestamp,
+    ) -> bool {
+        self.left += left;
+        self.peak_bytes = self.peak_bytes.max(bytes);
+        let is_crowd_gone = self.left >= LEFT_MIN && self.left >= 4 * connections;
+        let is_flood_gone = self.peak_bytes >= PEAK_BYTES_MIN && bytes <= self.peak_bytes / 4;
+        if !is_crowd_gone && !is_flood_gone {
+            self.due = None;
+            return false;
+        }
+        let due = self.trimmed + TRIM_INTERVAL;
+        if now < due {
+            self.due = Some(due);
+            return false;
+        }
+        trim_heap();
+        *self = Self {
+            trimmed: now,
+            ..Self::default()
+        };
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_heap_is_looked_through_when_much_has_gone_and_not_too_often() {
+        let at = |millis: u64| Timestamp::from_micros(millis * 1000);
+        let mut trimmer = Trimmer::default();
+        assert!(!trimmer.update(63, 0, 0, at(2000)));
+        assert!(trimmer.update(1, 0, 0, at(2000)), "a crowd has left");
+        // The next one waits, and is not forgotten.
+        assert!(!trimmer.update(400, 100, 0, at(2001)));
+        assert_eq!(trimmer.due(), Some(at(3000)));
+        assert!(trimmer.update(0, 100, 0, at(3000)));
+        assert_eq!(trimmer.due(), None);
+        // Whoever stays is more than a quarter of who left.
+        assert!(!trimmer.update(400, 101, 0, at(5000)));
+        assert!(!trimmer.update(0, 1000, PEAK_BYTES_MIN, at(6000)));
+        assert!(!trimmer.update(0, 1000, PEAK_BYTES_MIN / 4 + 1, at(6000)));
+        assert!(trimmer.update(0, 1000, PEAK_BYTES_MIN / 4, at(6000)));
+        assert!(!trimmer.update(0, 1000, PEAK_BYTES_MIN - 1, at(8000)));
+        assert!(!trimmer.update(0, 1000, 0, at(8000)));
+    }
 
     #[test]
     fn what_is_sparse_gets_small_and_the_rest_stays() {

@@ -25,6 +25,7 @@ use crate::application::{Admission, Application, CloseCause, Lane, Peer, Request
 use crate::config::{ServerLimits, Timeouts};
 use crate::http::head::Head;
 use crate::id::ConnectionId;
+use crate::memory::Trimmer;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::time::{Clock, Timestamp};
@@ -84,8 +85,7 @@ pub struct Engine<T, A, C> {
     closed: Vec<ConnectionId>,
     /// By [`Lane`].
     lanes: [LaneCount; 2],
-    /// Connections that were dropped since the heap was trimmed.
-    left: usize,
+    trimmer: Trimmer,
     is_stopping: bool,
     limits: ServerLimits,
     timeouts: Timeouts,
@@ -121,7 +121,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             ready: VecDeque::new(),
             closed: Vec::new(),
             lanes: Default::default(),
-            left: 0,
+            trimmer: Trimmer::default(),
             is_stopping: false,
             limits,
             timeouts,
@@ -477,6 +477,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// The next time at which [`Engine::handle_timers`] has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.timers.first().map(|(deadline, _)| deadline)
+    }
+
+    /// The next time at which [`Engine::reap`] has memory to give back.
+    pub const fn next_trim(&self) -> Option<Timestamp> {
+        self.trimmer.due()
     }
 
     /// Does what is due.

@@ -230,6 +230,7 @@ impl<A: Application> Server<A> {
             .engine
             .next_deadline()
             .into_iter()
+            .chain(self.engine.next_trim())
             .chain(self.drained_by);
         let next = pauses.chain(deadlines).min()?;
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.

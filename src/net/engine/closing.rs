@@ -8,7 +8,7 @@ use log::{debug, info};
 
 use crate::application::{Application, CloseCause, Lane};
 use crate::id::ConnectionId;
-use crate::memory::{shrink_sparse, shrink_sparse_queue, trim_heap};
+use crate::memory::{shrink_sparse, shrink_sparse_queue};
 use crate::net::connection::Transport;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
@@ -20,9 +20,6 @@ const RETURNS_A_SECOND: u64 = 500;
 
 /// The shortest and the longest time over which they are spread, in milliseconds.
 const RETRY_SPREAD_MS: (u64, u64) = (1_000, 60_000);
-
-/// Connections that must have left before the heap is looked through for free pages.
-const CROWD: usize = 1024;
 
 /// Entries that a list may keep when it has none.
 const KEPT_MAX: usize = 64;
@@ -244,6 +241,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Drops the connections that are closed. Slots are freed here and nowhere else, so that
     /// an id stays good for a whole iteration.
     pub fn reap(&mut self, now: Timestamp) {
+        let mut left = 0;
         while let Some(id) = self.closed.pop() {
             self.timers.clear(id.index);
             if let Some(mut connection) = self.shell.connections.remove(id) {
@@ -252,14 +250,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
                 self.lanes[connection.peer.lane as usize].connections -= 1;
-                self.left += 1;
+                left += 1;
             }
         }
         self.shrink();
-        if self.left >= CROWD && self.left >= 4 * self.shell.connections.len() {
-            self.left = 0;
-            trim_heap();
-        }
+        let connections = self.shell.connections.len();
+        let pinned_bytes = self.shell.pinned.bytes();
+        self.trimmer.update(left, connections, pinned_bytes, now);
     }
 
     /// A crowd that has left must not keep its memory.
