@@ -108,10 +108,15 @@ impl<T: Transport> Connection<T> {
             && self.throttled_until().is_none()
     }
 
+    /// When the application is to be asked about it.
+    pub fn own_deadline(&self) -> Option<Timestamp> {
+        self.deadline.filter(|_| self.session.is_open())
+    }
+
     /// When time has something to do here; `None` once it is closed.
     pub fn next_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
         let session = self.session.poll_timeout(timeouts).into_iter();
-        let own = self.deadline.filter(|_| self.session.is_open());
+        let own = self.own_deadline();
         session.chain(own).chain(self.throttled_until()).min()
     }
 
