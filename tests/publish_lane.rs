@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use common::secrets::{KEY, SecretFile, token};
 use common::{
     Client, DEADLINE, Server, close_reason, delivery, error_code, message, run, subscriber,
 };
@@ -211,5 +212,39 @@ fn mistakes_are_named() {
         let ended = run(flags, "");
         assert_eq!(ended.status, Some(2));
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn who_shows_nothing_keeps_no_publisher_out() {
+    let tokens = SecretFile::new("correct-horse-battery-staple\n");
+    let keys = SecretFile::new(KEY);
+    let with_tokens = ["--publish-token-file", tokens.path()];
+    let with_both = [&with_tokens[..], &["--client-key-file", keys.path()]].concat();
+    for flags in [&[][..], &with_tokens, &with_both] {
+        let lane = ["--publish-listen", "127.0.0.1:0", "--max-publishers", "2"];
+        let flags = [&lane[..], &["--token-timeout", "0.2"], flags].concat();
+        let server = Server::with(&flags);
+        // Neither a web page nor a client's token makes a publisher.
+        let mut page = on_lane(&server).upgrade("/", &["Origin: http://example.com"]);
+        let mut client = on_lane(&server).upgrade("/", &["Origin: http://example.com"]);
+        let token = token(r#"["c"]"#, 60.0);
+        client.send(&format!(
+            r#"{{"sender":"client","token":"{token}","subscriptions":["c"]}}"#
+        ));
+        if !flags.contains(&"--client-key-file") {
+            assert!(client.text().contains("subscribed"));
+            let (word, _) = close_reason(&client.expect_close(1008));
+            assert_eq!(word, "forbidden");
+        } else {
+            let (word, _) = close_reason(&client.expect_close(3000));
+            assert_eq!(word, "token-missing");
+        }
+        let (word, _) = close_reason(&page.expect_close(1008));
+        assert_eq!(word, "forbidden");
+        let bearer = "Authorization: Bearer correct-horse-battery-staple";
+        let mut publisher = on_lane(&server).upgrade("/", &[bearer]);
+        publisher.send(&message(C));
+        assert_eq!(publisher.expect_close(1000), r#"{"delivered":0}"#);
     }
 }

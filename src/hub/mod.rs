@@ -29,7 +29,7 @@ use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
-    Admission, Application, CloseCause, Delivered, Message, Outbox, Request, Response, Status,
+    Admission, Application, CloseCause, Delivered, Lane, Message, Outbox, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
@@ -240,7 +240,12 @@ impl Hub {
         token: Option<&str>,
         outbox: &mut dyn Outbox,
     ) -> Result<(), Uncleared> {
+        let rights = self.connections.find(id).map(|(rights, _)| rights);
+        let may_publish = rights.is_some_and(|rights| rights.publish == PublishRight::Granted);
+        let is_stranger = !may_publish && !self.clearances.contains_key(&id);
         let grant = match (token, &self.policy.client_keys) {
+            // On the publishers' lane a client's token is of no use.
+            _ if is_stranger => None,
             (Some(token), Some(keys)) => {
                 let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
                 Some(grant.map_err(|error| {
@@ -253,6 +258,9 @@ impl Hub {
         let allowed = match (&grant, self.clearances.get(&id)) {
             (Some(grant), _) => &grant.allow,
             (None, Some(Clearance::Granted { allowed, .. })) => allowed,
+            (None, Some(Clearance::Refused(error))) => {
+                return Err(Uncleared::Unauthorized(reason_of(*error)));
+            }
             (None, _) => return Err(Uncleared::Unauthorized(TOKEN_MISSING)),
         };
         let is_allowed = |wanted| allowed.iter().any(|allowed| covers(allowed, wanted));
@@ -267,7 +275,7 @@ impl Hub {
             let allowed = grant.allow;
             self.clearances
                 .insert(id, Clearance::Granted { allowed, until });
-            if let Some((rights, _)) = self.connections.find(id) {
+            if let Some(rights) = rights {
                 outbox.readmit(self.admission(rights.publish, Some(until)));
             }
         }
@@ -416,7 +424,13 @@ impl Application for Hub {
         };
         self.connections.insert(id, peer, rights);
         debug!("{id} is {peer}, {rights:?}");
-        let deadline = self.await_token(id, request, publish);
+        let deadline = match (peer.lane, publish) {
+            (Lane::Clients, _) | (_, PublishRight::Granted) => {
+                self.await_token(id, request, publish)
+            }
+            // Whoever shows nothing must not keep publishers out of their own lane.
+            (Lane::Publishers, _) => Some(request.now + self.config.token_timeout),
+        };
         let speaks_for_itself =
             peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
         let is_exempt =
@@ -444,7 +458,11 @@ impl Application for Hub {
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         let reason = match self.clearances.get(&id) {
-            None => return,
+            None => {
+                info!("{id} is closed: it has not shown that it may publish");
+                let forbidden = ErrorCode::Forbidden.as_str();
+                return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
+            }
             Some(Clearance::Awaited) => TOKEN_MISSING,
             Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
@@ -485,7 +503,7 @@ impl Application for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::application::{Lane, Peer};
+    use crate::application::Peer;
     use crate::config::HubLimits;
     use crate::http::head::Head;
     use crate::ws::error::ProtocolError;
