@@ -115,6 +115,8 @@ impl Hub {
             },
             on_behalf_of: None,
             is_limited: !matches!(publish, PublishRight::Granted),
+            // It may be a notification with its token.
+            is_heard_out: matches!(publish, PublishRight::WithToken),
             deadline,
         }
     }

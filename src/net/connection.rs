@@ -43,6 +43,8 @@ pub struct Marks {
     pub read_to_end: bool,
     /// A write failed: only reading is left to do.
     pub is_write_failed: bool,
+    /// What it has sent counts though it has hung up.
+    pub is_heard_out: bool,
     /// On the list of connections to be read again.
     pub is_ready: bool,
     /// On the list of connections with an answer to be written.
@@ -92,6 +94,7 @@ impl<T: Transport> Connection<T> {
         if !admission.is_limited {
             self.throttle = None;
         }
+        self.marks.is_heard_out = admission.is_heard_out;
         self.deadline = admission.deadline;
     }
 

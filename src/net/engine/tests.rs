@@ -76,6 +76,7 @@ const ADMISSION: Admission = Admission {
     on_behalf_of: None,
     deadline: None,
     is_limited: true,
+    is_heard_out: false,
 };
 
 /// What lifts a connection's deadline.
