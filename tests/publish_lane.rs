@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 use common::secrets::{KEY, SecretFile, token};
 use common::{
     Client, DEADLINE, Server, close_reason, delivery, error_code, message, run, subscriber,
@@ -128,6 +130,16 @@ fn a_socket_that_nobody_listens_on_is_replaced_and_one_in_use_is_not() {
     publisher.send(&message(C));
     assert_eq!(publisher.expect_close(1000), r#"{"delivered":0}"#);
     drop(server);
+
+    // Nor one whose listener has as many as it can keep, and accepts none.
+    let full = Folder::new("full");
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    let address = SockAddr::unix(full.socket()).expect("a short path");
+    listener.bind(&address).expect("a new socket");
+    listener.listen(0).expect("it is bound");
+    let _waiting = UnixStream::connect(full.socket()).expect("there is room for one");
+    let second = run(&[&flags[..], &[&full.flag()]].concat(), "");
+    assert!(second.stderr.contains("it is in use"), "{}", second.stderr);
 
     let file = Folder::new("file");
     fs::write(file.socket(), "not a socket").expect("a file");
