@@ -40,6 +40,9 @@ use crate::ws::close::CloseCode;
 /// The path whose connections stay when they have published.
 const PUBLISH_PATH: &str = "/publish";
 
+/// The table of clearances is made smaller when it has this many times more room than entries.
+const SPARSE_FACTOR: usize = 4;
+
 /// The application behind the shell.
 pub struct Hub {
     config: HubConfig,
@@ -478,6 +481,9 @@ impl Application for Hub {
         if let Some((rights, peer)) = self.connections.remove(id) {
             self.index.remove(id);
             self.clearances.remove(&id);
+            if self.clearances.capacity() > SPARSE_FACTOR * self.clearances.len() {
+                self.clearances.shrink_to(2 * self.clearances.len());
+            }
             self.uncount(rights.publish, peer);
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
@@ -508,6 +514,7 @@ mod tests {
     use crate::application::Peer;
     use crate::config::HubLimits;
     use crate::http::head::Head;
+    use crate::hub::access::jwt::ClientKeys;
     use crate::ws::error::ProtocolError;
     use crate::ws::frame::EncodedFrame;
 
@@ -839,6 +846,23 @@ mod tests {
                 .fields
                 .contains(&("Upgrade", "websocket".to_owned()))
         );
+    }
+
+    #[test]
+    fn what_clients_have_shown_leaves_nothing() {
+        let keys = ClientKeys::parse("0123456789abcdef0123456789abcdef").expect("a key");
+        let mut hub = hub_with(Policy {
+            client_keys: Some(keys),
+            ..Policy::default()
+        });
+        for index in 0..1000 {
+            connect(&mut hub, id(index), REMOTE, "/");
+        }
+        assert_eq!(hub.clearances.len(), 1000);
+        for index in 0..1000 {
+            hub.handle_gone(id(index));
+        }
+        assert_eq!(hub.clearances.capacity(), 0);
     }
 
     #[test]
