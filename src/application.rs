@@ -71,6 +71,8 @@ pub struct Admission {
     pub deadline: Option<Timestamp>,
     /// Whether the rates of clients apply.
     pub is_limited: bool,
+    /// Whether what it has sent beyond them counts though it has hung up.
+    pub is_heard_out: bool,
 }
 
 /// Why the shell closes a connection on its own account.

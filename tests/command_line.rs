@@ -130,6 +130,16 @@ fn settings_come_from_the_environment_and_flags_win() {
     let ended = Program::start(wrong).wait();
     assert_eq!(ended.status, Some(2));
     assert!(ended.stderr.contains("CRIEUR_MAX_CONNECTIONS"), "{ended:?}");
+
+    // An unset variable of a script must not leave a door open.
+    for door in ["NO_LOCAL_PUBLISH", "CLIENT_KEY_FILE", "TRUSTED_PROXY"] {
+        let variable = format!("CRIEUR_{door}");
+        let mut empty = crieur();
+        empty.env(&variable, "").args(["--listen", "127.0.0.1:0"]);
+        let ended = Program::start(empty).wait();
+        assert_eq!(ended.status, Some(2));
+        assert!(ended.stderr.contains(&variable), "{ended:?}");
+    }
 }
 
 #[test]

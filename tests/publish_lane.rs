@@ -8,6 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use common::secrets::{KEY, SecretFile, token};
 use common::{
     Client, DEADLINE, Server, close_reason, delivery, error_code, message, run, subscriber,
 };
@@ -128,6 +131,16 @@ fn a_socket_that_nobody_listens_on_is_replaced_and_one_in_use_is_not() {
     assert_eq!(publisher.expect_close(1000), r#"{"delivered":0}"#);
     drop(server);
 
+    // Nor one whose listener has as many as it can keep, and accepts none.
+    let full = Folder::new("full");
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    let address = SockAddr::unix(full.socket()).expect("a short path");
+    listener.bind(&address).expect("a new socket");
+    listener.listen(0).expect("it is bound");
+    let _waiting = UnixStream::connect(full.socket()).expect("there is room for one");
+    let second = run(&[&flags[..], &[&full.flag()]].concat(), "");
+    assert!(second.stderr.contains("it is in use"), "{}", second.stderr);
+
     let file = Folder::new("file");
     fs::write(file.socket(), "not a socket").expect("a file");
     let refused = run(&[&flags[..], &[&file.flag()]].concat(), "");
@@ -211,5 +224,39 @@ fn mistakes_are_named() {
         let ended = run(flags, "");
         assert_eq!(ended.status, Some(2));
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn who_shows_nothing_keeps_no_publisher_out() {
+    let tokens = SecretFile::new("correct-horse-battery-staple\n");
+    let keys = SecretFile::new(KEY);
+    let with_tokens = ["--publish-token-file", tokens.path()];
+    let with_both = [&with_tokens[..], &["--client-key-file", keys.path()]].concat();
+    for flags in [&[][..], &with_tokens, &with_both] {
+        let lane = ["--publish-listen", "127.0.0.1:0", "--max-publishers", "2"];
+        let flags = [&lane[..], &["--token-timeout", "0.2"], flags].concat();
+        let server = Server::with(&flags);
+        // Neither a web page nor a client's token makes a publisher.
+        let mut page = on_lane(&server).upgrade("/", &["Origin: http://example.com"]);
+        let mut client = on_lane(&server).upgrade("/", &["Origin: http://example.com"]);
+        let token = token(r#"["c"]"#, 60.0);
+        client.send(&format!(
+            r#"{{"sender":"client","token":"{token}","subscriptions":["c"]}}"#
+        ));
+        if !flags.contains(&"--client-key-file") {
+            assert!(client.text().contains("subscribed"));
+            let (word, _) = close_reason(&client.expect_close(1008));
+            assert_eq!(word, "forbidden");
+        } else {
+            let (word, _) = close_reason(&client.expect_close(3000));
+            assert_eq!(word, "token-missing");
+        }
+        let (word, _) = close_reason(&page.expect_close(1008));
+        assert_eq!(word, "forbidden");
+        let bearer = "Authorization: Bearer correct-horse-battery-staple";
+        let mut publisher = on_lane(&server).upgrade("/", &[bearer]);
+        publisher.send(&message(C));
+        assert_eq!(publisher.expect_close(1000), r#"{"delivered":0}"#);
     }
 }

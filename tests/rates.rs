@@ -6,6 +6,7 @@ mod common;
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
+use common::secrets::SecretFile;
 use common::{
     Client, Received, Server, close_reason, delivery, frame, message, publish, upgrade_to,
 };
@@ -223,4 +224,27 @@ fn a_flood_backs_up_at_its_source() {
     let mut other = client(&server);
     other.send_bytes(&ping());
     assert_eq!(other.text(), PONG);
+}
+
+#[test]
+fn a_publisher_that_hangs_up_is_heard_out() {
+    let file = SecretFile::new("correct-horse-battery-staple\n");
+    let server = Server::with(&[
+        "--publish-token-file",
+        file.path(),
+        "--bytes-per-second",
+        "1000",
+        "--max-message-bytes",
+        "1000000",
+    ]);
+    let mut subscriber = Client::connect(&server);
+    subscriber.subscribe(r#"["c"]"#);
+    let mut publisher = Client::connect_with(&server, "/", &[FOREIGN]);
+    let text = "x".repeat(80_000);
+    let notification = format!(r#"{{"channel":"c","text":"{text}"}}"#);
+    publisher.send(&format!(
+        r#"{{"sender":"server","token":"correct-horse-battery-staple","notification":{notification}}}"#
+    ));
+    drop(publisher);
+    assert!(subscriber.text() == delivery(&notification));
 }

@@ -488,7 +488,7 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
     if let Some(value) = from_environment("no-local-publish")? {
         config.trust.local_publish = match value.as_str() {
             "1" | "true" => false,
-            "" | "0" | "false" => true,
+            "0" | "false" => true,
             _ => {
                 return Err(CliError::usage(format!(
                     "CRIEUR_NO_LOCAL_PUBLISH={value:?}: expected 1 or 0"

@@ -29,7 +29,7 @@ use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
-    Admission, Application, CloseCause, Delivered, Message, Outbox, Request, Response, Status,
+    Admission, Application, CloseCause, Delivered, Lane, Message, Outbox, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
@@ -39,6 +39,9 @@ use crate::ws::close::CloseCode;
 
 /// The path whose connections stay when they have published.
 const PUBLISH_PATH: &str = "/publish";
+
+/// The table of clearances is made smaller when it has this many times more room than entries.
+const SPARSE_FACTOR: usize = 4;
 
 /// The application behind the shell.
 pub struct Hub {
@@ -115,6 +118,8 @@ impl Hub {
             },
             on_behalf_of: None,
             is_limited: !matches!(publish, PublishRight::Granted),
+            // It may be a notification with its token.
+            is_heard_out: matches!(publish, PublishRight::WithToken),
             deadline,
         }
     }
@@ -240,7 +245,12 @@ impl Hub {
         token: Option<&str>,
         outbox: &mut dyn Outbox,
     ) -> Result<(), Uncleared> {
+        let rights = self.connections.find(id).map(|(rights, _)| rights);
+        let may_publish = rights.is_some_and(|rights| rights.publish == PublishRight::Granted);
+        let is_stranger = !may_publish && !self.clearances.contains_key(&id);
         let grant = match (token, &self.policy.client_keys) {
+            // On the publishers' lane a client's token is of no use.
+            _ if is_stranger => None,
             (Some(token), Some(keys)) => {
                 let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
                 Some(grant.map_err(|error| {
@@ -253,6 +263,9 @@ impl Hub {
         let allowed = match (&grant, self.clearances.get(&id)) {
             (Some(grant), _) => &grant.allow,
             (None, Some(Clearance::Granted { allowed, .. })) => allowed,
+            (None, Some(Clearance::Refused(error))) => {
+                return Err(Uncleared::Unauthorized(reason_of(*error)));
+            }
             (None, _) => return Err(Uncleared::Unauthorized(TOKEN_MISSING)),
         };
         let is_allowed = |wanted| allowed.iter().any(|allowed| covers(allowed, wanted));
@@ -267,7 +280,7 @@ impl Hub {
             let allowed = grant.allow;
             self.clearances
                 .insert(id, Clearance::Granted { allowed, until });
-            if let Some((rights, _)) = self.connections.find(id) {
+            if let Some(rights) = rights {
                 outbox.readmit(self.admission(rights.publish, Some(until)));
             }
         }
@@ -416,7 +429,13 @@ impl Application for Hub {
         };
         self.connections.insert(id, peer, rights);
         debug!("{id} is {peer}, {rights:?}");
-        let deadline = self.await_token(id, request, publish);
+        let deadline = match (peer.lane, publish) {
+            (Lane::Clients, _) | (_, PublishRight::Granted) => {
+                self.await_token(id, request, publish)
+            }
+            // Whoever shows nothing must not keep publishers out of their own lane.
+            (Lane::Publishers, _) => Some(request.now + self.config.token_timeout),
+        };
         let speaks_for_itself =
             peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
         let is_exempt =
@@ -444,7 +463,11 @@ impl Application for Hub {
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         let reason = match self.clearances.get(&id) {
-            None => return,
+            None => {
+                info!("{id} is closed: it has not shown that it may publish");
+                let forbidden = ErrorCode::Forbidden.as_str();
+                return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
+            }
             Some(Clearance::Awaited) => TOKEN_MISSING,
             Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
@@ -458,6 +481,9 @@ impl Application for Hub {
         if let Some((rights, peer)) = self.connections.remove(id) {
             self.index.remove(id);
             self.clearances.remove(&id);
+            if self.clearances.capacity() > SPARSE_FACTOR * self.clearances.len() {
+                self.clearances.shrink_to(2 * self.clearances.len());
+            }
             self.uncount(rights.publish, peer);
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
@@ -485,9 +511,10 @@ impl Application for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::application::{Lane, Peer};
+    use crate::application::Peer;
     use crate::config::HubLimits;
     use crate::http::head::Head;
+    use crate::hub::access::jwt::ClientKeys;
     use crate::ws::error::ProtocolError;
     use crate::ws::frame::EncodedFrame;
 
@@ -819,6 +846,23 @@ mod tests {
                 .fields
                 .contains(&("Upgrade", "websocket".to_owned()))
         );
+    }
+
+    #[test]
+    fn what_clients_have_shown_leaves_nothing() {
+        let keys = ClientKeys::parse("0123456789abcdef0123456789abcdef").expect("a key");
+        let mut hub = hub_with(Policy {
+            client_keys: Some(keys),
+            ..Policy::default()
+        });
+        for index in 0..1000 {
+            connect(&mut hub, id(index), REMOTE, "/");
+        }
+        assert_eq!(hub.clearances.len(), 1000);
+        for index in 0..1000 {
+            hub.handle_gone(id(index));
+        }
+        assert_eq!(hub.clearances.capacity(), 0);
     }
 
     #[test]

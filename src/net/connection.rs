@@ -43,6 +43,8 @@ pub struct Marks {
     pub read_to_end: bool,
     /// A write failed: only reading is left to do.
     pub is_write_failed: bool,
+    /// What it has sent counts though it has hung up.
+    pub is_heard_out: bool,
     /// On the list of connections to be read again.
     pub is_ready: bool,
     /// On the list of connections with an answer to be written.
@@ -92,6 +94,7 @@ impl<T: Transport> Connection<T> {
         if !admission.is_limited {
             self.throttle = None;
         }
+        self.marks.is_heard_out = admission.is_heard_out;
         self.deadline = admission.deadline;
     }
 
@@ -108,10 +111,15 @@ impl<T: Transport> Connection<T> {
             && self.throttled_until().is_none()
     }
 
+    /// When the application is to be asked about it.
+    pub fn own_deadline(&self) -> Option<Timestamp> {
+        self.deadline.filter(|_| self.session.is_open())
+    }
+
     /// When time has something to do here; `None` once it is closed.
     pub fn next_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
         let session = self.session.poll_timeout(timeouts).into_iter();
-        let own = self.deadline.filter(|_| self.session.is_open());
+        let own = self.own_deadline();
         session.chain(own).chain(self.throttled_until()).min()
     }
 

@@ -513,8 +513,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// that was stopped for a while sees the time before it sees the events.
     fn look_before_expiry(&mut self, id: ConnectionId, now: Timestamp) {
         let is_due = self.shell.connections.get(id).is_some_and(|connection| {
-            let deadline = connection.session.poll_timeout(&self.timeouts);
-            deadline.is_some_and(|deadline| deadline <= now)
+            let session = connection.session.poll_timeout(&self.timeouts);
+            let own = connection.own_deadline();
+            [session, own].into_iter().flatten().any(|due| due <= now)
         });
         if is_due {
             let readiness = Readiness {
@@ -530,7 +531,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
-        if connection.session.is_open() && connection.deadline.is_some_and(|due| due <= now) {
+        if connection.own_deadline().is_some_and(|due| due <= now) {
             connection.deadline = None;
             let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
             self.application.handle_deadline(id, &mut outbox);

@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -199,11 +198,14 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<ListenerSocket> {
 /// or what is no socket at all, stays and is found in use.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket
-        && UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        fs::remove_file(path)?;
+    if is_socket {
+        let probe = Unbound::new(Domain::UNIX, Type::STREAM, None)?;
+        // Where it is listened on, but nobody accepts, connecting would wait.
+        probe.set_nonblocking(true)?;
+        let probed = probe.connect(&SockAddr::unix(path)?);
+        if probed.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            fs::remove_file(path)?;
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::*;
 use crate::application::{Message, Outbox};
 use crate::net::shell::UNWRITTEN_MAX;
+use crate::ws::close::CloseCode;
 use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
 use crate::ws::mask::MaskingKey;
 
@@ -69,18 +70,25 @@ impl Clock for Stopped {
     }
 }
 
+/// What everybody is granted.
+const ADMISSION: Admission = Admission {
+    message_bytes_max: 1024,
+    on_behalf_of: None,
+    deadline: None,
+    is_limited: true,
+    is_heard_out: false,
+};
+
+/// What lifts a connection's deadline.
+const RENEW: &[u8] = b"renew";
+
 #[derive(Default)]
 struct ToAllOthers(Vec<ConnectionId>);
 
 impl Application for ToAllOthers {
     fn handle_upgrade(&mut self, id: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
         self.0.push(id);
-        Ok(Admission {
-            message_bytes_max: 1024,
-            on_behalf_of: None,
-            deadline: None,
-            is_limited: true,
-        })
+        Ok(ADMISSION)
     }
 
     fn handle_request(&mut self, _: &Request<'_>) -> Response {
@@ -91,6 +99,9 @@ impl Application for ToAllOthers {
         let Message::Text(text) = message else {
             unreachable!("everybody sends text")
         };
+        if text.as_bytes() == RENEW {
+            return outbox.readmit(ADMISSION);
+        }
         let others: Vec<_> = self
             .0
             .iter()
@@ -98,6 +109,10 @@ impl Application for ToAllOthers {
             .filter(|&other| other != id)
             .collect();
         outbox.deliver(&EncodedFrame::text(&[text.as_bytes()]), &others);
+    }
+
+    fn handle_deadline(&mut self, _: ConnectionId, outbox: &mut dyn Outbox) {
+        outbox.close(CloseCode::UNAUTHORIZED, "");
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
@@ -468,4 +483,27 @@ fn who_is_not_read_gets_what_others_send_at_once() {
     );
     engine.flush_deliveries(1, Timestamp::ZERO);
     assert_eq!(texts(&wire), ["x"]);
+}
+
+#[test]
+fn the_applications_deadline_is_held_against_nobody_whose_bytes_wait() {
+    let mut engine = engine();
+    let due = seconds(1);
+    let mut grown = Vec::new();
+    for _ in 0..2 {
+        let (id, wire) = connect(&mut engine);
+        let connection = engine.shell.connections.get_mut(id).expect("connected");
+        connection.deadline = Some(due);
+        engine.settle(id);
+        grown.push((id, wire));
+    }
+    // It comes before any event.
+    let key = MaskingKey([1, 2, 3, 4]);
+    encode_masked_frame(&mut grown[0].1.sent.borrow_mut(), Opcode::Text, RENEW, key);
+    engine.handle_timers(due);
+    let is_open = |(id, _): &(ConnectionId, Rc<Wire>)| {
+        let connection = engine.shell.connections.get(*id);
+        connection.is_some_and(|connection| connection.session.is_open())
+    };
+    assert_eq!([is_open(&grown[0]), is_open(&grown[1])], [true, false]);
 }

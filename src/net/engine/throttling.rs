@@ -22,13 +22,19 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
-    /// A connection that isn't to be read has input. One that has hung up is let go: it can't
-    /// publish, so that what it said beyond its rate is of no use to anybody, and a slot that
-    /// waits for it would be one that nobody has to pay for.
+    /// A connection that isn't to be read has input. One that has hung up doesn't wait: its slot
+    /// would be one that nobody has to pay for. If it may be a publisher, what the socket has of
+    /// it is read at once; else what it said beyond its rate is of no use to anybody.
     pub(super) fn handle_throttled(&mut self, id: ConnectionId) {
-        let connection = self.shell.connections.get(id);
-        if connection.is_some_and(|connection| connection.marks.read_to_end) {
-            self.end(id, None);
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        if !connection.marks.read_to_end {
+            return;
+        }
+        match connection.marks.is_heard_out {
+            true => connection.throttle = None,
+            false => self.end(id, None),
         }
     }
 
