@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use log::LevelFilter;
+
 use super::CliError;
 
 /// Bytes of lines that may wait to be written.
@@ -27,6 +29,15 @@ pub(super) struct LogWriter(Arc<LogBuffer>);
 
 /// What the logger writes its lines to.
 struct LineQueue(Arc<LogBuffer>);
+
+/// The level that the flag `--log` names.
+pub(super) fn parse_level(level: &str) -> Result<LevelFilter, CliError> {
+    LevelFilter::from_str(level).map_err(|_| {
+        CliError::usage(format!(
+            "--log {level:?}: expected error, warn, info, debug, trace or off"
+        ))
+    })
+}
 
 #[derive(Default)]
 struct LogBuffer {
@@ -48,12 +59,7 @@ struct State {
 
 impl LogWriter {
     /// Makes lines of `level` and above go to standard error.
-    pub(super) fn start(level: &str) -> Result<Self, CliError> {
-        let level = log::LevelFilter::from_str(level).map_err(|_| {
-            CliError::usage(format!(
-                "--log {level:?}: expected error, warn, info, debug, trace or off"
-            ))
-        })?;
+    pub(super) fn start(level: LevelFilter) -> Result<Self, CliError> {
         let buffer = Arc::new(LogBuffer::default());
         let writer = Arc::clone(&buffer);
         let spawned = thread::Builder::new()

@@ -13,8 +13,9 @@ use crate::hub::Hub;
 use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::server::{Server, Stopped};
 
-use super::logging::LogWriter;
-use super::{CliError, print, settings, trust};
+use super::logging::{LogWriter, parse_level};
+use super::settings::{self, Wanted};
+use super::{CliError, print, trust};
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -30,6 +31,8 @@ Usage: crieur [serve] [OPTIONS]
 Runs the server until SIGTERM or SIGINT. Each option can be given as an environment
 variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brackets.
 
+  --check                       Say whether the options and the files that they name are in
+                                order, and run no server (not from the environment)
   --listen ADDRESS:PORT         Where to listen; may be given several times [127.0.0.1:8000]
   --publish-listen ADDRESS      Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
                                 may be given several times; nobody publishes elsewhere then
@@ -42,16 +45,26 @@ variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brack
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
-    let Some(mut config) = settings::read(arguments)? else {
-        return print(&help());
+    let mut config = match settings::read(arguments)? {
+        Wanted::Help => return print(&help()),
+        Wanted::Check(config) => return check(&config),
+        Wanted::Server(config) => config,
     };
-    let logs = LogWriter::start(&config.log)?;
+    let logs = LogWriter::start(parse_level(&config.log)?)?;
     let result = serve(&mut config);
     logs.flush(LOG_FLUSH_TIMEOUT);
     match result? {
         Stopped::Drained => Ok(ExitCode::SUCCESS),
         Stopped::Forced(signal) => Ok(ExitCode::from(128 + signal as u8)),
     }
+}
+
+/// Reads all that a server would read, and leaves the system as it is: whether an address can be
+/// listened on shows only when it is.
+fn check(config: &Config) -> Result<ExitCode, CliError> {
+    parse_level(&config.log)?;
+    trust::read_policy(config)?;
+    print("ok\n")
 }
 
 fn serve(config: &mut Config) -> Result<Stopped, CliError> {

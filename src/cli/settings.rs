@@ -397,18 +397,28 @@ pub(super) fn help() -> String {
     text
 }
 
+/// What a command line asks for.
+pub(super) enum Wanted {
+    /// To be told what there is to ask for.
+    Help,
+    /// To be told whether a server could run with this.
+    Check(Config),
+    /// A server.
+    Server(Config),
+}
+
 /// What the command line and the environment make of the server; the command line wins.
-/// `None` if only the help was asked for.
-pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>, CliError> {
+pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Wanted, CliError> {
     use lexopt::Arg::{Long, Short, Value};
     // Whoever asks for help may need it because of the environment.
     if arguments
         .iter()
         .any(|argument| argument == "--help" || argument == "-h")
     {
-        return Ok(None);
+        return Ok(Wanted::Help);
     }
     let mut config = Config::default();
+    let mut is_check = false;
     read_environment(&mut config)?;
     let (mut has_listen, mut has_publish_listen) = (false, false);
     let mut lists_seen = Vec::new();
@@ -434,6 +444,7 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
                 let addresses = parse_publish_listen("--publish-listen", &value)?;
                 config.server.publish_listen.extend(addresses);
             }
+            Long("check") => is_check = true,
             Long("no-local-publish") => config.trust.local_publish = false,
             Long("log") => config.log = lexopt::ValueExt::string(parser.value()?)?,
             Long(name) => {
@@ -462,7 +473,10 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
         ping_interval: config.server.timeouts.ping_interval,
         ..config.hub
     };
-    Ok(Some(config))
+    Ok(match is_check {
+        true => Wanted::Check(config),
+        false => Wanted::Server(config),
+    })
 }
 
 fn read_environment(config: &mut Config) -> Result<(), CliError> {
@@ -536,7 +550,11 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Option<Config>, CliError> {
-        read(arguments.iter().map(Into::into).collect())
+        let wanted = read(arguments.iter().map(Into::into).collect())?;
+        Ok(match wanted {
+            Wanted::Help => None,
+            Wanted::Check(config) | Wanted::Server(config) => Some(config),
+        })
     }
 
     #[test]
