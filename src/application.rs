@@ -175,6 +175,9 @@ pub trait Application {
     /// unless [`Outbox::readmit`] grants it.
     fn handle_deadline(&mut self, _id: ConnectionId, _outbox: &mut dyn Outbox) {}
 
+    /// Whoever runs the server has asked for what it can read again to be read again.
+    fn handle_reload(&mut self) {}
+
     /// An admitted connection is no longer open: it gets nothing from now on.
     fn handle_gone(&mut self, id: ConnectionId);
 

@@ -4,8 +4,11 @@
 //! The thread is woken for the first line of a burst only; it rests a moment after each write,
 //! so that a busy server pays for a copy a line and not for a system call.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
 use std::mem;
+use std::os::unix::fs::OpenOptionsExt;
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,6 +24,9 @@ const BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Memory that a burst took beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
 
+/// What is read of a file that says the level.
+const LEVEL_FILE_BYTES_MAX: u64 = 1024;
+
 /// How long lines gather while they come one after the other.
 const REST: Duration = Duration::from_millis(5);
 
@@ -30,13 +36,32 @@ pub(super) struct LogWriter(Arc<LogBuffer>);
 /// What the logger writes its lines to.
 struct LineQueue(Arc<LogBuffer>);
 
-/// The level that the flag `--log` names.
-pub(super) fn parse_level(level: &str) -> Result<LevelFilter, CliError> {
-    LevelFilter::from_str(level).map_err(|_| {
-        CliError::usage(format!(
-            "--log {level:?}: expected error, warn, info, debug, trace or off"
-        ))
-    })
+/// The level that `--log` names, or the first line of the file that it names.
+pub(super) fn read_level(flag: &str) -> Result<LevelFilter, CliError> {
+    let Some(path) = flag.strip_prefix('@') else {
+        return parse_level(flag).map_err(|error| CliError::usage(format!("--log {error}")));
+    };
+    let failure = |error: &dyn fmt::Display| CliError::failure(format!("--log {flag}: {error}"));
+    let text = read_start(path).map_err(|error| failure(&error))?;
+    let line = text.lines().next().unwrap_or_default();
+    parse_level(line.trim()).map_err(|error| failure(&error))
+}
+
+fn parse_level(level: &str) -> Result<LevelFilter, String> {
+    LevelFilter::from_str(level)
+        .map_err(|_| format!("{level:?}: expected error, warn, info, debug, trace or off"))
+}
+
+/// As much of a file as any level takes.
+fn read_start(path: &str) -> io::Result<String> {
+    // Opening a pipe would wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let mut text = String::new();
+    file.take(LEVEL_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[derive(Default)]
@@ -66,14 +91,17 @@ impl LogWriter {
             .name("log".to_owned())
             .spawn(move || writer.write_lines(&mut io::stderr(), REST));
         spawned.map_err(|error| CliError::failure(format!("no thread for the log: {error}")))?;
-        env_logger::Builder::new()
-            .filter_level(level)
+        let logger = env_logger::Builder::new()
+            // The level may change; this one can't, and lets through what that does.
+            .filter_level(LevelFilter::Trace)
             .format_timestamp_millis()
             .format_target(false)
             .target(env_logger::Target::Pipe(Box::new(LineQueue(Arc::clone(
                 &buffer,
             )))))
-            .init();
+            .build();
+        log::set_boxed_logger(Box::new(logger)).map_err(CliError::failure)?;
+        log::set_max_level(level);
         Ok(Self(buffer))
     }
 

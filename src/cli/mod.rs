@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod logging;
 mod publish;
+mod reload;
 pub mod secret_file;
 mod serve;
 mod settings;

@@ -13,7 +13,8 @@ use crate::hub::Hub;
 use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::server::{Server, Stopped};
 
-use super::logging::{LogWriter, parse_level};
+use super::logging::{LogWriter, read_level};
+use super::reload::Reload;
 use super::settings::{self, Wanted};
 use super::{CliError, print, trust};
 
@@ -28,7 +29,7 @@ pub(super) fn help() -> String {
         "\
 Usage: crieur [serve] [OPTIONS]
 
-Runs the server until SIGTERM or SIGINT. Each option can be given as an environment
+Runs the server until SIGTERM or SIGINT; SIGHUP has it read its files again. Each option can be given as an environment
 variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brackets.
 
   --check                       Say whether the options and the files that they name are in
@@ -37,7 +38,8 @@ variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brack
   --publish-listen ADDRESS      Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
                                 may be given several times; nobody publishes elsewhere then
   --no-local-publish            Nobody may publish by being local to this machine
-  --log LEVEL                   error, warn, info, debug or trace [info]
+  --log LEVEL                   error, warn, info, debug, trace or off; or @FILE, whose first
+                                line says which, and which SIGHUP has read again [info]
 
 {}",
         settings::help()
@@ -50,7 +52,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         Wanted::Check(config) => return check(&config),
         Wanted::Server(config) => config,
     };
-    let logs = LogWriter::start(parse_level(&config.log)?)?;
+    let logs = LogWriter::start(read_level(&config.log)?)?;
     let result = serve(&mut config);
     logs.flush(LOG_FLUSH_TIMEOUT);
     match result? {
@@ -62,7 +64,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
 /// Reads all that a server would read, and leaves the system as it is: whether an address can be
 /// listened on shows only when it is.
 fn check(config: &Config) -> Result<ExitCode, CliError> {
-    parse_level(&config.log)?;
+    read_level(&config.log)?;
     trust::read_policy(config)?;
     print("ok\n")
 }
@@ -71,7 +73,8 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
     fit_descriptors(config)?;
     let policy = trust::read_policy(config)?;
     let open_doors = trust::open_doors(&policy);
-    let hub = Hub::new(config.hub, policy);
+    let reload = Reload::new(config);
+    let hub = Hub::new(config.hub, policy).with_reload(move |policy| reload.run(policy));
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;

@@ -16,6 +16,10 @@ use crate::hub::access::token_file::PublishTokens;
 use super::CliError;
 use super::secret_file::read_secret_file;
 
+/// The flags that name files of secrets.
+pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
+pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
+
 /// Reads what `config` names.
 pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
     let trust = &config.trust;
@@ -33,10 +37,10 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
         local_publish: trust.local_publish,
         has_lane: !config.server.publish_listen.is_empty(),
         publish_tokens: publish_tokens
-            .map(|path| read_secrets("--publish-token-file", path, PublishTokens::parse))
+            .map(|path| read_secrets(PUBLISH_TOKEN_FILE, path, PublishTokens::parse))
             .transpose()?,
         client_keys: client_keys
-            .map(|path| read_secrets("--client-key-file", path, ClientKeys::parse))
+            .map(|path| read_secrets(CLIENT_KEY_FILE, path, ClientKeys::parse))
             .transpose()?,
         origins,
         proxies: TrustedProxies(proxies),
@@ -51,7 +55,8 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
     Ok(policy)
 }
 
-fn read_secrets<T, E: fmt::Display>(
+/// What `parse` makes of a file of secrets that `flag` names.
+pub(super) fn read_secrets<T, E: fmt::Display>(
     flag: &str,
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, E>,

@@ -44,6 +44,7 @@ const PUBLISH_PATH: &str = "/publish";
 pub struct Hub {
     config: HubConfig,
     policy: Policy,
+    reload: Box<dyn FnMut(&mut Policy)>,
     addresses: Addresses,
     connections: Connections,
     /// Where clients need tokens: what they have shown.
@@ -72,12 +73,21 @@ impl Hub {
             config,
             addresses: Addresses::new(policy.address_limits),
             policy,
+            reload: Box::new(|_| ()),
             connections: Connections::default(),
             clearances: HashMap::new(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
         }
+    }
+
+    /// Has `reload` read the secrets of the policy again whenever that is asked for. What has been
+    /// granted by a secret stays when it goes.
+    #[must_use]
+    pub fn with_reload(mut self, reload: impl FnMut(&mut Policy) + 'static) -> Self {
+        self.reload = Box::new(reload);
+        self
     }
 
     /// Who subscribed to what.
@@ -432,6 +442,10 @@ impl Application for Hub {
         };
         info!("{id} is closed: {reason}");
         close(CloseCode::UNAUTHORIZED, reason, outbox);
+    }
+
+    fn handle_reload(&mut self) {
+        (self.reload)(&mut self.policy);
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {

@@ -198,6 +198,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
+    /// Has the application read again what it can.
+    pub fn reload(&mut self) {
+        self.application.handle_reload();
+    }
+
     // Input.
 
     /// Does what an event asks for. An event for a connection that is gone is ignored.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info};
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::application::{Application, Lane};
@@ -122,18 +122,19 @@ pub struct Server<A> {
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
     is_stop_asked: bool,
+    is_reload_asked: bool,
     forced_by: Option<i32>,
 }
 
 impl<A: Application> Server<A> {
-    /// Listens on all addresses of the configuration. From here on SIGTERM and SIGINT are the
-    /// server's. `seed` is the jitter's.
+    /// Listens on all addresses of the configuration. From here on SIGTERM, SIGINT and SIGHUP
+    /// are the server's. `seed` is the jitter's.
     ///
     /// # Errors
     /// What the system doesn't grant.
     pub fn bind(config: &ServerConfig, application: A, seed: u64) -> Result<Self, StartError> {
         let poll = Poll::new()?;
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
         let mut listeners = Vec::new();
@@ -159,6 +160,7 @@ impl<A: Application> Server<A> {
             drain: config.drain,
             drained_by: None,
             is_stop_asked: false,
+            is_reload_asked: false,
             forced_by: None,
         })
     }
@@ -184,6 +186,9 @@ impl<A: Application> Server<A> {
             let timeout = self.poll_timeout();
             self.take_input(&mut events, timeout)?;
             self.gather(&mut events)?;
+            if mem::take(&mut self.is_reload_asked) {
+                self.engine.reload();
+            }
             if self.is_stop_asked && self.drained_by.is_none() {
                 self.take_all_input(&mut events)?;
                 self.stop(self.engine.now());
@@ -338,7 +343,9 @@ impl<A: Application> Server<A> {
 
     fn handle_signals(&mut self) {
         for signal in self.signals.pending() {
-            if mem::replace(&mut self.is_stop_asked, true) {
+            if signal == SIGHUP {
+                self.is_reload_asked = true;
+            } else if mem::replace(&mut self.is_stop_asked, true) {
                 self.forced_by = Some(signal);
             }
         }

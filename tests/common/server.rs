@@ -167,6 +167,11 @@ impl Server {
         self.program.terminate();
     }
 
+    /// Asks it to read its files again.
+    pub(crate) fn hang_up(&self) {
+        self.program.hang_up();
+    }
+
     /// Halts it, or lets it go on.
     pub(crate) fn halt(&self, is_halted: bool) {
         self.program.halt(is_halted);
