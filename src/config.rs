@@ -206,6 +206,15 @@ impl Default for TrustConfig {
     }
 }
 
+/// What a line of the log looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
 /// What the program runs with.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -217,6 +226,8 @@ pub struct Config {
     pub trust: TrustConfig,
     /// The level of the log.
     pub log: String,
+    /// What its lines look like.
+    pub log_format: LogFormat,
 }
 
 impl Default for Config {
@@ -226,6 +237,7 @@ impl Default for Config {
             hub: HubConfig::default(),
             trust: TrustConfig::default(),
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
         }
     }
 }

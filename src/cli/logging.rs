@@ -14,9 +14,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::LevelFilter;
+use log::{LevelFilter, warn};
 
-use super::CliError;
+use crate::config::LogFormat;
+
+use super::{CliError, json_line};
 
 /// Bytes of lines that may wait to be written.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -83,15 +85,22 @@ struct State {
 }
 
 impl LogWriter {
-    /// Makes lines of `level` and above go to standard error.
-    pub(super) fn start(level: LevelFilter) -> Result<Self, CliError> {
+    /// Makes lines of `level` and above go, in `format`, to standard error.
+    pub(super) fn start(level: LevelFilter, format: LogFormat) -> Result<Self, CliError> {
         let buffer = Arc::new(LogBuffer::default());
         let writer = Arc::clone(&buffer);
         let spawned = thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || writer.write_lines(&mut io::stderr(), REST));
+            .spawn(move || writer.write_lines(&mut io::stderr(), REST, say_dropped));
         spawned.map_err(|error| CliError::failure(format!("no thread for the log: {error}")))?;
-        let logger = env_logger::Builder::new()
+        let mut builder = env_logger::Builder::new();
+        if format == LogFormat::Json {
+            builder.format(|line, record| {
+                let time = line.timestamp_millis();
+                json_line::write(line, time, record)
+            });
+        }
+        let logger = builder
             // The level may change; this one can't, and lets through what that does.
             .filter_level(LevelFilter::Trace)
             .format_timestamp_millis()
@@ -116,6 +125,11 @@ impl LogWriter {
                 .wait_timeout_while(state, timeout, is_busy),
         );
     }
+}
+
+/// A line like any other, which comes after those that there was room for.
+fn say_dropped(lines: u64) {
+    warn!("{lines} lines of the log were dropped");
 }
 
 impl Write for LineQueue {
@@ -156,7 +170,7 @@ impl LogBuffer {
 
     /// Writes until the queue is gone. What can't be written is lost; there is nowhere to say
     /// so.
-    fn write_lines(&self, to: &mut impl Write, rest: Duration) {
+    fn write_lines(&self, to: &mut impl Write, rest: Duration, say_dropped: fn(u64)) {
         let mut lines = Vec::new();
         let mut state = self.lock();
         loop {
@@ -178,7 +192,7 @@ impl LogBuffer {
             drop(state);
             let _ = to.write_all(&lines);
             if dropped > 0 {
-                let _ = writeln!(to, "[{dropped} lines of the log were dropped]");
+                say_dropped(dropped);
             }
             lines.clear();
             lines.shrink_to(BUFFER_BYTES_KEPT);
@@ -191,6 +205,8 @@ impl LogBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -199,7 +215,9 @@ mod tests {
         let mut queue = LineQueue(Arc::clone(&buffer));
         let writer = thread::spawn(move || {
             let mut written = Vec::new();
-            buffer.write_lines(&mut written, Duration::ZERO);
+            buffer.write_lines(&mut written, Duration::ZERO, |_| {
+                unreachable!("there is room")
+            });
             written
         });
         let mut expected = String::new();
@@ -215,6 +233,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_and_says_so() {
+        static SAID: AtomicU64 = AtomicU64::new(0);
         let buffer = Arc::new(LogBuffer::default());
         let mut queue = LineQueue(Arc::clone(&buffer));
         let long = vec![b'x'; BUFFER_BYTES_MAX - 1];
@@ -223,11 +242,11 @@ mod tests {
         }
         drop(queue);
         let mut written = Vec::new();
-        buffer.write_lines(&mut written, Duration::ZERO);
-        assert_eq!(
-            written.len(),
-            BUFFER_BYTES_MAX + "[2 lines of the log were dropped]\n".len()
-        );
-        assert!(written.ends_with(b"x\n[2 lines of the log were dropped]\n"));
+        buffer.write_lines(&mut written, Duration::ZERO, |lines| {
+            SAID.fetch_add(lines, Ordering::Relaxed);
+        });
+        assert_eq!(written.len(), BUFFER_BYTES_MAX);
+        assert!(written.ends_with(b"x\n"));
+        assert_eq!(SAID.load(Ordering::Relaxed), 2);
     }
 }

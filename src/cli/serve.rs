@@ -40,6 +40,7 @@ variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brack
   --no-local-publish            Nobody may publish by being local to this machine
   --log LEVEL                   error, warn, info, debug, trace or off; or @FILE, whose first
                                 line says which, and which SIGHUP has read again [info]
+  --log-format FORMAT           text, or json: an object a line [text]
 
 {}",
         settings::help()
@@ -52,7 +53,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         Wanted::Check(config) => return check(&config),
         Wanted::Server(config) => config,
     };
-    let logs = LogWriter::start(read_level(&config.log)?)?;
+    let logs = LogWriter::start(read_level(&config.log)?, config.log_format)?;
     let result = serve(&mut config);
     logs.flush(LOG_FLUSH_TIMEOUT);
     match result? {

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, HubConfig, ListenAddress};
+use crate::config::{Config, HubConfig, ListenAddress, LogFormat};
 
 use super::{CliError, from_environment, variable};
 
@@ -447,6 +447,10 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Wanted, CliErro
             Long("check") => is_check = true,
             Long("no-local-publish") => config.trust.local_publish = false,
             Long("log") => config.log = lexopt::ValueExt::string(parser.value()?)?,
+            Long("log-format") => {
+                let value = lexopt::ValueExt::string(parser.value()?)?;
+                config.log_format = parse_log_format("--log-format", &value)?;
+            }
             Long(name) => {
                 let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
                     return Err(CliError::usage(format!(
@@ -509,6 +513,9 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
     if let Some(value) = from_environment("log")? {
         config.log = value;
     }
+    if let Some(value) = from_environment("log-format")? {
+        config.log_format = parse_log_format("CRIEUR_LOG_FORMAT", &value)?;
+    }
     for setting in SETTINGS {
         if let Some(value) = from_environment(setting.name)? {
             setting.apply(config, &value).map_err(|expected| {
@@ -520,6 +527,16 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+fn parse_log_format(source: &str, value: &str) -> Result<LogFormat, CliError> {
+    match value {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(CliError::usage(format!(
+            "{source} {value:?}: expected text or json"
+        ))),
+    }
 }
 
 /// `ADDRESS:PORT`, or `NAME:PORT` for every address that the name has here.

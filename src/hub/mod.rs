@@ -145,7 +145,7 @@ impl Hub {
                     retry_after.as_secs() + 1,
                 ),
             };
-            debug!("{address} is refused: {why}");
+            debug!(peer:% = address, reason = why; "{address} is refused: {why}");
             Response::new(Status::TOO_MANY_REQUESTS, why)
                 .with_field("Retry-After", seconds.to_string())
         })
@@ -168,7 +168,7 @@ impl Hub {
                     (Clearance::Granted(grant.allow), left)
                 }
                 Err(error) => {
-                    info!("{id}: {error}");
+                    info!(connection:% = id, reason:% = error; "{id}: {error}");
                     (Clearance::Refused(error), Duration::ZERO)
                 }
             },
@@ -221,7 +221,7 @@ impl Hub {
             }
         }
         self.index.replace(id, subscriptions);
-        info!("{id} has {} subscriptions", subscriptions.len());
+        info!(connection:% = id; "{id} has {} subscriptions", subscriptions.len());
         let heartbeat = self.config.ping_interval;
         outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
     }
@@ -240,7 +240,7 @@ impl Hub {
             (Some(token), Some(keys)) => {
                 let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
                 Some(grant.map_err(|error| {
-                    info!("{id}: {error}");
+                    info!(connection:% = id, reason:% = error; "{id}: {error}");
                     Uncleared::Unauthorized(reason_of(error))
                 })?)
             }
@@ -279,7 +279,7 @@ impl Hub {
             PublishRight::Never => false,
         };
         if !may_publish {
-            info!("{id} from {peer} may not publish");
+            info!(connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
                 _ => "this connection may not publish",
@@ -336,7 +336,7 @@ impl Hub {
         let elapsed: Duration = outbox.now() - start;
         let micros = elapsed.as_micros();
         let Delivered { queued, dropped } = delivered;
-        info!("{id} published to {queued} connections, {dropped} dropped, in {micros} us");
+        info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
         Ok(delivered)
     }
 }
@@ -364,7 +364,7 @@ const TOKEN_EXPIRED: &str = "token-expired";
 
 /// Answers a message that can't be followed.
 fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
-    debug!("{id} gets error {}", error.code.as_str());
+    debug!(connection:% = id; "{id} gets error {}", error.code.as_str());
     outbox.reply(&error.reply());
 }
 
@@ -403,7 +403,7 @@ impl Application for Hub {
             stays: request.head.path() == PUBLISH_PATH,
         };
         self.connections.insert(id, peer, rights);
-        debug!("{id} is {peer}, {rights:?}");
+        debug!(connection:% = id, peer:% = peer; "{id} is {peer}, {rights:?}");
         let deadline = match publish {
             PublishRight::Granted => None,
             _ => self.await_token(id, request),
@@ -440,7 +440,10 @@ impl Application for Hub {
             Some(Clearance::Granted(_)) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
         };
-        info!("{id} is closed: {reason}");
+        info!(
+            connection:% = id, code = CloseCode::UNAUTHORIZED.as_u16(), reason = reason;
+            "{id} is closed: {reason}"
+        );
         close(CloseCode::UNAUTHORIZED, reason, outbox);
     }
 
@@ -456,7 +459,7 @@ impl Application for Hub {
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
             }
-            debug!("{id} is gone");
+            debug!(connection:% = id; "{id} is gone");
         }
     }
 

@@ -334,7 +334,7 @@ impl<A: Application> Server<A> {
                     .registry()
                     .register(socket, token_of(id), interest)
                 {
-                    debug!("{peer}: not registered: {error}");
+                    debug!(connection:% = id, peer:% = peer, reason:% = error; "{peer}: not registered: {error}");
                     self.engine.discard(id);
                 }
             }

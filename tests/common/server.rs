@@ -207,5 +207,6 @@ fn with_deadline(stream: TcpStream) -> TcpStream {
 
 fn listening_address(line: &str) -> Option<SocketAddr> {
     let (_, address) = line.split_once("listening on ")?;
-    address.parse().ok()
+    // In JSON a quote follows.
+    address.split('"').next()?.parse().ok()
 }

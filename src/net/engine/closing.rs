@@ -38,6 +38,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         }
         info!(
+            connection:% = id, peer:% = connection.peer, code = cause.close_code().as_u16(), reason:% = cause;
             "{id} {}: {cause}, closed with {}",
             connection.peer,
             cause.close_code()
@@ -135,7 +136,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let Some(connection) = self.shell.connections.get(id) else {
             return;
         };
-        debug!("{id} {}: makes room", connection.peer);
+        debug!(connection:% = id, peer:% = connection.peer; "{id} {}: makes room", connection.peer);
         self.shell.metrics.connections_displaced += 1;
         if connection.session.is_connecting() {
             let response = self.shell.unavailable("full");
@@ -159,6 +160,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.respond(id, &response, now);
         } else {
             info!(
+                connection:% = id, peer:% = connection.peer, reason:% = CloseCause::Overload;
                 "{id} {}: {}, dropped",
                 connection.peer,
                 CloseCause::Overload
