@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod json_line;
 mod logging;
+mod notify;
 mod publish;
 mod reload;
 pub mod secret_file;

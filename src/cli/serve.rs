@@ -14,6 +14,7 @@ use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::server::{Server, Stopped};
 
 use super::logging::{LogWriter, read_level};
+use super::notify::Notifier;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
 use super::{CliError, print, trust};
@@ -99,8 +100,9 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
     if let Some(warning) = open_doors {
         warn!("{warning}");
     }
+    let notifier = Notifier::from_environment();
     server
-        .run()
+        .run(|phase| notifier.tell(phase))
         .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
 }
 

@@ -103,6 +103,17 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Where a server is in its life, for whoever watches over it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It reads again what it can; it serves afterwards.
+    Reloading,
+    /// It lets nobody in any more, and ends soon.
+    Stopping,
+}
+
 /// How a server came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stopped {
@@ -176,20 +187,24 @@ impl<A: Application> Server<A> {
             .collect()
     }
 
-    /// Serves until a signal stops it.
+    /// Serves until a signal stops it, and tells `observe` of each phase that begins.
     ///
     /// # Errors
     /// A poll that fails, which is the system's fault or our bug.
-    pub fn run(&mut self) -> io::Result<Stopped> {
+    pub fn run(&mut self, mut observe: impl FnMut(Phase)) -> io::Result<Stopped> {
         let mut events = Events::with_capacity(EVENTS_MAX);
+        observe(Phase::Serving);
         loop {
             let timeout = self.poll_timeout();
             self.take_input(&mut events, timeout)?;
             self.gather(&mut events)?;
-            if mem::take(&mut self.is_reload_asked) {
+            if mem::take(&mut self.is_reload_asked) && !self.is_stop_asked {
+                observe(Phase::Reloading);
                 self.engine.reload();
+                observe(Phase::Serving);
             }
             if self.is_stop_asked && self.drained_by.is_none() {
+                observe(Phase::Stopping);
                 self.take_all_input(&mut events)?;
                 self.stop(self.engine.now());
             }

@@ -68,6 +68,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("listening on {address}");
     }
     std::io::stdout().flush()?;
-    server.run()?;
+    server.run(|_| ())?;
     Ok(())
 }
