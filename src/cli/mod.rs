@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+mod activation;
 mod json_line;
 mod logging;
 mod notify;

@@ -1,6 +1,7 @@
 //! `crieur serve`: the server with its hub, its logs and its limits.
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,16 +9,17 @@ use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::application::Lane;
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 use crate::hub::Hub;
 use crate::net::engine::SPARE_CONNECTIONS;
+use crate::net::listener::Listener;
 use crate::net::server::{Server, Stopped};
 
 use super::logging::{LogWriter, read_level};
 use super::notify::Notifier;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
-use super::{CliError, print, trust};
+use super::{CliError, activation, print, trust};
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -35,7 +37,8 @@ variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brack
 
   --check                       Say whether the options and the files that they name are in
                                 order, and run no server (not from the environment)
-  --listen ADDRESS:PORT         Where to listen; may be given several times [127.0.0.1:8000]
+  --listen ADDRESS:PORT         Where to listen; may be given several times, and is of no account
+                                where the service manager hands over sockets [127.0.0.1:8000]
   --publish-listen ADDRESS      Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
                                 may be given several times; nobody publishes elsewhere then
   --no-local-publish            Nobody may publish by being local to this machine
@@ -54,8 +57,10 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         Wanted::Check(config) => return check(&config),
         Wanted::Server(config) => config,
     };
+    let listeners = activation::take_listeners()?;
+    activation::replace_addresses(&mut config.server, &listeners);
     let logs = LogWriter::start(read_level(&config.log)?, config.log_format)?;
-    let result = serve(&mut config);
+    let result = serve(&mut config, listeners);
     logs.flush(LOG_FLUSH_TIMEOUT);
     match result? {
         Stopped::Drained => Ok(ExitCode::SUCCESS),
@@ -67,21 +72,23 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
 /// listened on shows only when it is.
 fn check(config: &Config) -> Result<ExitCode, CliError> {
     read_level(&config.log)?;
-    trust::read_policy(config)?;
+    trust::read_policy(config, &config.server.publish_listen)?;
     print("ok\n")
 }
 
-fn serve(config: &mut Config) -> Result<Stopped, CliError> {
-    fit_descriptors(config)?;
-    let policy = trust::read_policy(config)?;
+fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliError> {
+    let lanes = publish_lanes(config, &listeners)?;
+    fit_descriptors(config, lanes.len())?;
+    let policy = trust::read_policy(config, &lanes)?;
     let open_doors = trust::open_doors(&policy);
     let reload = Reload::new(config);
     let hub = Hub::new(config.hub, policy).with_reload(move |policy| reload.run(policy));
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
+    let seed = u64::from_ne_bytes(seed);
     let mut server =
-        Server::bind(&config.server, hub, u64::from_ne_bytes(seed)).map_err(CliError::failure)?;
+        Server::bind_beside(listeners, &config.server, hub, seed).map_err(CliError::failure)?;
     let addresses = server.local_addrs().map_err(CliError::failure)?;
     let limits = &config.server.limits;
     for (address, lane) in addresses {
@@ -106,9 +113,21 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
         .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
 }
 
+/// Where publishers come, and nobody else: the sockets that were given, and those that are yet to
+/// be made.
+fn publish_lanes(config: &Config, listeners: &[Listener]) -> Result<Vec<ListenAddress>, CliError> {
+    let given = listeners
+        .iter()
+        .filter(|listener| listener.lane() == Lane::Publishers);
+    let given: io::Result<Vec<_>> = given.map(Listener::local_addr).collect();
+    let mut lanes = given.map_err(CliError::failure)?;
+    lanes.extend_from_slice(&config.server.publish_listen);
+    Ok(lanes)
+}
+
 /// Raises the soft limit of descriptors to the hard one, and lowers the number of connections
-/// to what that allows.
-fn fit_descriptors(config: &mut Config) -> Result<(), CliError> {
+/// to what that allows, with so many `lanes` of publishers.
+fn fit_descriptors(config: &mut Config, lanes: usize) -> Result<(), CliError> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // What is not granted shows in the limit that is read next.
@@ -124,7 +143,6 @@ fn fit_descriptors(config: &mut Config) -> Result<(), CliError> {
         return Ok(());
     };
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let lanes = config.server.publish_listen.len();
     let publishers = match lanes {
         0 => 0,
         _ => config.server.limits.publishers_max + SPARE_CONNECTIONS,

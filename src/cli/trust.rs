@@ -20,8 +20,8 @@ use super::secret_file::read_secret_file;
 pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
 pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
 
-/// Reads what `config` names.
-pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
+/// Reads what `config` names; `lanes` is where publishers come, and nobody else.
+pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Policy, CliError> {
     let trust = &config.trust;
     let publish_tokens = trust.publish_token_file.as_deref();
     let client_keys = trust.client_key_file.as_deref();
@@ -35,7 +35,7 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
         .map_err(|error| CliError::usage(format!("--trusted-proxy: {error}")))?;
     let policy = Policy {
         local_publish: trust.local_publish,
-        has_lane: !config.server.publish_listen.is_empty(),
+        has_lane: !lanes.is_empty(),
         publish_tokens: publish_tokens
             .map(|path| read_secrets(PUBLISH_TOKEN_FILE, path, PublishTokens::parse))
             .transpose()?,
@@ -50,7 +50,7 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
         },
     };
     if policy.publish_tokens.is_none() {
-        refuse_open_lanes(&config.server.publish_listen)?;
+        refuse_open_lanes(lanes)?;
     }
     Ok(policy)
 }

@@ -144,23 +144,37 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// What the system doesn't grant.
     pub fn bind(config: &ServerConfig, application: A, seed: u64) -> Result<Self, StartError> {
+        Self::bind_beside(Vec::new(), config, application, seed)
+    }
+
+    /// The same, for a server that was given `listeners` already.
+    ///
+    /// # Errors
+    /// What the system doesn't grant.
+    pub fn bind_beside(
+        mut listeners: Vec<Listener>,
+        config: &ServerConfig,
+        application: A,
+        seed: u64,
+    ) -> Result<Self, StartError> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let mut listeners = Vec::new();
         // Publishers first: they are let in before the crowd is.
         let publishers = config.publish_listen.iter().cloned();
         let publishers = publishers.map(|address| (address, Lane::Publishers));
         let clients = config.listen.iter().copied().map(ListenAddress::Tcp);
         let clients = clients.map(|address| (address, Lane::Clients));
         for (address, lane) in publishers.chain(clients) {
-            let mut listener = Listener::bind(&address, lane, config.socket_mode)
+            let listener = Listener::bind(&address, lane, config.socket_mode)
                 .map_err(|error| StartError::Listen(address, error))?;
-            let token = Token(FIRST_LISTENER - listeners.len());
+            listeners.push(listener);
+        }
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            let token = Token(FIRST_LISTENER - number);
             poll.registry()
                 .register(listener.source(), token, Interest::READABLE)?;
-            listeners.push(listener);
         }
         let clock = MonotonicClock(Instant::now());
         Ok(Self {
