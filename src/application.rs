@@ -71,6 +71,8 @@ pub struct Admission {
     pub deadline: Option<Timestamp>,
     /// Whether the rates of clients apply.
     pub is_limited: bool,
+    /// Whether it is served until everybody else has been told that the server stops.
+    pub closes_last: bool,
 }
 
 /// Why the shell closes a connection on its own account.

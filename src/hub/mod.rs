@@ -111,8 +111,9 @@ impl Hub {
     }
 
     /// What a connection may have that may publish, or not.
-    const fn admission(&self, publish: PublishRight, deadline: Option<Timestamp>) -> Admission {
+    const fn admission(&self, rights: Rights, deadline: Option<Timestamp>) -> Admission {
         let limits = &self.config.limits;
+        let Rights { publish, stays } = rights;
         Admission {
             message_bytes_max: match publish {
                 PublishRight::Granted => limits.publish_bytes_max,
@@ -120,6 +121,7 @@ impl Hub {
             },
             on_behalf_of: None,
             is_limited: !matches!(publish, PublishRight::Granted),
+            closes_last: stays && matches!(publish, PublishRight::Granted),
             deadline,
         }
     }
@@ -262,7 +264,7 @@ impl Hub {
             let deadline = outbox.now() + grant.time_left(outbox.unix_now());
             self.clearances.insert(id, Clearance::Granted(grant.allow));
             if let Some((rights, _)) = self.connections.find(id) {
-                outbox.readmit(self.admission(rights.publish, Some(deadline)));
+                outbox.readmit(self.admission(rights, Some(deadline)));
             }
         }
         Ok(())
@@ -313,7 +315,9 @@ impl Hub {
         }
         self.connections.grant_publish(id);
         self.clearances.remove(&id);
-        outbox.readmit(self.admission(PublishRight::Granted, None));
+        if let Some((rights, _)) = self.connections.find(id) {
+            outbox.readmit(self.admission(rights, None));
+        }
         true
     }
 
@@ -412,7 +416,7 @@ impl Application for Hub {
             peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
         let is_exempt =
             publish == PublishRight::Granted || access::is_local(request) || speaks_for_itself;
-        let admission = self.admission(publish, deadline);
+        let admission = self.admission(rights, deadline);
         Ok(Admission {
             on_behalf_of: (peer != request.peer).then_some(peer.address).flatten(),
             is_limited: !is_exempt,

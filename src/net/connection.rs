@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 
-use crate::application::{Admission, Peer};
+use crate::application::{Admission, Lane, Peer};
 use crate::config::Timeouts;
 use crate::id::ConnectionId;
 use crate::memory::MAPPING_BYTES;
@@ -55,6 +55,8 @@ pub struct Marks {
     pub is_reaped: bool,
     /// The application was told of it and has not been told that it is gone.
     pub is_admitted: bool,
+    /// The application wants it to be told last that the server stops.
+    pub closes_last: bool,
 }
 
 /// A connection in its slot.
@@ -93,6 +95,12 @@ impl<T: Transport> Connection<T> {
             self.throttle = None;
         }
         self.deadline = admission.deadline;
+        self.marks.closes_last = admission.closes_last;
+    }
+
+    /// Whether it is told last that the server stops.
+    pub fn closes_last(&self) -> bool {
+        self.marks.closes_last || self.peer.lane == Lane::Publishers
     }
 
     /// Until when it isn't read. Who is leaving isn't held up: its input is discarded.

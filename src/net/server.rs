@@ -132,6 +132,8 @@ pub struct Server<A> {
     drain: Duration,
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
+    /// When publishers are told that the server stops, if not all clients have been by then.
+    publishers_told_by: Option<Timestamp>,
     is_stop_asked: bool,
     is_reload_asked: bool,
     forced_by: Option<i32>,
@@ -184,6 +186,7 @@ impl<A: Application> Server<A> {
             engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
             drain: config.drain,
             drained_by: None,
+            publishers_told_by: None,
             is_stop_asked: false,
             is_reload_asked: false,
             forced_by: None,
@@ -224,6 +227,7 @@ impl<A: Application> Server<A> {
             }
             self.flush();
             let now = self.engine.now();
+            self.tell_publishers(now);
             self.engine.shed(now);
             self.engine.handle_timers(now);
             for listener in &self.listeners {
@@ -264,7 +268,8 @@ impl<A: Application> Server<A> {
             .engine
             .next_deadline()
             .into_iter()
-            .chain(self.drained_by);
+            .chain(self.drained_by)
+            .chain(self.publishers_told_by);
         let next = pauses.chain(deadlines).min()?;
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
         let wait = next - now;
@@ -380,15 +385,27 @@ impl<A: Application> Server<A> {
         }
     }
 
-    /// Begins to stop: who is connected is told, who comes finds nobody.
+    /// Begins to stop: clients that are connected are told, who comes finds nobody.
     fn stop(&mut self, now: Timestamp) {
         info!(
             "stopping: {} connections are told",
             self.engine.connections_len()
         );
         self.drained_by = Some(now + self.drain);
+        self.publishers_told_by = Some(now + self.drain / 2);
         self.listeners.clear();
         self.engine.shut_down(now);
+    }
+
+    /// Tells publishers that the server stops when the clients have been told: until then, what
+    /// they send is answered. One client that takes nothing doesn't keep them for ever.
+    fn tell_publishers(&mut self, now: Timestamp) {
+        if let Some(told_by) = self.publishers_told_by
+            && (told_by <= now || self.engine.are_clients_told())
+        {
+            self.publishers_told_by = None;
+            self.engine.shut_down_publishers(now);
+        }
     }
 }
 

@@ -26,6 +26,7 @@ impl Application for Echo {
             on_behalf_of: None,
             deadline: None,
             is_limited: false,
+            closes_last: false,
         })
     }
 

@@ -80,6 +80,7 @@ impl Application for ToAllOthers {
             on_behalf_of: None,
             deadline: None,
             is_limited: true,
+            closes_last: false,
         })
     }
 
