@@ -73,6 +73,8 @@ pub struct Admission {
     pub is_limited: bool,
     /// Whether what it has sent beyond them counts though it has hung up.
     pub is_heard_out: bool,
+    /// Whether it is served until everybody else has been told that the server stops.
+    pub closes_last: bool,
 }
 
 /// Why the shell closes a connection on its own account.
@@ -176,6 +178,9 @@ pub trait Application {
     /// The deadline of an open connection's [`Admission`] has come; there is no further one
     /// unless [`Outbox::readmit`] grants it.
     fn handle_deadline(&mut self, _id: ConnectionId, _outbox: &mut dyn Outbox) {}
+
+    /// Whoever runs the server has asked for what it can read again to be read again.
+    fn handle_reload(&mut self) {}
 
     /// An admitted connection is no longer open: it gets nothing from now on.
     fn handle_gone(&mut self, id: ConnectionId);

@@ -218,6 +218,15 @@ pub enum Console {
     Off,
 }
 
+/// What a line of the log looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
 /// What the program runs with.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -231,6 +240,8 @@ pub struct Config {
     pub console: Console,
     /// The level of the log.
     pub log: String,
+    /// What its lines look like.
+    pub log_format: LogFormat,
 }
 
 impl Default for Config {
@@ -241,6 +252,7 @@ impl Default for Config {
             trust: TrustConfig::default(),
             console: Console::default(),
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
         }
     }
 }

@@ -91,6 +91,10 @@ impl Application for Routes {
         self.hub.handle_deadline(id, outbox);
     }
 
+    fn handle_reload(&mut self) {
+        self.hub.handle_reload();
+    }
+
     fn handle_gone(&mut self, id: ConnectionId) {
         self.hub.handle_gone(id);
     }

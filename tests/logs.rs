@@ -115,6 +115,69 @@ fn who_breaks_the_protocol_is_logged_with_the_address() {
 }
 
 #[test]
+fn as_json_every_line_is_an_object() {
+    let mut server = Server::with(&[
+        "--log",
+        "trace",
+        "--log-format",
+        "json",
+        "--handshake-timeout",
+        "0.2",
+    ]);
+    let client = subscriber(&server, r#"["c\"\n"]"#);
+    publish(&server, r#"{"channel":"c\"\n"}"#);
+    let mut failing = Client::connect(&server);
+    let failing_address = failing.stream().local_addr().expect("an address");
+    failing.send_bytes(&frame(0x83, b""));
+    failing.expect_close(1002);
+    for text in ["{", r#"{"sender":"\u0000"}"#, "\u{2028}"] {
+        let mut client = Client::connect(&server);
+        client.send(text);
+        drop(client.text());
+        client.send_bytes(&frame(0x88, &close_payload(4000, "\"\n\\")));
+        client.expect_close(4000);
+    }
+    for head in [
+        upgrade_to("/\"\\", &["X: \"", "Host : a"]),
+        "GET /\u{2028}\n HTTP/1.1\r\n\r\n".to_owned(),
+        "\0\"\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: \"\r\n\r\n".to_owned(),
+    ] {
+        let mut refused = server.tcp();
+        refused
+            .write_all(head.as_bytes())
+            .expect("the server reads");
+        drop(response(&mut refused));
+    }
+    drop(response(&mut server.tcp()));
+    let forwarded = "X-Forwarded-For: \"\\, 1.2.3.4";
+    Client::connect_with(&server, "/", &[forwarded]).leave();
+    drop((client, failing));
+    server.terminate();
+    let log = server.wait().stderr;
+    let lines = log.lines().map(|line| {
+        let json = serde_json::from_str::<serde_json::Value>(line);
+        json.unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    let lines: Vec<_> = lines.collect();
+    for line in &lines {
+        let time = line["time"].as_str().expect("a time");
+        assert!(time.len() == 24 && &time[10..11] == "T" && time.ends_with('Z'));
+        for member in ["level", "target", "message"] {
+            assert!(line[member].is_string(), "{line}");
+        }
+        assert!(line.get("connection").is_none_or(|id| id.is_string()));
+    }
+    let failed = lines.iter().find(|line| line["code"] == 1002);
+    let failed = failed.expect("who broke the protocol");
+    assert_eq!(failed["peer"], failing_address.to_string());
+    assert_eq!(failed["level"], "info");
+    assert!(failed["connection"].is_string(), "{failed}");
+    assert_eq!(failed["reason"], "opcode 0x3 is reserved");
+    assert!(lines.iter().any(|line| line["code"] == 4000));
+}
+
+#[test]
 fn the_level_decides_what_is_logged() {
     let mut server = Server::with(&["--log", "info"]);
     Client::connect(&server).leave();

@@ -149,3 +149,48 @@ fn a_second_signal_ends_it_at_once() {
     assert!(ended.status.is_some_and(|status| status != 0), "{ended:?}");
     assert_eq!(client.receive(), Received::End);
 }
+
+#[test]
+fn publishers_are_served_until_the_last_client_is_told() {
+    let flags = ["--drain-timeout", "60", "--send-queue-bytes", "67108864"];
+    let mut server = Server::with(&flags);
+    let mut client = Client::over(server.narrow_tcp()).upgrade("/", &[]);
+    client.subscribe(r#"["c"]"#);
+    let mut publisher = Client::connect_with(&server, "/publish", &[]);
+    // More than the kernel takes: the Close waits behind it.
+    let large = format!(r#"{{"channel":"c","t":"{}"}}"#, "x".repeat(1_000_000));
+    for _ in 0..16 {
+        publisher.send(&message(&large));
+        assert_eq!(publisher.text(), r#"{"type":"published","delivered":1}"#);
+    }
+    server.terminate();
+    server.wait_for_line("stopping");
+    for _ in 0..3 {
+        publisher.send(&message(r#"{"channel":"c"}"#));
+        assert_eq!(publisher.text(), r#"{"type":"published","delivered":0}"#);
+    }
+    client.expect_texts(&vec![delivery(&large); 16]);
+    client.expect_close(1001);
+    publisher.expect_close(1001);
+    publisher.answer_close(1001);
+    client.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn a_client_that_takes_nothing_keeps_publishers_no_longer_than_half_of_the_time() {
+    let flags = ["--drain-timeout", "1", "--send-queue-bytes", "67108864"];
+    let mut server = Server::with(&flags);
+    let mut client = Client::over(server.narrow_tcp()).upgrade("/", &[]);
+    client.subscribe(r#"["c"]"#);
+    let mut publisher = Client::connect_with(&server, "/publish", &[]);
+    let large = format!(r#"{{"channel":"c","t":"{}"}}"#, "x".repeat(1_000_000));
+    for _ in 0..16 {
+        publisher.send(&message(&large));
+        drop(publisher.text());
+    }
+    server.terminate();
+    publisher.expect_close(1001);
+    publisher.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
+}

@@ -4,20 +4,30 @@
 //! The thread is woken for the first line of a burst only; it rests a moment after each write,
 //! so that a busy server pays for a copy a line and not for a system call.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
 use std::mem;
+use std::os::unix::fs::OpenOptionsExt;
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::CliError;
+use log::{LevelFilter, warn};
+
+use crate::config::LogFormat;
+
+use super::{CliError, json_line};
 
 /// Bytes of lines that may wait to be written.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Memory that a burst took beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
+
+/// What is read of a file that says the level.
+const LEVEL_FILE_BYTES_MAX: u64 = 1024;
 
 /// How long lines gather while they come one after the other.
 const REST: Duration = Duration::from_millis(5);
@@ -27,6 +37,34 @@ pub(super) struct LogWriter(Arc<LogBuffer>);
 
 /// What the logger writes its lines to.
 struct LineQueue(Arc<LogBuffer>);
+
+/// The level that `--log` names, or the first line of the file that it names.
+pub(super) fn read_level(flag: &str) -> Result<LevelFilter, CliError> {
+    let Some(path) = flag.strip_prefix('@') else {
+        return parse_level(flag).map_err(|error| CliError::usage(format!("--log {error}")));
+    };
+    let failure = |error: &dyn fmt::Display| CliError::failure(format!("--log {flag}: {error}"));
+    let text = read_start(path).map_err(|error| failure(&error))?;
+    let line = text.lines().next().unwrap_or_default();
+    parse_level(line.trim()).map_err(|error| failure(&error))
+}
+
+fn parse_level(level: &str) -> Result<LevelFilter, String> {
+    LevelFilter::from_str(level)
+        .map_err(|_| format!("{level:?}: expected error, warn, info, debug, trace or off"))
+}
+
+/// As much of a file as any level takes.
+fn read_start(path: &str) -> io::Result<String> {
+    // Opening a pipe would wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let mut text = String::new();
+    file.take(LEVEL_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 #[derive(Default)]
 struct LogBuffer {
@@ -47,27 +85,32 @@ struct State {
 }
 
 impl LogWriter {
-    /// Makes lines of `level` and above go to standard error.
-    pub(super) fn start(level: &str) -> Result<Self, CliError> {
-        let level = log::LevelFilter::from_str(level).map_err(|_| {
-            CliError::usage(format!(
-                "--log {level:?}: expected error, warn, info, debug, trace or off"
-            ))
-        })?;
+    /// Makes lines of `level` and above go, in `format`, to standard error.
+    pub(super) fn start(level: LevelFilter, format: LogFormat) -> Result<Self, CliError> {
         let buffer = Arc::new(LogBuffer::default());
         let writer = Arc::clone(&buffer);
         let spawned = thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || writer.write_lines(&mut io::stderr(), REST));
+            .spawn(move || writer.write_lines(&mut io::stderr(), REST, say_dropped));
         spawned.map_err(|error| CliError::failure(format!("no thread for the log: {error}")))?;
-        env_logger::Builder::new()
-            .filter_level(level)
+        let mut builder = env_logger::Builder::new();
+        if format == LogFormat::Json {
+            builder.format(|line, record| {
+                let time = line.timestamp_millis();
+                json_line::write(line, time, record)
+            });
+        }
+        let logger = builder
+            // The level may change; this one can't, and lets through what that does.
+            .filter_level(LevelFilter::Trace)
             .format_timestamp_millis()
             .format_target(false)
             .target(env_logger::Target::Pipe(Box::new(LineQueue(Arc::clone(
                 &buffer,
             )))))
-            .init();
+            .build();
+        log::set_boxed_logger(Box::new(logger)).map_err(CliError::failure)?;
+        log::set_max_level(level);
         Ok(Self(buffer))
     }
 
@@ -82,6 +125,11 @@ impl LogWriter {
                 .wait_timeout_while(state, timeout, is_busy),
         );
     }
+}
+
+/// A line like any other, which comes after those that there was room for.
+fn say_dropped(lines: u64) {
+    warn!("{lines} lines of the log were dropped");
 }
 
 impl Write for LineQueue {
@@ -122,7 +170,7 @@ impl LogBuffer {
 
     /// Writes until the queue is gone. What can't be written is lost; there is nowhere to say
     /// so.
-    fn write_lines(&self, to: &mut impl Write, rest: Duration) {
+    fn write_lines(&self, to: &mut impl Write, rest: Duration, say_dropped: fn(u64)) {
         let mut lines = Vec::new();
         let mut state = self.lock();
         loop {
@@ -144,7 +192,7 @@ impl LogBuffer {
             drop(state);
             let _ = to.write_all(&lines);
             if dropped > 0 {
-                let _ = writeln!(to, "[{dropped} lines of the log were dropped]");
+                say_dropped(dropped);
             }
             lines.clear();
             lines.shrink_to(BUFFER_BYTES_KEPT);
@@ -157,6 +205,8 @@ impl LogBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -165,7 +215,9 @@ mod tests {
         let mut queue = LineQueue(Arc::clone(&buffer));
         let writer = thread::spawn(move || {
             let mut written = Vec::new();
-            buffer.write_lines(&mut written, Duration::ZERO);
+            buffer.write_lines(&mut written, Duration::ZERO, |_| {
+                unreachable!("there is room")
+            });
             written
         });
         let mut expected = String::new();
@@ -181,6 +233,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_and_says_so() {
+        static SAID: AtomicU64 = AtomicU64::new(0);
         let buffer = Arc::new(LogBuffer::default());
         let mut queue = LineQueue(Arc::clone(&buffer));
         let long = vec![b'x'; BUFFER_BYTES_MAX - 1];
@@ -189,11 +242,11 @@ mod tests {
         }
         drop(queue);
         let mut written = Vec::new();
-        buffer.write_lines(&mut written, Duration::ZERO);
-        assert_eq!(
-            written.len(),
-            BUFFER_BYTES_MAX + "[2 lines of the log were dropped]\n".len()
-        );
-        assert!(written.ends_with(b"x\n[2 lines of the log were dropped]\n"));
+        buffer.write_lines(&mut written, Duration::ZERO, |lines| {
+            SAID.fetch_add(lines, Ordering::Relaxed);
+        });
+        assert_eq!(written.len(), BUFFER_BYTES_MAX);
+        assert!(written.ends_with(b"x\n"));
+        assert_eq!(SAID.load(Ordering::Relaxed), 2);
     }
 }

@@ -5,8 +5,12 @@ use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+mod activation;
+mod json_line;
 mod logging;
+mod notify;
 mod publish;
+mod reload;
 pub mod secret_file;
 mod serve;
 mod settings;

@@ -1,6 +1,7 @@
 //! `crieur serve`: the server with its hub, its logs and its limits.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,11 +13,15 @@ use crate::application::Lane;
 use crate::config::{Config, Console, ListenAddress};
 use crate::hub::Hub;
 use crate::net::engine::SPARE_CONNECTIONS;
+use crate::net::listener::Listener;
 use crate::net::server::{Server, Stopped};
 use crate::routes::Routes;
 
-use super::logging::LogWriter;
-use super::{CliError, print, settings, trust};
+use super::logging::{LogWriter, read_level};
+use super::notify::Notifier;
+use super::reload::Reload;
+use super::settings::{self, Wanted};
+use super::{CliError, activation, print, trust};
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -29,15 +34,21 @@ pub(super) fn help() -> String {
         "\
 Usage: crieur [serve] [OPTIONS]
 
-Runs the server until SIGTERM or SIGINT. Each option can be given as an environment
-variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brackets.
+Runs the server until SIGTERM or SIGINT; SIGHUP has it read its files again. Each option can be
+given as an environment variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are
+in brackets.
 
-  --listen ADDRESS:PORT            Where to listen; may be given several times [127.0.0.1:8000]
+  --check                          Say whether the options and the files that they name are in
+                                   order, and run no server (not from the environment)
+  --listen ADDRESS:PORT            Where to listen; may be given several times, and is of no account
+                                   where the service manager hands over sockets [127.0.0.1:8000]
   --publish-listen ADDRESS         Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
-                                   may be given several times; nobody publishes elsewhere then
+                                   may be given several times; nobody publishes elsewhere then [none]
   --no-local-publish               Nobody may publish by being local to this machine
   --console WHO                    Who is shown the page at /: local, public or off [local]
-  --log LEVEL                      error, warn, info, debug or trace [info]
+  --log LEVEL                      error, warn, info, debug, trace or off; or @FILE, whose first
+                                   line says which, and which SIGHUP has read again [info]
+  --log-format FORMAT              text, or json: an object a line [text]
 
 {}",
         settings::help()
@@ -45,11 +56,15 @@ variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are in brack
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
-    let Some(mut config) = settings::read(arguments)? else {
-        return print(&help());
+    let mut config = match settings::read(arguments)? {
+        Wanted::Help => return print(&help()),
+        Wanted::Check(config) => return check(&config),
+        Wanted::Server(config) => config,
     };
-    let logs = LogWriter::start(&config.log)?;
-    let result = serve(&mut config);
+    let listeners = activation::take_listeners()?;
+    activation::replace_addresses(&mut config.server, &listeners);
+    let logs = LogWriter::start(read_level(&config.log)?, config.log_format)?;
+    let result = serve(&mut config, listeners);
     logs.flush(LOG_FLUSH_TIMEOUT);
     match result? {
         Stopped::Drained => Ok(ExitCode::SUCCESS),
@@ -57,15 +72,27 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     }
 }
 
-fn serve(config: &mut Config) -> Result<Stopped, CliError> {
-    fit_descriptors(config)?;
-    let policy = trust::read_policy(config)?;
+/// Reads all that a server would read, and leaves the system as it is: whether an address can be
+/// listened on shows only when it is.
+fn check(config: &Config) -> Result<ExitCode, CliError> {
+    read_level(&config.log)?;
+    trust::read_policy(config, &config.server.publish_listen)?;
+    print("ok\n")
+}
+
+fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliError> {
+    let lanes = publish_lanes(config, &listeners)?;
+    fit_descriptors(config, lanes.len())?;
+    let policy = trust::read_policy(config, &lanes)?;
     let open_doors = trust::open_doors(&policy);
-    let application = Routes::new(Hub::new(config.hub, policy), config.console);
+    let reload = Reload::new(config);
+    let hub = Hub::new(config.hub, policy).with_reload(move |policy| reload.run(policy));
+    let application = Routes::new(hub, config.console);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
-    let mut server = Server::bind(&config.server, application, u64::from_ne_bytes(seed))
+    let seed = u64::from_ne_bytes(seed);
+    let mut server = Server::bind_beside(listeners, &config.server, application, seed)
         .map_err(CliError::failure)?;
     let addresses = server.local_addrs().map_err(CliError::failure)?;
     let limits = &config.server.limits;
@@ -90,8 +117,9 @@ fn serve(config: &mut Config) -> Result<Stopped, CliError> {
     if let Some(warning) = open_doors {
         warn!("{warning}");
     }
+    let notifier = Notifier::from_environment();
     server
-        .run()
+        .run(|phase| notifier.tell(phase))
         .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
 }
 
@@ -104,9 +132,21 @@ fn console_url(address: SocketAddr) -> String {
     }
 }
 
+/// Where publishers come, and nobody else: the sockets that were given, and those that are yet to
+/// be made.
+fn publish_lanes(config: &Config, listeners: &[Listener]) -> Result<Vec<ListenAddress>, CliError> {
+    let given = listeners
+        .iter()
+        .filter(|listener| listener.lane() == Lane::Publishers);
+    let given: io::Result<Vec<_>> = given.map(Listener::local_addr).collect();
+    let mut lanes = given.map_err(CliError::failure)?;
+    lanes.extend_from_slice(&config.server.publish_listen);
+    Ok(lanes)
+}
+
 /// Raises the soft limit of descriptors to the hard one, and lowers the number of connections
-/// to what that allows.
-fn fit_descriptors(config: &mut Config) -> Result<(), CliError> {
+/// to what that allows, with so many `lanes` of publishers.
+fn fit_descriptors(config: &mut Config, lanes: usize) -> Result<(), CliError> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // What is not granted shows in the limit that is read next.
@@ -122,7 +162,6 @@ fn fit_descriptors(config: &mut Config) -> Result<(), CliError> {
         return Ok(());
     };
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let lanes = config.server.publish_listen.len();
     let publishers = match lanes {
         0 => 0,
         _ => config.server.limits.publishers_max + SPARE_CONNECTIONS,

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, Console, HubConfig, ListenAddress};
+use crate::config::{Config, Console, HubConfig, ListenAddress, LogFormat};
 
 use super::{CliError, from_environment, variable};
 
@@ -397,18 +397,28 @@ pub(super) fn help() -> String {
     text
 }
 
+/// What a command line asks for.
+pub(super) enum Wanted {
+    /// To be told what there is to ask for.
+    Help,
+    /// To be told whether a server could run with this.
+    Check(Config),
+    /// A server.
+    Server(Config),
+}
+
 /// What the command line and the environment make of the server; the command line wins.
-/// `None` if only the help was asked for.
-pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>, CliError> {
+pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Wanted, CliError> {
     use lexopt::Arg::{Long, Short, Value};
     // Whoever asks for help may need it because of the environment.
     if arguments
         .iter()
         .any(|argument| argument == "--help" || argument == "-h")
     {
-        return Ok(None);
+        return Ok(Wanted::Help);
     }
     let mut config = Config::default();
+    let mut is_check = false;
     read_environment(&mut config)?;
     let (mut has_listen, mut has_publish_listen) = (false, false);
     let mut lists_seen = Vec::new();
@@ -434,12 +444,17 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
                 let addresses = parse_publish_listen("--publish-listen", &value)?;
                 config.server.publish_listen.extend(addresses);
             }
+            Long("check") => is_check = true,
             Long("no-local-publish") => config.trust.local_publish = false,
             Long("console") => {
                 let value = lexopt::ValueExt::string(parser.value()?)?;
                 config.console = parse_console("--console", &value)?;
             }
             Long("log") => config.log = lexopt::ValueExt::string(parser.value()?)?,
+            Long("log-format") => {
+                let value = lexopt::ValueExt::string(parser.value()?)?;
+                config.log_format = parse_log_format("--log-format", &value)?;
+            }
             Long(name) => {
                 let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
                     return Err(CliError::usage(format!(
@@ -466,7 +481,10 @@ pub(super) fn read(arguments: Vec<std::ffi::OsString>) -> Result<Option<Config>,
         ping_interval: config.server.timeouts.ping_interval,
         ..config.hub
     };
-    Ok(Some(config))
+    Ok(match is_check {
+        true => Wanted::Check(config),
+        false => Wanted::Server(config),
+    })
 }
 
 fn read_environment(config: &mut Config) -> Result<(), CliError> {
@@ -502,6 +520,9 @@ fn read_environment(config: &mut Config) -> Result<(), CliError> {
     if let Some(value) = from_environment("log")? {
         config.log = value;
     }
+    if let Some(value) = from_environment("log-format")? {
+        config.log_format = parse_log_format("CRIEUR_LOG_FORMAT", &value)?;
+    }
     for setting in SETTINGS {
         if let Some(value) = from_environment(setting.name)? {
             setting.apply(config, &value).map_err(|expected| {
@@ -522,6 +543,16 @@ fn parse_console(source: &str, value: &str) -> Result<Console, CliError> {
         "off" => Ok(Console::Off),
         _ => Err(CliError::usage(format!(
             "{source} {value:?}: expected local, public or off"
+        ))),
+    }
+}
+
+fn parse_log_format(source: &str, value: &str) -> Result<LogFormat, CliError> {
+    match value {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(CliError::usage(format!(
+            "{source} {value:?}: expected text or json"
         ))),
     }
 }
@@ -554,7 +585,11 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Option<Config>, CliError> {
-        read(arguments.iter().map(Into::into).collect())
+        let wanted = read(arguments.iter().map(Into::into).collect())?;
+        Ok(match wanted {
+            Wanted::Help => None,
+            Wanted::Check(config) | Wanted::Server(config) => Some(config),
+        })
     }
 
     #[test]

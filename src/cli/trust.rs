@@ -16,8 +16,12 @@ use crate::hub::access::token_file::PublishTokens;
 use super::CliError;
 use super::secret_file::read_secret_file;
 
-/// Reads what `config` names.
-pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
+/// The flags that name files of secrets.
+pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
+pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
+
+/// Reads what `config` names; `lanes` is where publishers come, and nobody else.
+pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Policy, CliError> {
     let trust = &config.trust;
     let publish_tokens = trust.publish_token_file.as_deref();
     let client_keys = trust.client_key_file.as_deref();
@@ -31,12 +35,12 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
         .map_err(|error| CliError::usage(format!("--trusted-proxy: {error}")))?;
     let policy = Policy {
         local_publish: trust.local_publish,
-        has_lane: !config.server.publish_listen.is_empty(),
+        has_lane: !lanes.is_empty(),
         publish_tokens: publish_tokens
-            .map(|path| read_secrets("--publish-token-file", path, PublishTokens::parse))
+            .map(|path| read_secrets(PUBLISH_TOKEN_FILE, path, PublishTokens::parse))
             .transpose()?,
         client_keys: client_keys
-            .map(|path| read_secrets("--client-key-file", path, ClientKeys::parse))
+            .map(|path| read_secrets(CLIENT_KEY_FILE, path, ClientKeys::parse))
             .transpose()?,
         origins,
         proxies: TrustedProxies(proxies),
@@ -46,12 +50,13 @@ pub(super) fn read_policy(config: &Config) -> Result<Policy, CliError> {
         },
     };
     if policy.publish_tokens.is_none() {
-        refuse_open_lanes(&config.server.publish_listen)?;
+        refuse_open_lanes(lanes)?;
     }
     Ok(policy)
 }
 
-fn read_secrets<T, E: fmt::Display>(
+/// What `parse` makes of a file of secrets that `flag` names.
+pub(super) fn read_secrets<T, E: fmt::Display>(
     flag: &str,
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, E>,

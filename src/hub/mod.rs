@@ -47,6 +47,7 @@ const SPARSE_FACTOR: usize = 4;
 pub struct Hub {
     config: HubConfig,
     policy: Policy,
+    reload: Box<dyn FnMut(&mut Policy)>,
     addresses: Addresses,
     connections: Connections,
     /// Where clients need tokens: what they have shown.
@@ -80,12 +81,21 @@ impl Hub {
             config,
             addresses: Addresses::new(policy.address_limits),
             policy,
+            reload: Box::new(|_| ()),
             connections: Connections::default(),
             clearances: HashMap::new(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
         }
+    }
+
+    /// Has `reload` read the secrets of the policy again whenever that is asked for. What has been
+    /// granted by a secret stays when it goes.
+    #[must_use]
+    pub fn with_reload(mut self, reload: impl FnMut(&mut Policy) + 'static) -> Self {
+        self.reload = Box::new(reload);
+        self
     }
 
     /// Who subscribed to what.
@@ -109,8 +119,9 @@ impl Hub {
     }
 
     /// What a connection may have that may publish, or not.
-    const fn admission(&self, publish: PublishRight, deadline: Option<Timestamp>) -> Admission {
+    const fn admission(&self, rights: Rights, deadline: Option<Timestamp>) -> Admission {
         let limits = &self.config.limits;
+        let Rights { publish, stays } = rights;
         Admission {
             message_bytes_max: match publish {
                 PublishRight::Granted => limits.publish_bytes_max,
@@ -120,6 +131,7 @@ impl Hub {
             is_limited: !matches!(publish, PublishRight::Granted),
             // It may be a notification with its token.
             is_heard_out: matches!(publish, PublishRight::WithToken),
+            closes_last: stays && matches!(publish, PublishRight::Granted),
             deadline,
         }
     }
@@ -145,7 +157,7 @@ impl Hub {
                     retry_after.as_secs() + 1,
                 ),
             };
-            debug!("{address} is refused: {why}");
+            debug!(peer:% = address, reason = why; "{address} is refused: {why}");
             self.metrics.upgrades_refused_address += 1;
             Response::new(Status::TOO_MANY_REQUESTS, why)
                 .with_field("Retry-After", seconds.to_string())
@@ -176,7 +188,7 @@ impl Hub {
                     (Clearance::Granted { allowed, until }, until)
                 }
                 Err(error) => {
-                    info!("{id}: {error}");
+                    info!(connection:% = id, reason:% = error; "{id}: {error}");
                     (Clearance::Refused(error), request.now)
                 }
             },
@@ -230,7 +242,7 @@ impl Hub {
             }
         }
         self.index.replace(id, subscriptions);
-        info!("{id} has {} subscriptions", subscriptions.len());
+        info!(connection:% = id; "{id} has {} subscriptions", subscriptions.len());
         let heartbeat = self.config.ping_interval;
         outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
     }
@@ -254,7 +266,7 @@ impl Hub {
             (Some(token), Some(keys)) => {
                 let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
                 Some(grant.map_err(|error| {
-                    info!("{id}: {error}");
+                    info!(connection:% = id, reason:% = error; "{id}: {error}");
                     Uncleared::Unauthorized(reason_of(error))
                 })?)
             }
@@ -281,7 +293,7 @@ impl Hub {
             self.clearances
                 .insert(id, Clearance::Granted { allowed, until });
             if let Some(rights) = rights {
-                outbox.readmit(self.admission(rights.publish, Some(until)));
+                outbox.readmit(self.admission(rights, Some(until)));
             }
         }
         Ok(())
@@ -298,7 +310,7 @@ impl Hub {
             PublishRight::Never => false,
         };
         if !may_publish {
-            info!("{id} from {peer} may not publish");
+            info!(connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
             self.metrics.publishes_forbidden += 1;
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
@@ -337,7 +349,9 @@ impl Hub {
             Some(Clearance::Granted { until, .. }) => Some(*until),
             _ => None,
         };
-        outbox.readmit(self.admission(PublishRight::Granted, deadline));
+        if let Some((rights, _)) = self.connections.find(id) {
+            outbox.readmit(self.admission(rights, deadline));
+        }
         true
     }
 
@@ -360,7 +374,7 @@ impl Hub {
         let elapsed: Duration = outbox.now() - start;
         let micros = elapsed.as_micros();
         let Delivered { queued, dropped } = delivered;
-        info!("{id} published to {queued} connections, {dropped} dropped, in {micros} us");
+        info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
         Ok(delivered)
     }
 }
@@ -388,7 +402,7 @@ const TOKEN_EXPIRED: &str = "token-expired";
 
 /// Answers a message that can't be followed.
 fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
-    debug!("{id} gets error {}", error.code.as_str());
+    debug!(connection:% = id; "{id} gets error {}", error.code.as_str());
     outbox.reply(&error.reply());
 }
 
@@ -428,7 +442,7 @@ impl Application for Hub {
             stays: request.head.path() == PUBLISH_PATH,
         };
         self.connections.insert(id, peer, rights);
-        debug!("{id} is {peer}, {rights:?}");
+        debug!(connection:% = id, peer:% = peer; "{id} is {peer}, {rights:?}");
         let deadline = match (peer.lane, publish) {
             (Lane::Clients, _) | (_, PublishRight::Granted) => {
                 self.await_token(id, request, publish)
@@ -440,7 +454,7 @@ impl Application for Hub {
             peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
         let is_exempt =
             publish == PublishRight::Granted || access::is_local(request) || speaks_for_itself;
-        let admission = self.admission(publish, deadline);
+        let admission = self.admission(rights, deadline);
         Ok(Admission {
             on_behalf_of: (peer != request.peer).then_some(peer.address).flatten(),
             is_limited: !is_exempt,
@@ -472,9 +486,16 @@ impl Application for Hub {
             Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
         };
-        info!("{id} is closed: {reason}");
+        info!(
+            connection:% = id, code = CloseCode::UNAUTHORIZED.as_u16(), reason = reason;
+            "{id} is closed: {reason}"
+        );
         self.metrics.tokens_refused += 1;
         close(CloseCode::UNAUTHORIZED, reason, outbox);
+    }
+
+    fn handle_reload(&mut self) {
+        (self.reload)(&mut self.policy);
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
@@ -488,7 +509,7 @@ impl Application for Hub {
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
             }
-            debug!("{id} is gone");
+            debug!(connection:% = id; "{id} is gone");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 
-use crate::application::{Admission, Peer};
+use crate::application::{Admission, Lane, Peer};
 use crate::config::Timeouts;
 use crate::id::ConnectionId;
 use crate::memory::MAPPING_BYTES;
@@ -57,6 +57,8 @@ pub struct Marks {
     pub is_reaped: bool,
     /// The application was told of it and has not been told that it is gone.
     pub is_admitted: bool,
+    /// The application wants it to be told last that the server stops.
+    pub closes_last: bool,
 }
 
 /// A connection in its slot.
@@ -82,7 +84,7 @@ pub struct Connection<T> {
 const _: () = assert!(CHUNK * size_of::<Connection<Socket>>() > MAPPING_BYTES);
 
 /// A slot of the table, without what its session keeps.
-const _: () = assert!(size_of::<Connection<Socket>>() <= 296);
+const _: () = assert!(size_of::<Connection<Socket>>() <= 304);
 
 impl<T: Transport> Connection<T> {
     /// Takes over what the application grants; the session is open, or about to be.
@@ -96,6 +98,12 @@ impl<T: Transport> Connection<T> {
         }
         self.marks.is_heard_out = admission.is_heard_out;
         self.deadline = admission.deadline;
+        self.marks.closes_last = admission.closes_last;
+    }
+
+    /// Whether it is told last that the server stops.
+    pub fn closes_last(&self) -> bool {
+        self.marks.closes_last || self.peer.lane == Lane::Publishers
     }
 
     /// Until when it isn't read. Who is leaving isn't held up: its input is discarded.

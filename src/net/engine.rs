@@ -198,6 +198,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
+    /// Has the application read again what it can.
+    pub fn reload(&mut self) {
+        self.application.handle_reload();
+    }
+
     // Input.
 
     /// Does what an event asks for. An event for a connection that is gone is ignored.
@@ -290,8 +295,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         };
         if connection.session.is_open() {
             match error {
-                None => debug!("{id} {}: hung up without a close", connection.peer),
-                Some(error) => debug!("{id} {}: {error}", connection.peer),
+                None => {
+                    debug!(connection:% = id, peer:% = connection.peer; "{id} {}: hung up without a close", connection.peer)
+                }
+                Some(error) => {
+                    debug!(connection:% = id, peer:% = connection.peer, reason:% = error; "{id} {}: {error}", connection.peer)
+                }
             }
             self.shell.metrics.closed_without_close += 1;
         }
@@ -379,14 +388,22 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             Event::Rejected(rejection) => {
                 self.shell.metrics.requests_rejected += 1;
                 match rejection {
-                    Rejection::Head(error) => debug!("{id} {peer}: {error}"),
-                    Rejection::Handshake(error) => debug!("{id} {peer}: {error}"),
+                    Rejection::Head(error) => {
+                        debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
+                    }
+                    Rejection::Handshake(error) => {
+                        debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
+                    }
                 }
             }
             Event::Discarded => self.shell.metrics.messages_discarded += 1,
             Event::Failed(error) => self.close(id, CloseCause::Protocol(error), now),
-            Event::Closed { code: Some(code) } => debug!("{id} {peer}: closed with {code}"),
-            Event::Closed { code: None } => debug!("{id} {peer}: closed"),
+            Event::Closed { code: Some(code) } => {
+                debug!(connection:% = id, peer:% = peer, code = code.as_u16(); "{id} {peer}: closed with {code}")
+            }
+            Event::Closed { code: None } => {
+                debug!(connection:% = id, peer:% = peer; "{id} {peer}: closed")
+            }
         }
         // Whoever has left must not be reached by the next event's message.
         self.settle_gone(id);
@@ -415,6 +432,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
         if let Some(connection) = self.shell.connections.get_mut(id) {
             debug!(
+                connection:% = id, peer:% = connection.peer, status = response.status.code;
                 "{id} {}: answered {}",
                 connection.peer, response.status.code
             );
@@ -544,13 +562,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let peer = connection.peer;
         let cause = match expiry {
             Expiry::Handshake => {
-                debug!("{id} {peer}: no handshake in time");
+                debug!(connection:% = id, peer:% = peer; "{id} {peer}: no handshake in time");
                 self.shell.metrics.handshakes_expired += 1;
                 None
             }
             Expiry::PingDue => None,
             Expiry::PongOverdue => {
-                debug!("{id} {peer}: no sign of life");
+                debug!(connection:% = id, peer:% = peer; "{id} {peer}: no sign of life");
                 self.shell.metrics.peers_dead += 1;
                 None
             }

@@ -2,7 +2,9 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use log::warn;
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, Socket as Unbound, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Unbound, Type};
 
 use crate::application::{Lane, Peer};
 use crate::config::ListenAddress;
@@ -43,7 +45,8 @@ pub struct Listener {
 #[derive(Debug)]
 enum ListenerSocket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// With its file, if that is ours to remove.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 impl Listener {
@@ -56,13 +59,40 @@ impl Listener {
             ListenAddress::Tcp(address) => ListenerSocket::Tcp(bind_tcp(*address)?),
             ListenAddress::Unix(path) => bind_unix(path, mode)?,
         };
-        Ok(Self {
+        Ok(Self::new(socket, lane))
+    }
+
+    /// Takes over a TCP socket that listens already.
+    ///
+    /// # Errors
+    /// It doesn't listen.
+    pub fn from_std_tcp(socket: net::TcpListener, lane: Lane) -> io::Result<Self> {
+        check_listening(&socket)?;
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let socket = ListenerSocket::Tcp(TcpListener::from_std(socket));
+        Ok(Self::new(socket, lane))
+    }
+
+    /// Takes over a Unix socket that listens already; its file stays when it is closed.
+    ///
+    /// # Errors
+    /// It doesn't listen.
+    pub fn from_std_unix(socket: unix::net::UnixListener, lane: Lane) -> io::Result<Self> {
+        check_listening(&socket)?;
+        socket.set_nonblocking(true)?;
+        let socket = ListenerSocket::Unix(UnixListener::from_std(socket), None);
+        Ok(Self::new(socket, lane))
+    }
+
+    const fn new(socket: ListenerSocket, lane: Lane) -> Self {
+        Self {
             socket,
             lane,
             is_ready: false,
             paused_until: None,
             pause_logged: None,
-        })
+        }
     }
 
     /// The address that is listened on, with the port that the system chose for port 0.
@@ -72,7 +102,13 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<ListenAddress> {
         match &self.socket {
             ListenerSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Tcp),
-            ListenerSocket::Unix(_, file) => Ok(ListenAddress::Unix(file.path.clone())),
+            ListenerSocket::Unix(_, Some(file)) => Ok(ListenAddress::Unix(file.path.clone())),
+            ListenerSocket::Unix(socket, None) => {
+                let address = socket.local_addr()?;
+                // One without a path has no name that could be written.
+                let path = address.as_pathname().map(Path::to_owned);
+                Ok(ListenAddress::Unix(path.unwrap_or_default()))
+            }
         }
     }
 
@@ -160,6 +196,17 @@ impl ListenerSocket {
     }
 }
 
+/// To accept from a socket that doesn't listen would fail for ever.
+fn check_listening(socket: &impl AsFd) -> io::Result<()> {
+    match SockRef::from(socket).is_listener()? {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the socket does not listen",
+        )),
+    }
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Unbound::new(
         Domain::for_address(address),
@@ -191,7 +238,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<ListenerSocket> {
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let socket = UnixListener::from_std(socket.into());
-    Ok(ListenerSocket::Unix(socket, file))
+    Ok(ListenerSocket::Unix(socket, Some(file)))
 }
 
 /// Removes the socket that a server left behind which had no time to; one that is listened on,

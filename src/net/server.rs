@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info};
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::application::{Application, Lane};
@@ -103,6 +103,17 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Where a server is in its life, for whoever watches over it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It reads again what it can; it serves afterwards.
+    Reloading,
+    /// It lets nobody in any more, and ends soon.
+    Stopping,
+}
+
 /// How a server came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stopped {
@@ -121,34 +132,51 @@ pub struct Server<A> {
     drain: Duration,
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
+    /// When publishers are told that the server stops, if not all clients have been by then.
+    publishers_told_by: Option<Timestamp>,
     is_stop_asked: bool,
+    is_reload_asked: bool,
     forced_by: Option<i32>,
 }
 
 impl<A: Application> Server<A> {
-    /// Listens on all addresses of the configuration. From here on SIGTERM and SIGINT are the
-    /// server's. `seed` is the jitter's.
+    /// Listens on all addresses of the configuration. From here on SIGTERM, SIGINT and SIGHUP
+    /// are the server's. `seed` is the jitter's.
     ///
     /// # Errors
     /// What the system doesn't grant.
     pub fn bind(config: &ServerConfig, application: A, seed: u64) -> Result<Self, StartError> {
+        Self::bind_beside(Vec::new(), config, application, seed)
+    }
+
+    /// The same, for a server that was given `listeners` already.
+    ///
+    /// # Errors
+    /// What the system doesn't grant.
+    pub fn bind_beside(
+        mut listeners: Vec<Listener>,
+        config: &ServerConfig,
+        application: A,
+        seed: u64,
+    ) -> Result<Self, StartError> {
         let poll = Poll::new()?;
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let mut listeners = Vec::new();
         // Publishers first: they are let in before the crowd is.
         let publishers = config.publish_listen.iter().cloned();
         let publishers = publishers.map(|address| (address, Lane::Publishers));
         let clients = config.listen.iter().copied().map(ListenAddress::Tcp);
         let clients = clients.map(|address| (address, Lane::Clients));
         for (address, lane) in publishers.chain(clients) {
-            let mut listener = Listener::bind(&address, lane, config.socket_mode)
+            let listener = Listener::bind(&address, lane, config.socket_mode)
                 .map_err(|error| StartError::Listen(address, error))?;
-            let token = Token(FIRST_LISTENER - listeners.len());
+            listeners.push(listener);
+        }
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            let token = Token(FIRST_LISTENER - number);
             poll.registry()
                 .register(listener.source(), token, Interest::READABLE)?;
-            listeners.push(listener);
         }
         let clock = MonotonicClock(Instant::now());
         Ok(Self {
@@ -158,7 +186,9 @@ impl<A: Application> Server<A> {
             engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
             drain: config.drain,
             drained_by: None,
+            publishers_told_by: None,
             is_stop_asked: false,
+            is_reload_asked: false,
             forced_by: None,
         })
     }
@@ -174,22 +204,30 @@ impl<A: Application> Server<A> {
             .collect()
     }
 
-    /// Serves until a signal stops it.
+    /// Serves until a signal stops it, and tells `observe` of each phase that begins.
     ///
     /// # Errors
     /// A poll that fails, which is the system's fault or our bug.
-    pub fn run(&mut self) -> io::Result<Stopped> {
+    pub fn run(&mut self, mut observe: impl FnMut(Phase)) -> io::Result<Stopped> {
         let mut events = Events::with_capacity(EVENTS_MAX);
+        observe(Phase::Serving);
         loop {
             let timeout = self.poll_timeout();
             self.take_input(&mut events, timeout)?;
             self.gather(&mut events)?;
+            if mem::take(&mut self.is_reload_asked) && !self.is_stop_asked {
+                observe(Phase::Reloading);
+                self.engine.reload();
+                observe(Phase::Serving);
+            }
             if self.is_stop_asked && self.drained_by.is_none() {
+                observe(Phase::Stopping);
                 self.take_all_input(&mut events)?;
                 self.stop(self.engine.now());
             }
             self.flush();
             let now = self.engine.now();
+            self.tell_publishers(now);
             self.engine.shed(now);
             self.engine.handle_timers(now);
             for listener in &self.listeners {
@@ -231,7 +269,8 @@ impl<A: Application> Server<A> {
             .next_deadline()
             .into_iter()
             .chain(self.engine.next_trim())
-            .chain(self.drained_by);
+            .chain(self.drained_by)
+            .chain(self.publishers_told_by);
         let next = pauses.chain(deadlines).min()?;
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
         let wait = next - now;
@@ -330,7 +369,7 @@ impl<A: Application> Server<A> {
                     .registry()
                     .register(socket, token_of(id), interest)
                 {
-                    debug!("{peer}: not registered: {error}");
+                    debug!(connection:% = id, peer:% = peer, reason:% = error; "{peer}: not registered: {error}");
                     self.engine.discard(id);
                 }
             }
@@ -339,21 +378,35 @@ impl<A: Application> Server<A> {
 
     fn handle_signals(&mut self) {
         for signal in self.signals.pending() {
-            if mem::replace(&mut self.is_stop_asked, true) {
+            if signal == SIGHUP {
+                self.is_reload_asked = true;
+            } else if mem::replace(&mut self.is_stop_asked, true) {
                 self.forced_by = Some(signal);
             }
         }
     }
 
-    /// Begins to stop: who is connected is told, who comes finds nobody.
+    /// Begins to stop: clients that are connected are told, who comes finds nobody.
     fn stop(&mut self, now: Timestamp) {
         info!(
             "stopping: {} connections are told",
             self.engine.connections_len()
         );
         self.drained_by = Some(now + self.drain);
+        self.publishers_told_by = Some(now + self.drain / 2);
         self.listeners.clear();
         self.engine.shut_down(now);
+    }
+
+    /// Tells publishers that the server stops when the clients have been told: until then, what
+    /// they send is answered. One client that takes nothing doesn't keep them for ever.
+    fn tell_publishers(&mut self, now: Timestamp) {
+        if let Some(told_by) = self.publishers_told_by
+            && (told_by <= now || self.engine.are_clients_told())
+        {
+            self.publishers_told_by = None;
+            self.engine.shut_down_publishers(now);
+        }
     }
 }
 

@@ -27,6 +27,7 @@ impl Application for Echo {
             deadline: None,
             is_limited: false,
             is_heard_out: false,
+            closes_last: false,
         })
     }
 
@@ -69,6 +70,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("listening on {address}");
     }
     std::io::stdout().flush()?;
-    server.run()?;
+    server.run(|_| ())?;
     Ok(())
 }

@@ -185,6 +185,11 @@ impl Program {
         kill_process(self.pid(), Signal::TERM).expect("the program runs");
     }
 
+    /// Asks it to read its files again.
+    pub(crate) fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("the program runs");
+    }
+
     /// Halts it, or lets it go on.
     pub(crate) fn halt(&self, is_halted: bool) {
         let signal = if is_halted {

@@ -30,6 +30,11 @@ impl SecretFile {
         file
     }
 
+    /// What the file has from now on.
+    pub(crate) fn write(&self, text: &str) {
+        fs::write(&self.0, text).expect("it is ours");
+    }
+
     pub(crate) fn set_mode(&self, mode: u32) {
         fs::set_permissions(&self.0, Permissions::from_mode(mode)).expect("it is ours");
     }

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,11 @@ impl Server {
     /// A server that a shell starts after `setup`.
     pub(crate) fn after(setup: &str, flags: &[&str]) -> Self {
         Self::listening(after(setup), flags)
+    }
+
+    /// A server that is handed `socket`, called `name`, which stays open when it ends.
+    pub(crate) fn activated(socket: impl Into<OwnedFd>, name: &str, flags: &[&str]) -> Self {
+        Self::listening(activated(socket.into(), name), flags)
     }
 
     fn listening(mut command: Command, flags: &[&str]) -> Self {
@@ -167,6 +173,11 @@ impl Server {
         self.program.terminate();
     }
 
+    /// Asks it to read its files again.
+    pub(crate) fn hang_up(&self) {
+        self.program.hang_up();
+    }
+
     /// Halts it, or lets it go on.
     pub(crate) fn halt(&self, is_halted: bool) {
         self.program.halt(is_halted);
@@ -192,6 +203,19 @@ fn after(setup: &str) -> Command {
     command
 }
 
+/// Runs a program to its end that is handed `socket`, called `name`.
+pub(crate) fn activate(socket: impl Into<OwnedFd>, name: &str) -> Ended {
+    Program::start(activated(socket.into(), name)).wait()
+}
+
+fn activated(socket: OwnedFd, name: &str) -> Command {
+    let variables = format!("LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES={name}");
+    // What is run by exec keeps the number of the process.
+    let mut command = after(&format!("exec 3<&0 </dev/null && export {variables}"));
+    command.stdin(Stdio::from(socket));
+    command
+}
+
 fn with_deadline(stream: TcpStream) -> TcpStream {
     let deadline: Option<Duration> = Some(DEADLINE);
     stream.set_read_timeout(deadline).expect("not zero");
@@ -202,5 +226,6 @@ fn with_deadline(stream: TcpStream) -> TcpStream {
 
 fn listening_address(line: &str) -> Option<SocketAddr> {
     let (_, address) = line.split_once("listening on ")?;
-    address.parse().ok()
+    // In JSON a quote follows.
+    address.split('"').next()?.parse().ok()
 }

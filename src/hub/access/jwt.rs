@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sha2::Sha256;
 
-use super::secret_lines::{SecretsError, check_len, read_lines};
+use super::secret_lines::{Exchange, SecretsError, check_len, read_lines};
 use crate::config::HubLimits;
 use crate::hub::command::{ErrorCode, parse_subscriptions};
 use crate::hub::filter::Subscription;
@@ -124,6 +124,14 @@ impl ClientKeys {
             Ok(Hmac::new_from_slice(&key).expect("HMAC takes keys of any length"))
         });
         keys.map(Self)
+    }
+
+    /// What it takes from the keys of `old` to these.
+    #[must_use]
+    pub fn exchange(&self, old: &Self) -> Exchange {
+        // Keys are the same if they sign the same, be it nothing.
+        let sign = |key: &Hmac<Sha256>| key.clone().finalize();
+        Exchange::between(&old.0, &self.0, |one, other| sign(one) == sign(other))
     }
 
     /// What `token` grants at `unix_now`, the time since the Unix epoch.

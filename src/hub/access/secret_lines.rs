@@ -1,7 +1,8 @@
 //! The text of a file of secrets: one a line, and a second one while the first is replaced.
 //!
 //! Owns the rules that tokens and keys share, and the wording of what breaks them, which names a
-//! line and never shows what is on it. Main type: [`SecretsError`].
+//! line and never shows what is on it. Main types: [`SecretsError`], and [`Exchange`] for what has
+//! become of the secrets of an earlier text.
 
 use std::fmt;
 
@@ -86,6 +87,46 @@ impl fmt::Display for SecretsError {
 
 impl std::error::Error for SecretsError {}
 
+/// How the secrets that count differ from those that did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exchange {
+    /// Secrets that count now.
+    pub now: usize,
+    /// Those among them that did not before.
+    pub added: usize,
+    /// Secrets that count no more.
+    pub removed: usize,
+}
+
+impl Exchange {
+    /// What it takes from the secrets of `old` to those of `new`.
+    pub(super) fn between<T>(old: &[T], new: &[T], is_same: impl Fn(&T, &T) -> bool) -> Self {
+        let missing = |these: &[T], from: &[T]| {
+            let is_missing = |secret: &&T| !from.iter().any(|other| is_same(secret, other));
+            these.iter().filter(is_missing).count()
+        };
+        Self {
+            now: new.len(),
+            added: missing(new, old),
+            removed: missing(old, new),
+        }
+    }
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            now,
+            added,
+            removed,
+        } = self;
+        match (added, removed) {
+            (0, 0) => write!(f, "unchanged, {now} in force"),
+            _ => write!(f, "{added} added, {removed} removed, {now} in force"),
+        }
+    }
+}
+
 /// What `read` makes of each line of `text` that isn't blank: one or two, of visible ASCII.
 pub(super) fn read_lines<T>(
     text: &str,
@@ -163,6 +204,20 @@ mod tests {
             check_len(1, b"12", 3).map_err(|error| error.to_string()),
             Err("the secret on line 1 has 2 bytes: it needs 3 or more".to_owned())
         );
+    }
+
+    #[test]
+    fn an_exchange_is_counted() {
+        for (old, new, shown) in [
+            (&[1][..], &[1][..], "unchanged, 1 in force"),
+            (&[1, 2], &[2, 1], "unchanged, 2 in force"),
+            (&[1], &[1, 2], "1 added, 0 removed, 2 in force"),
+            (&[1, 2], &[2], "0 added, 1 removed, 1 in force"),
+            (&[1, 2], &[3], "1 added, 2 removed, 1 in force"),
+        ] {
+            let exchange = Exchange::between(old, new, |one, other| one == other);
+            assert_eq!(exchange.to_string(), shown);
+        }
     }
 
     #[test]

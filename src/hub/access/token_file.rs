@@ -9,7 +9,7 @@ use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::secret_lines::{SecretsError, check_len, read_lines};
+use super::secret_lines::{Exchange, SecretsError, check_len, read_lines};
 
 /// A token of fewer bytes could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -38,6 +38,12 @@ impl PublishTokens {
             Ok(TokenCheck::new(token.as_bytes()))
         });
         tokens.map(Self)
+    }
+
+    /// What it takes from the tokens of `old` to these.
+    #[must_use]
+    pub fn exchange(&self, old: &Self) -> Exchange {
+        Exchange::between(&old.0, &self.0, |one, other| one.tag == other.tag)
     }
 
     /// Whether `token` is one of these, in a time that depends on nothing but its length.

@@ -9,7 +9,7 @@ use log::{debug, info};
 use crate::application::{Application, CloseCause, Lane};
 use crate::id::ConnectionId;
 use crate::memory::{shrink_sparse, shrink_sparse_queue};
-use crate::net::connection::Transport;
+use crate::net::connection::{Connection, Transport};
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
 
@@ -35,6 +35,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         }
         info!(
+            connection:% = id, peer:% = connection.peer, code = cause.close_code().as_u16(), reason:% = cause;
             "{id} {}: {cause}, closed with {}",
             connection.peer,
             cause.close_code()
@@ -132,7 +133,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let Some(connection) = self.shell.connections.get(id) else {
             return;
         };
-        debug!("{id} {}: makes room", connection.peer);
+        debug!(connection:% = id, peer:% = connection.peer; "{id} {}: makes room", connection.peer);
         self.shell.metrics.connections_displaced += 1;
         if connection.session.is_connecting() {
             let response = self.shell.unavailable("full");
@@ -156,6 +157,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.respond(id, &response, now);
         } else {
             info!(
+                connection:% = id, peer:% = connection.peer, reason:% = CloseCause::Overload;
                 "{id} {}: {}, dropped",
                 connection.peer,
                 CloseCause::Overload
@@ -167,17 +169,39 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.settle(id);
     }
 
-    /// Starts to close every connection; each client gets a time of its own to come back,
-    /// spread evenly, so that they don't all come at once. Nobody is let in any more.
+    /// Starts to stop: nobody is let in any more, and all are told but publishers that may have
+    /// more to say.
     pub fn shut_down(&mut self, now: Timestamp) {
         self.is_stopping = true;
-        let admitted: usize = self.lanes.iter().map(|lane| lane.admitted).sum();
+        self.dismiss(|connection| !connection.closes_last(), now);
+    }
+
+    /// Whether all that [`Engine::shut_down`] told have it, as far as they are still there.
+    pub fn are_clients_told(&self) -> bool {
+        !self.shell.connections.iter().any(|connection| {
+            let session = &connection.session;
+            !connection.closes_last() && !session.is_closed() && session.queue().unsent_bytes() > 0
+        })
+    }
+
+    /// Tells the publishers too.
+    pub fn shut_down_publishers(&mut self, now: Timestamp) {
+        self.dismiss(Connection::closes_last, now);
+    }
+
+    /// Starts to close the connections that are meant; each gets a time of its own to come
+    /// back, spread evenly, so that they don't all come at once.
+    fn dismiss(&mut self, is_meant: impl Fn(&Connection<T>) -> bool, now: Timestamp) {
+        let connections = self.shell.connections.iter();
+        let meant = connections.filter(|connection| is_meant(connection));
+        let ids: Vec<_> = meant
+            .map(|connection| (connection.id, connection.session.is_open()))
+            .collect();
+        let clients = ids.iter().filter(|(_, is_open)| *is_open).count().max(1) as u64;
         let spread_ms =
-            (admitted as u64 * 1000 / RETURNS_A_SECOND).clamp(RETRY_SPREAD_MS.0, RETRY_SPREAD_MS.1);
-        let clients = (admitted as u64).max(1);
-        let ids: Vec<_> = self.shell.connections.ids().collect();
+            (clients * 1000 / RETURNS_A_SECOND).clamp(RETRY_SPREAD_MS.0, RETRY_SPREAD_MS.1);
         let mut open = 0;
-        for id in ids {
+        for (id, _) in ids {
             let Some(connection) = self.shell.connections.get_mut(id) else {
                 continue;
             };

@@ -77,6 +77,7 @@ const ADMISSION: Admission = Admission {
     deadline: None,
     is_limited: true,
     is_heard_out: false,
+    closes_last: false,
 };
 
 /// What lifts a connection's deadline.

@@ -1,0 +1,58 @@
+//! Sockets that a service manager listens on and hands over (sd_listen_fds(3)): they stay open
+//! between one process and the next, so that who comes meanwhile waits instead of being refused.
+
+use std::io;
+
+use listenfd::ListenFd;
+
+use crate::application::Lane;
+use crate::config::ServerConfig;
+use crate::net::listener::Listener;
+
+use super::CliError;
+
+/// The name of a socket for publishers; every other is for clients.
+const PUBLISH_NAME: &str = "publish";
+
+/// The sockets that this process was given. Must be asked before it has threads, and only once:
+/// the environment forgets them, so that nothing which is started takes them for its own.
+pub(super) fn take_listeners() -> Result<Vec<Listener>, CliError> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut given = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for number in 0..given.len() {
+        let name = names.next().unwrap_or_default();
+        let lane = match name {
+            PUBLISH_NAME => Lane::Publishers,
+            _ => Lane::Clients,
+        };
+        let listener = take(&mut given, number, lane).map_err(|error| {
+            CliError::failure(format!("LISTEN_FDS: socket {number} {name:?}: {error}"))
+        })?;
+        listeners.extend(listener);
+    }
+    Ok(listeners)
+}
+
+fn take(given: &mut ListenFd, number: usize, lane: Lane) -> io::Result<Option<Listener>> {
+    // Whatever is no Unix socket has to be TCP.
+    match given.take_unix_listener(number) {
+        Ok(socket) => socket.map(|socket| Listener::from_std_unix(socket, lane)),
+        Err(_) => given
+            .take_tcp_listener(number)?
+            .map(|socket| Listener::from_std_tcp(socket, lane)),
+    }
+    .transpose()
+}
+
+/// Has `listeners` take the place of the addresses of their lanes.
+pub(super) fn replace_addresses(config: &mut ServerConfig, listeners: &[Listener]) {
+    let is_given = |lane| listeners.iter().any(|listener| listener.lane() == lane);
+    if is_given(Lane::Clients) {
+        config.listen.clear();
+    }
+    if is_given(Lane::Publishers) {
+        config.publish_listen.clear();
+    }
+}

@@ -1,0 +1,95 @@
+//! What is read again while the server runs: the files of secrets, and the level of the log where
+//! a file says it. A file that can't be used leaves in force what was.
+//!
+//! Main type: [`Reload`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use log::{error, info};
+
+use crate::config::Config;
+use crate::hub::access::jwt::ClientKeys;
+use crate::hub::access::policy::Policy;
+use crate::hub::access::secret_lines::{Exchange, SecretsError};
+use crate::hub::access::token_file::PublishTokens;
+
+use super::logging::read_level;
+use super::trust::{CLIENT_KEY_FILE, PUBLISH_TOKEN_FILE, read_secrets};
+
+/// The files that are read again.
+pub(super) struct Reload {
+    log: String,
+    publish_token_file: Option<PathBuf>,
+    client_key_file: Option<PathBuf>,
+}
+
+impl Reload {
+    /// Those that `config` names.
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            log: config.log.clone(),
+            publish_token_file: config.trust.publish_token_file.clone(),
+            client_key_file: config.trust.client_key_file.clone(),
+        }
+    }
+
+    /// Reads them, replaces what has changed, and says in the log what that is.
+    pub(super) fn run(&self, policy: &mut Policy) {
+        info!("SIGHUP: what can be read again is");
+        self.set_level();
+        replace(
+            PUBLISH_TOKEN_FILE,
+            self.publish_token_file.as_deref(),
+            &mut policy.publish_tokens,
+            PublishTokens::parse,
+            PublishTokens::exchange,
+        );
+        replace(
+            CLIENT_KEY_FILE,
+            self.client_key_file.as_deref(),
+            &mut policy.client_keys,
+            ClientKeys::parse,
+            ClientKeys::exchange,
+        );
+    }
+
+    fn set_level(&self) {
+        match read_level(&self.log) {
+            Ok(level) => {
+                let old = log::max_level();
+                // Said at the wider of the two, so that it can be seen in which direction it went.
+                log::set_max_level(level.max(old));
+                if level != old {
+                    info!("--log: {old} until now, {level} from now on");
+                }
+                log::set_max_level(level);
+            }
+            Err(error) => keep(&error.message),
+        }
+    }
+}
+
+/// Replaces secrets by those that a file has now.
+fn replace<T>(
+    flag: &str,
+    path: Option<&Path>,
+    secrets: &mut Option<T>,
+    parse: fn(&str) -> Result<T, SecretsError>,
+    exchange: fn(&T, &T) -> Exchange,
+) {
+    let (Some(path), Some(secrets)) = (path, secrets) else {
+        return;
+    };
+    match read_secrets(flag, path, parse) {
+        Ok(new) => {
+            info!("{flag}: {}", exchange(&new, secrets));
+            *secrets = new;
+        }
+        Err(error) => keep(&error.message),
+    }
+}
+
+fn keep(why: &dyn fmt::Display) {
+    error!("{why}; what was in force stays so");
+}
