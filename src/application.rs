@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use crate::http::body::{BodyPermit, Framing};
 use crate::http::head::Head;
 pub use crate::http::response::Response;
 pub use crate::http::status::Status;
@@ -164,6 +165,30 @@ pub trait Application {
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Result<Admission, Response>;
+
+    /// Decides whether the body of a request that asks for no upgrade is wanted; `None` if it
+    /// isn't, and [`Application::handle_request`] has the answer.
+    ///
+    /// # Errors
+    /// The response that refuses it.
+    fn permit_body(
+        &mut self,
+        _request: &Request<'_>,
+        _framing: Framing,
+    ) -> Result<Option<BodyPermit>, Response> {
+        Ok(None)
+    }
+
+    /// Answers a request with a body that it has permitted.
+    fn handle_body(
+        &mut self,
+        _id: ConnectionId,
+        _body: &[u8],
+        _permit: BodyPermit,
+        _outbox: &mut dyn Outbox,
+    ) -> Response {
+        Response::new(Status::NOT_FOUND, "there is nothing here")
+    }
 
     /// Answers a request that asks for no upgrade.
     fn handle_request(&mut self, request: &Request<'_>) -> Response;

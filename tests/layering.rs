@@ -47,7 +47,10 @@ const MAY_NAME: Table = &[
     ("routes", &["application", "hub", "web"]),
     ("time", &[]),
     ("web", &[]),
-    ("ws", &["http::head", "http::response", "http::status"]),
+    (
+        "ws",
+        &["http::body", "http::head", "http::response", "http::status"],
+    ),
 ];
 
 /// What tests may name beside that: a fault, to ask an application about it, and the corpus that

@@ -14,6 +14,7 @@ pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
+mod post;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,12 +25,13 @@ use log::{debug, info};
 use self::access::addresses::{Addresses, Refused};
 use self::access::jwt::TokenError;
 use self::access::policy::{Policy, PublishRight, shown_token};
-use self::command::{Command, CommandError, ErrorCode, Publish};
+use self::command::{Command, CommandError, ErrorCode, Publication, Publish};
 use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
-    Admission, Application, CloseCause, Delivered, Message, Outbox, Request, Response, Status,
+    Admission, Application, BodyPermit, CloseCause, Delivered, Framing, Message, Outbox, Request,
+    Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
@@ -313,8 +315,17 @@ impl Hub {
         publish: &Publish<'_>,
         outbox: &mut dyn Outbox,
     ) -> Result<Delivered, CommandError> {
-        let start = outbox.now();
         let publication = publish.read()?;
+        Ok(self.deliver(id, &publication, outbox))
+    }
+
+    fn deliver(
+        &mut self,
+        id: ConnectionId,
+        publication: &Publication<'_>,
+        outbox: &mut dyn Outbox,
+    ) -> Delivered {
+        let start = outbox.now();
         self.recipients.clear();
         self.index
             .collect_recipients(&publication.notification, &mut self.recipients);
@@ -327,7 +338,7 @@ impl Hub {
         let micros = elapsed.as_micros();
         let Delivered { queued, dropped } = delivered;
         info!("{id} published to {queued} connections, {dropped} dropped, in {micros} us");
-        Ok(delivered)
+        delivered
     }
 }
 
@@ -408,6 +419,27 @@ impl Application for Hub {
             is_limited: !is_exempt,
             ..admission
         })
+    }
+
+    fn permit_body(
+        &mut self,
+        request: &Request<'_>,
+        framing: Framing,
+    ) -> Result<Option<BodyPermit>, Response> {
+        match post::is_for(request.head) {
+            true => self.permit_post(request, framing).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn handle_body(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        permit: BodyPermit,
+        outbox: &mut dyn Outbox,
+    ) -> Response {
+        self.handle_post(id, body, permit, outbox)
     }
 
     fn handle_request(&mut self, _request: &Request<'_>) -> Response {

@@ -55,6 +55,8 @@ pub struct Marks {
     pub is_reaped: bool,
     /// The application was told of it and has not been told that it is gone.
     pub is_admitted: bool,
+    /// It has published over HTTP: it has a place among those who are let in.
+    pub is_publisher: bool,
 }
 
 /// A connection in its slot.

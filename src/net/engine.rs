@@ -11,6 +11,7 @@
 //! holds a connection once.
 
 mod closing;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod throttling;
@@ -23,7 +24,6 @@ use log::debug;
 
 use crate::application::{Admission, Application, CloseCause, Lane, Peer, Request, Response};
 use crate::config::{ServerLimits, Timeouts};
-use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -353,6 +353,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
             Event::Upgrade { head, accept } => {
                 let request = self.request(peer, &head, now);
+                self.give_up_place(id);
                 match self.admit(id, &request) {
                     Ok(admission) => {
                         if let Some(connection) = self.shell.connections.get_mut(id) {
@@ -371,15 +372,17 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                     Err(response) => self.respond(id, &response, now),
                 }
             }
-            Event::Request { head } => {
-                let request = self.request(peer, &head, now);
-                let response = self.application.handle_request(&request);
-                self.respond(id, &response, now);
-            }
+            Event::Request { head, framing } => self.handle_request(id, &head, framing, now),
+            Event::Body {
+                body,
+                permit,
+                stays,
+            } => self.handle_body(id, &body, permit, stays, now),
             Event::Rejected(rejection) => {
                 self.shell.metrics.requests_rejected += 1;
                 match rejection {
                     Rejection::Head(error) => debug!("{id} {peer}: {error}"),
+                    Rejection::Body(error) => debug!("{id} {peer}: {error}"),
                     Rejection::Handshake(error) => debug!("{id} {peer}: {error}"),
                 }
             }
@@ -393,33 +396,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.cut_off_overflowed(now);
     }
 
-    fn request<'a>(&self, peer: Peer, head: &'a Head<'a>, now: Timestamp) -> Request<'a> {
-        Request {
-            peer,
-            head,
-            now,
-            unix_now: self.shell.clock.unix_now(),
-        }
-    }
-
     fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
         let lane = request.peer.lane;
-        if self.is_stopping || self.lanes[lane as usize].admitted >= self.admissions_max(lane) {
+        if let Err(refusal) = self.check_places(lane) {
             self.shell.metrics.upgrades_refused_full += 1;
-            let why = if self.is_stopping { "stopping" } else { "full" };
-            return Err(self.shell.unavailable(why));
+            return Err(refusal);
         }
         self.application.handle_upgrade(id, request)
-    }
-
-    fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
-        if let Some(connection) = self.shell.connections.get_mut(id) {
-            debug!(
-                "{id} {}: answered {}",
-                connection.peer, response.status.code
-            );
-            connection.session.respond(response, now);
-        }
     }
 
     // Output.

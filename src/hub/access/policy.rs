@@ -129,7 +129,7 @@ pub fn shown_token<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1); none at all if the field stands twice.
-fn bearer<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
+pub fn bearer<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
     let value = head.fields.only_value("Authorization")?;
     let (scheme, token) = value.split_first_chunk::<7>()?;
     scheme
