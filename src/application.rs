@@ -153,6 +153,12 @@ pub trait Outbox {
     fn unix_now(&self) -> Duration;
 }
 
+/// What the shell knows of itself, for whoever asks how it is.
+pub trait Figures {
+    /// Whether connections are let in; not while it stops.
+    fn is_accepting(&self) -> bool;
+}
+
 /// What runs behind the shell.
 pub trait Application {
     /// Decides about a valid upgrade. A connection that is admitted is told to
@@ -188,6 +194,12 @@ pub trait Application {
         _outbox: &mut dyn Outbox,
     ) -> Response {
         Response::new(Status::NOT_FOUND, "there is nothing here")
+    }
+
+    /// Answers a request that is about the server itself; `None` if it isn't, and
+    /// [`Application::handle_request`] has the answer.
+    fn handle_probe(&mut self, _request: &Request<'_>, _figures: &dyn Figures) -> Option<Response> {
+        None
     }
 
     /// Answers a request that asks for no upgrade.

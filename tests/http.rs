@@ -576,3 +576,41 @@ fn at_a_stop_requests_under_way_are_told_and_idle_connections_end() {
     drop((slow, idle));
     assert_eq!(server.wait().status, Some(0));
 }
+
+#[test]
+fn probes_are_answered_and_keep_their_connection() {
+    let server = Server::start();
+    let mut http = Http::connect(&server);
+    for path in ["/healthz", "/livez", "/livez?x"] {
+        http.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        http.expect(200, "ok\n");
+        http.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let head = loop {
+            let text = String::from_utf8_lossy(&http.unread).into_owned();
+            if text.ends_with("\r\n\r\n") {
+                break text;
+            }
+            let mut byte = [0];
+            http.stream.read_exact(&mut byte).expect("a head");
+            http.unread.push(byte[0]);
+        };
+        http.unread.clear();
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Length: 3\r\n"));
+    }
+    refusal(&server, "POST /livez HTTP/1.1\r\n\r\n", 405);
+    refusal(
+        &server,
+        "GET /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+        200,
+    );
+    for path in ["/nothing", "/publish/", "/healthz/"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (_, body) = refusal(&server, &request, 404);
+        assert!(!body.is_empty() && body.len() < 100, "{body}");
+    }
+    let mut stream = server.tcp();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("the server reads");
+    assert!(response(&mut stream).0.starts_with("HTTP/1.1 426 "));
+}

@@ -517,7 +517,7 @@ mod scanner {
                 "#[cfg(test)] mod tests { use crate::hub; }",
             ),
             ("http/head.rs", "use crate::ws::frame::Frame;"),
-            ("ws/handshake.rs", "use crate::http::body::Body;"),
+            ("ws/handshake.rs", "use crate::http::cookie::Cookie;"),
             ("ws/handshake.rs", "use crate::http;"),
             ("hub/mod.rs", "use crate::ws::session::Session;"),
             ("hub/mod.rs", "use crate::ws::{frame::EncodedFrame, mask};"),

@@ -15,6 +15,7 @@ pub mod filter;
 pub mod fuzzing;
 pub mod index;
 mod post;
+mod probes;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,8 +31,8 @@ use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
-    Admission, Application, BodyPermit, CloseCause, Delivered, Framing, Message, Outbox, Request,
-    Response, Status,
+    Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Message, Outbox,
+    Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
@@ -442,10 +443,22 @@ impl Application for Hub {
         self.handle_post(id, body, permit, outbox)
     }
 
-    fn handle_request(&mut self, _request: &Request<'_>) -> Response {
-        Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
-            .with_field("Upgrade", "websocket")
-            .with_field("Sec-WebSocket-Version", "13")
+    fn handle_probe(&mut self, request: &Request<'_>, figures: &dyn Figures) -> Option<Response> {
+        self.answer_probe(request, figures)
+    }
+
+    fn handle_request(&mut self, request: &Request<'_>) -> Response {
+        let head = request.head;
+        // The remains of an upgrade whose `Upgrade` a proxy has eaten have their key.
+        let mut response = if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
+            Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
+                .with_field("Upgrade", "websocket")
+                .with_field("Sec-WebSocket-Version", "13")
+        } else {
+            Response::new(Status::NOT_FOUND, "there is nothing here")
+        };
+        response.is_head = head.method == "HEAD";
+        response
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {

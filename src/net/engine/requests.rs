@@ -8,7 +8,9 @@ use std::mem;
 
 use log::{debug, info};
 
-use crate::application::{Application, BodyPermit, Framing, Lane, Peer, Request, Response, Status};
+use crate::application::{
+    Application, BodyPermit, Figures, Framing, Lane, Peer, Request, Response, Status,
+};
 use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::net::connection::Transport;
@@ -16,6 +18,17 @@ use crate::net::shell::ShellOutbox;
 use crate::time::{Clock, Timestamp};
 
 use super::Engine;
+
+/// What is asked for at a probe, and counted only then.
+struct ShellFigures {
+    is_stopping: bool,
+}
+
+impl Figures for ShellFigures {
+    fn is_accepting(&self) -> bool {
+        !self.is_stopping
+    }
+}
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub(super) fn request<'a>(
@@ -52,7 +65,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 }
             }
             Ok(None) => {
-                let response = self.application.handle_request(&request);
+                let figures = ShellFigures {
+                    is_stopping: self.is_stopping,
+                };
+                let response = self
+                    .application
+                    .handle_probe(&request, &figures)
+                    .unwrap_or_else(|| self.application.handle_request(&request));
                 // Nobody knows what a body that isn't wanted is, or whether it comes.
                 let has_body = !matches!(framing, Framing::None | Framing::Length(0));
                 let stays = head.keeps_connection() && !has_body && response.status == Status::OK;
