@@ -13,6 +13,7 @@ use crate::http::head::Head;
 pub use crate::http::response::Response;
 pub use crate::http::status::Status;
 use crate::id::ConnectionId;
+use crate::metrics::Metrics;
 use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
 use crate::ws::error::ProtocolError;
@@ -157,6 +158,29 @@ pub trait Outbox {
 pub trait Figures {
     /// Whether connections are let in; not while it stops.
     fn is_accepting(&self) -> bool;
+
+    /// What has been counted so far.
+    fn metrics(&self) -> &Metrics;
+
+    /// How many there are of everything now; it takes a look at each connection.
+    fn census(&self) -> Census;
+}
+
+/// Connections and bytes at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Census {
+    /// Open sessions.
+    pub open: u64,
+    /// Connections that have published over HTTP.
+    pub http: u64,
+    /// Connections that have not been let in yet.
+    pub handshakes: u64,
+    /// Connections that are about to end.
+    pub closing: u64,
+    /// Bytes that wait to be written; a frame counts for each of its recipients.
+    pub send_queue_bytes: u64,
+    /// Bytes that are kept for peers; a shared frame counts once.
+    pub buffer_bytes: u64,
 }
 
 /// What runs behind the shell.

@@ -614,3 +614,86 @@ fn probes_are_answered_and_keep_their_connection() {
         .expect("the server reads");
     assert!(response(&mut stream).0.starts_with("HTTP/1.1 426 "));
 }
+
+/// Asks for the figures.
+fn figures(server: &Server) -> String {
+    let mut http = Http::connect(server);
+    http.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (status, head, body) = http.receive();
+    assert_eq!(status, 200, "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    body
+}
+
+#[test]
+fn figures_count_what_happened() {
+    let server = Server::start();
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let mut kept = Client::connect_with(&server, "/publish", &[]);
+    let mut http = Http::connect(&server);
+    for body in [message(C), message("{}")] {
+        http.send(post(&body));
+        http.receive();
+    }
+    assert_eq!(client.text(), delivery(C));
+    kept.send(&message(C));
+    kept.text();
+    subscriber(&server, "[]").leave();
+    refusal(&server, &upgrade().replace("Host: 127.0.0.1\r\n", ""), 400);
+    refusal(
+        &server,
+        &post_with(&[JSON, "Origin: http://a"], &message(C)),
+        403,
+    );
+    let text = figures(&server);
+    for line in [
+        r#"crieur_connections{role="client"} 1"#,
+        r#"crieur_connections{role="publisher"} 1"#,
+        r#"crieur_connections{role="http"} 1"#,
+        r#"crieur_connections{role="handshake"} 1"#,
+        r#"crieur_upgrades_rejected_total{reason="invalid"} 1"#,
+        r#"crieur_notifications_total{result="delivered"} 2"#,
+        r#"crieur_notifications_total{result="invalid"} 1"#,
+        r#"crieur_notifications_total{result="forbidden"} 1"#,
+        r#"crieur_notification_recipients_bucket{le="0"} 0"#,
+        r#"crieur_notification_recipients_bucket{le="1"} 2"#,
+        "crieur_notification_recipients_sum 2",
+        "crieur_match_seconds_count 2",
+        "crieur_fan_out_seconds_count 2",
+        "crieur_deliveries_total 2",
+        "crieur_subscriptions 1",
+        r#"crieur_sessions_closed_total{code="1000"} 1"#,
+        "# TYPE crieur_loop_turn_seconds histogram",
+    ] {
+        assert!(text.lines().any(|got| got == line), "{line}\n{text}");
+    }
+    for name in [
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_start_time_seconds",
+    ] {
+        assert!(text.contains(&format!("\n{name} ")), "{text}");
+    }
+    assert!(!text.contains("\"c\""), "no label names a channel");
+}
+
+#[test]
+fn figures_are_shown_to_this_host_and_to_networks_that_were_named() {
+    let request = "GET /metrics HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n";
+    let server = Server::start();
+    refusal(&server, request, 403);
+    let server = Server::with(&["--metrics-from", "192.0.2.0/24,127.0.0.0/8"]);
+    refusal(&server, request, 200);
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--metrics-from",
+        "192.0.2.0/24",
+    ]);
+    refusal(&server, request, 403);
+    let behind = request.replace("\r\n\r\n", "\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n");
+    refusal(&server, &behind, 200);
+}

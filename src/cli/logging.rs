@@ -7,11 +7,13 @@
 use std::io::{self, Write};
 use std::mem;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::CliError;
+use crate::metrics::LOG_LINES_DROPPED;
 
 /// Bytes of lines that may wait to be written.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -112,6 +114,7 @@ impl LogBuffer {
         let mut state = self.lock();
         if state.lines.len() + line.len() > BUFFER_BYTES_MAX {
             state.dropped += 1;
+            LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
         state.lines.extend_from_slice(line);

@@ -272,6 +272,7 @@ impl Hub {
             PublishRight::Never => false,
         };
         if !may_publish {
+            self.metrics.notifications_forbidden += 1;
             info!("{id} from {peer} may not publish");
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
@@ -316,7 +317,9 @@ impl Hub {
         publish: &Publish<'_>,
         outbox: &mut dyn Outbox,
     ) -> Result<Delivered, CommandError> {
-        let publication = publish.read()?;
+        let publication = publish.read().inspect_err(|_| {
+            self.metrics.notifications_invalid += 1;
+        })?;
         Ok(self.deliver(id, &publication, outbox))
     }
 
@@ -330,13 +333,21 @@ impl Hub {
         self.recipients.clear();
         self.index
             .collect_recipients(&publication.notification, &mut self.recipients);
+        let matched = outbox.now();
         let delivered = if self.recipients.is_empty() {
             Delivered::default()
         } else {
             outbox.deliver(&publication.frame(), &self.recipients)
         };
-        let elapsed: Duration = outbox.now() - start;
-        let micros = elapsed.as_micros();
+        let end = outbox.now();
+        let micros = |time: Duration| time.as_micros() as u64;
+        self.metrics.notifications_delivered += 1;
+        self.metrics
+            .recipients
+            .observe(self.recipients.len() as u64);
+        self.metrics.match_micros.observe(micros(matched - start));
+        self.metrics.fan_out_micros.observe(micros(end - matched));
+        let micros = micros(end - start);
         let Delivered { queued, dropped } = delivered;
         info!("{id} published to {queued} connections, {dropped} dropped, in {micros} us");
         delivered

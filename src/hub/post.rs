@@ -39,6 +39,7 @@ impl Hub {
         let right = self.policy.publish_right(request);
         if right == PublishRight::Never || !self.policy.lets_in(request, right) {
             info!("{} may not publish", self.policy.speaks_for(request));
+            self.metrics.notifications_forbidden += 1;
             return Err(forbidden("this connection may not publish"));
         }
         let is_authorized = right == PublishRight::Granted;
@@ -47,6 +48,7 @@ impl Hub {
             // A better one in the body would not excuse it.
             if bearer(head).is_some() {
                 info!("{} may not publish", self.policy.speaks_for(request));
+                self.metrics.notifications_forbidden += 1;
                 return Err(forbidden("the token is not a publisher's"));
             }
         }
@@ -98,11 +100,15 @@ impl Hub {
             && let Err(response) = self.check_tokens(&batch)
         {
             info!("{id} may not publish");
+            self.metrics.notifications_forbidden += 1;
             return response;
         }
         let publications = match read_all(&batch) {
             Ok(publications) => publications,
-            Err(error) => return bad_request(&error),
+            Err(error) => {
+                self.metrics.notifications_invalid += 1;
+                return bad_request(&error);
+            }
         };
         let delivered: Vec<_> = publications
             .iter()

@@ -19,6 +19,7 @@ mod throttling;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::time::Duration;
 
 use log::debug;
 
@@ -28,6 +29,7 @@ use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::time::{Clock, Timestamp};
+use crate::ws::close::CloseCode;
 use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::pinned::PinnedBytes;
 use crate::ws::session::Session;
@@ -51,6 +53,10 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
 pub const SPARE_CONNECTIONS: usize = 64;
+
+/// What §7.4.1 of RFC 6455 calls a Close without a code, and an end without a Close.
+const NO_STATUS: u16 = 1005;
+const NO_CLOSE: u16 = 1006;
 
 /// How much of a lane is taken.
 #[derive(Clone, Copy, Default, Debug)]
@@ -163,6 +169,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Counts that accepting had to pause.
     pub const fn count_accept_pause(&mut self) {
         self.shell.metrics.accept_pauses += 1;
+    }
+
+    /// Counts a turn of the loop.
+    pub fn count_turn(&mut self, time: Duration) {
+        let micros = time.as_micros() as u64;
+        self.shell.metrics.turn_micros.observe(micros);
     }
 
     /// Takes a new connection in.
@@ -294,6 +306,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 Some(error) => debug!("{id} {}: {error}", connection.peer),
             }
             self.shell.metrics.closed_without_close += 1;
+            self.shell.metrics.closed.count(NO_CLOSE);
         }
         connection.marks.is_readable = false;
         connection.marks.is_write_failed |= error.is_some();
@@ -369,7 +382,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                         self.lanes[peer.lane as usize].admitted += 1;
                         self.shell.metrics.upgrades += 1;
                     }
-                    Err(response) => self.respond(id, &response, now),
+                    Err(response) => {
+                        self.shell.metrics.count_refusal(response.status.code);
+                        self.respond(id, &response, now);
+                    }
                 }
             }
             Event::Request { head, framing } => self.handle_request(id, &head, framing, now),
@@ -383,13 +399,25 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 match rejection {
                     Rejection::Head(error) => debug!("{id} {peer}: {error}"),
                     Rejection::Body(error) => debug!("{id} {peer}: {error}"),
-                    Rejection::Handshake(error) => debug!("{id} {peer}: {error}"),
+                    Rejection::Handshake(error) => {
+                        self.shell.metrics.upgrades_invalid += 1;
+                        debug!("{id} {peer}: {error}");
+                    }
                 }
             }
             Event::Discarded => self.shell.metrics.messages_discarded += 1,
             Event::Failed(error) => self.close(id, CloseCause::Protocol(error), now),
-            Event::Closed { code: Some(code) } => debug!("{id} {peer}: closed with {code}"),
-            Event::Closed { code: None } => debug!("{id} {peer}: closed"),
+            Event::Closed { code } => {
+                // If it answers ours, that one has been counted.
+                if connection.marks.is_admitted {
+                    let code = code.map_or(NO_STATUS, CloseCode::as_u16);
+                    self.shell.metrics.closed.count(code);
+                }
+                match code {
+                    Some(code) => debug!("{id} {peer}: closed with {code}"),
+                    None => debug!("{id} {peer}: closed"),
+                }
+            }
         }
         // Whoever has left must not be reached by the next event's message.
         self.settle_gone(id);
@@ -398,10 +426,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
         let lane = request.peer.lane;
-        if let Err(refusal) = self.check_places(lane) {
-            self.shell.metrics.upgrades_refused_full += 1;
-            return Err(refusal);
-        }
+        self.check_places(lane)?;
         self.application.handle_upgrade(id, request)
     }
 
@@ -529,6 +554,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             Expiry::PongOverdue => {
                 debug!("{id} {peer}: no sign of life");
                 self.shell.metrics.peers_dead += 1;
+                self.shell.metrics.closed.count(NO_CLOSE);
                 None
             }
             Expiry::Close => None,

@@ -180,7 +180,10 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
     }
 
     fn close(&mut self, code: CloseCode, reason: &str) {
-        if let Some(connection) = self.shell.connections.get_mut(self.id) {
+        if let Some(connection) = self.shell.connections.get_mut(self.id)
+            && connection.session.is_open()
+        {
+            self.shell.metrics.closed.count(code.as_u16());
             connection
                 .session
                 .close(&CloseFrame::new(code, reason), self.now);

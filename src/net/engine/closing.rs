@@ -42,6 +42,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             connection.peer,
             cause.close_code()
         );
+        let code = cause.close_code().as_u16();
+        self.shell.metrics.closed.count(code);
         match cause {
             CloseCause::SlowConsumer | CloseCause::Overload => {
                 self.shell.metrics.slow_consumers += 1;
@@ -184,6 +186,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             };
             if connection.session.is_open() {
                 open += 1;
+                let code = CloseCause::Shutdown.close_code().as_u16();
+                self.shell.metrics.closed.count(code);
                 let retry_ms = spread_ms * open / clients;
                 let reason = self
                     .application

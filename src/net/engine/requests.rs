@@ -9,24 +9,48 @@ use std::mem;
 use log::{debug, info};
 
 use crate::application::{
-    Application, BodyPermit, Figures, Framing, Lane, Peer, Request, Response, Status,
+    Application, BodyPermit, Census, Figures, Framing, Lane, Peer, Request, Response, Status,
 };
 use crate::http::head::Head;
 use crate::id::ConnectionId;
+use crate::metrics::Metrics;
 use crate::net::connection::Transport;
-use crate::net::shell::ShellOutbox;
+use crate::net::shell::{Shell, ShellOutbox};
 use crate::time::{Clock, Timestamp};
 
 use super::Engine;
 
-/// What is asked for at a probe, and counted only then.
-struct ShellFigures {
+/// What a probe may ask for.
+struct ShellFigures<'a, T, C> {
+    shell: &'a Shell<T, C>,
     is_stopping: bool,
 }
 
-impl Figures for ShellFigures {
+impl<T, C> Figures for ShellFigures<'_, T, C> {
     fn is_accepting(&self) -> bool {
         !self.is_stopping
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shell.metrics
+    }
+
+    fn census(&self) -> Census {
+        let mut census = Census {
+            buffer_bytes: self.shell.pinned.bytes() as u64,
+            ..Census::default()
+        };
+        for connection in self.shell.connections.iter() {
+            let session = &connection.session;
+            census.send_queue_bytes += session.queue().unsent_bytes() as u64;
+            *match (session.is_open(), session.is_connecting()) {
+                (true, _) => &mut census.open,
+                (_, true) if connection.marks.is_publisher => &mut census.http,
+                (_, true) => &mut census.handshakes,
+                _ => &mut census.closing,
+            } += 1;
+        }
+        census
     }
 }
 
@@ -66,6 +90,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
             Ok(None) => {
                 let figures = ShellFigures {
+                    shell: &self.shell,
                     is_stopping: self.is_stopping,
                 };
                 let response = self
