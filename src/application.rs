@@ -8,10 +8,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use crate::http::body::{BodyPermit, Framing};
 use crate::http::head::Head;
 pub use crate::http::response::Response;
 pub use crate::http::status::Status;
 use crate::id::ConnectionId;
+use crate::metrics::Metrics;
 use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
 use crate::ws::error::ProtocolError;
@@ -156,6 +158,35 @@ pub trait Outbox {
     fn unix_now(&self) -> Duration;
 }
 
+/// What the shell knows of itself, for whoever asks how it is.
+pub trait Figures {
+    /// Whether connections are let in; not while it stops.
+    fn is_accepting(&self) -> bool;
+
+    /// What has been counted so far.
+    fn metrics(&self) -> &Metrics;
+
+    /// How many there are of everything now; it takes a look at each connection.
+    fn census(&self) -> Census;
+}
+
+/// Connections and bytes at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Census {
+    /// Open sessions.
+    pub open: u64,
+    /// Connections that have published over HTTP.
+    pub http: u64,
+    /// Connections that have not been let in yet.
+    pub handshakes: u64,
+    /// Connections that are about to end.
+    pub closing: u64,
+    /// Bytes that wait to be written; a frame counts for each of its recipients.
+    pub send_queue_bytes: u64,
+    /// Bytes that are kept for peers; a shared frame counts once.
+    pub buffer_bytes: u64,
+}
+
 /// What runs behind the shell.
 pub trait Application {
     /// Decides about a valid upgrade. A connection that is admitted is told to
@@ -168,6 +199,36 @@ pub trait Application {
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Result<Admission, Response>;
+
+    /// Decides whether the body of a request that asks for no upgrade is wanted; `None` if it
+    /// isn't, and [`Application::handle_request`] has the answer.
+    ///
+    /// # Errors
+    /// The response that refuses it.
+    fn permit_body(
+        &mut self,
+        _request: &Request<'_>,
+        _framing: Framing,
+    ) -> Result<Option<BodyPermit>, Response> {
+        Ok(None)
+    }
+
+    /// Answers a request with a body that it has permitted.
+    fn handle_body(
+        &mut self,
+        _id: ConnectionId,
+        _body: &[u8],
+        _permit: BodyPermit,
+        _outbox: &mut dyn Outbox,
+    ) -> Response {
+        Response::new(Status::NOT_FOUND, "there is nothing here")
+    }
+
+    /// Answers a request that is about the server itself; `None` if it isn't, and
+    /// [`Application::handle_request`] has the answer.
+    fn handle_probe(&mut self, _request: &Request<'_>, _figures: &dyn Figures) -> Option<Response> {
+        None
+    }
 
     /// Answers a request that asks for no upgrade.
     fn handle_request(&mut self, request: &Request<'_>) -> Response;

@@ -186,6 +186,8 @@ pub struct TrustConfig {
     pub allow_origin: Vec<String>,
     /// Networks of proxies.
     pub trusted_proxy: Vec<String>,
+    /// Networks that are shown the figures.
+    pub metrics_from: Vec<String>,
     /// Connections of one address at once.
     pub connections_per_address: Option<NonZeroU32>,
     /// Upgrades a second of one address.
@@ -200,6 +202,7 @@ impl Default for TrustConfig {
             client_key_file: None,
             allow_origin: Vec::new(),
             trusted_proxy: Vec::new(),
+            metrics_from: Vec::new(),
             connections_per_address: None,
             upgrades_per_address: None,
         }

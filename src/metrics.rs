@@ -1,5 +1,105 @@
 //! What the server counts. Plain numbers of one thread; whoever shows them reads them here.
 
+pub mod process;
+pub mod text;
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+/// Bounds for times from microseconds up.
+pub const MICROS: &[u64; BOUNDS] = &[
+    10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
+];
+
+/// Bounds for numbers of connections.
+pub const COUNTS: &[u64; BOUNDS] = &[0, 1, 2, 5, 10, 25, 100, 250, 1_000, 2_500, 10_000, 50_000];
+
+const BOUNDS: usize = 12;
+
+/// Lines of the log that nobody took. The log's own thread counts them, hence the atomic.
+pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Values by size.
+#[derive(Clone, Copy)]
+pub struct Histogram {
+    bounds: &'static [u64; BOUNDS],
+    counts: [u64; BOUNDS + 1],
+    sum: u64,
+}
+
+impl Histogram {
+    /// An empty one.
+    #[must_use]
+    pub const fn new(bounds: &'static [u64; BOUNDS]) -> Self {
+        Self {
+            bounds,
+            counts: [0; BOUNDS + 1],
+            sum: 0,
+        }
+    }
+
+    /// Counts `value`.
+    pub fn observe(&mut self, value: u64) {
+        let bucket = self.bounds.iter().take_while(|&&bound| bound < value);
+        self.counts[bucket.count()] += 1;
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// Upper bounds, none for the last, each with how many values lie up to it and above the
+    /// one before.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let bounds = self.bounds.iter().copied().map(Some).chain([None]);
+        bounds.zip(self.counts)
+    }
+
+    /// All values together.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new(MICROS)
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count: u64 = self.counts.iter().sum();
+        write!(f, "{count} values, {} in all", self.sum)
+    }
+}
+
+/// Codes that are counted one by one.
+pub const CLOSE_CODES: [u16; 13] = [
+    1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1013, 1005, 3000, 3003,
+];
+
+/// Ends of open connections, by code.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct ClosedByCode {
+    counts: [u64; CLOSE_CODES.len()],
+    others: u64,
+}
+
+impl ClosedByCode {
+    /// Counts an end with `code`; 1005 and 1006 mean what RFC 6455 §7.4.1 says.
+    pub fn count(&mut self, code: u16) {
+        match CLOSE_CODES.iter().position(|&known| known == code) {
+            Some(position) => self.counts[position] += 1,
+            None => self.others += 1,
+        }
+    }
+
+    /// All counts with their names.
+    pub fn all(&self) -> impl Iterator<Item = (String, u64)> {
+        let known = CLOSE_CODES.iter().map(u16::to_string).zip(self.counts);
+        known.chain([("other".to_owned(), self.others)])
+    }
+}
+
 /// Counters since the start.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Metrics {
@@ -11,6 +111,14 @@ pub struct Metrics {
     pub upgrades: u64,
     /// Upgrades that were refused because the server was full or stopping.
     pub upgrades_refused_full: u64,
+    /// Upgrades that the application refused.
+    pub upgrades_forbidden: u64,
+    /// Upgrades of addresses that had come too often.
+    pub upgrades_rate_limited: u64,
+    /// Upgrades that broke a rule of the opening handshake.
+    pub upgrades_invalid: u64,
+    /// How open connections ended.
+    pub closed: ClosedByCode,
     /// Requests that broke a rule of HTTP or of the opening handshake.
     pub requests_rejected: u64,
     /// Handshakes that were not finished in time.
@@ -39,10 +147,24 @@ pub struct Metrics {
     pub bytes_read: u64,
     /// Times that a client over its rate was not read for a while.
     pub reads_throttled: u64,
+    /// Microseconds of the loop's turns, from the end of a poll to the next: so long whatever
+    /// comes may have to wait.
+    pub turn_micros: Histogram,
+}
+
+impl Metrics {
+    /// Counts an upgrade that was refused with a status.
+    pub const fn count_refusal(&mut self, status_code: u16) {
+        match status_code {
+            503 => self.upgrades_refused_full += 1,
+            429 => self.upgrades_rate_limited += 1,
+            _ => self.upgrades_forbidden += 1,
+        }
+    }
 }
 
 /// What the hub has counted since the start.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct HubMetrics {
     /// Upgrades that were refused for their origin.
     pub upgrades_refused_origin: u64,
@@ -50,8 +172,35 @@ pub struct HubMetrics {
     pub upgrades_refused_address: u64,
     /// Connections that were closed for want of a good token.
     pub tokens_refused: u64,
-    /// Notifications that were refused for want of permission.
-    pub publishes_forbidden: u64,
     /// Lists of subscriptions that were refused because the server had as many as it may.
     pub subscriptions_refused_full: u64,
+    /// Notifications that were taken.
+    pub notifications_delivered: u64,
+    /// Notifications that broke a rule.
+    pub notifications_invalid: u64,
+    /// Attempts to publish without permission.
+    pub notifications_forbidden: u64,
+    /// Connections that a notification was for.
+    pub recipients: Histogram,
+    /// Microseconds that it took to find them.
+    pub match_micros: Histogram,
+    /// Microseconds that it took to queue it to them.
+    pub fan_out_micros: Histogram,
+}
+
+impl Default for HubMetrics {
+    fn default() -> Self {
+        Self {
+            upgrades_refused_origin: 0,
+            upgrades_refused_address: 0,
+            tokens_refused: 0,
+            subscriptions_refused_full: 0,
+            notifications_delivered: 0,
+            notifications_invalid: 0,
+            notifications_forbidden: 0,
+            recipients: Histogram::new(COUNTS),
+            match_micros: Histogram::new(MICROS),
+            fan_out_micros: Histogram::new(MICROS),
+        }
+    }
 }

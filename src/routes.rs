@@ -4,7 +4,8 @@
 //! unseen: an upgrade is taken on any path, also where there is a file. Main type: [`Routes`].
 
 use crate::application::{
-    Admission, Application, CloseCause, Lane, Message, Outbox, Request, Response, Status,
+    Admission, Application, BodyPermit, CloseCause, Figures, Framing, Lane, Message, Outbox,
+    Request, Response, Status,
 };
 use crate::config::Console;
 use crate::hub::{Hub, access};
@@ -81,6 +82,28 @@ impl Application for Routes {
         let mut response = self.route(request);
         response.is_head = request.head.method == "HEAD";
         response
+    }
+
+    fn permit_body(
+        &mut self,
+        request: &Request<'_>,
+        framing: Framing,
+    ) -> Result<Option<BodyPermit>, Response> {
+        self.hub.permit_body(request, framing)
+    }
+
+    fn handle_body(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        permit: BodyPermit,
+        outbox: &mut dyn Outbox,
+    ) -> Response {
+        self.hub.handle_body(id, body, permit, outbox)
+    }
+
+    fn handle_probe(&mut self, request: &Request<'_>, figures: &dyn Figures) -> Option<Response> {
+        self.hub.handle_probe(request, figures)
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {

@@ -47,7 +47,10 @@ const MAY_NAME: Table = &[
     ("routes", &["application", "hub", "web"]),
     ("time", &[]),
     ("web", &[]),
-    ("ws", &["http::head", "http::response", "http::status"]),
+    (
+        "ws",
+        &["http::body", "http::head", "http::response", "http::status"],
+    ),
 ];
 
 /// What tests may name beside that: a fault, to ask an application about it, and the corpus that
@@ -515,7 +518,7 @@ mod scanner {
                 "#[cfg(test)] mod tests { use crate::hub; }",
             ),
             ("http/head.rs", "use crate::ws::frame::Frame;"),
-            ("ws/handshake.rs", "use crate::http::body::Body;"),
+            ("ws/handshake.rs", "use crate::http::cookie::Cookie;"),
             ("ws/handshake.rs", "use crate::http;"),
             ("hub/mod.rs", "use crate::ws::session::Session;"),
             ("hub/mod.rs", "use crate::ws::{frame::EncodedFrame, mask};"),

@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use log::{LevelFilter, warn};
 
 use crate::config::LogFormat;
+use crate::metrics::LOG_LINES_DROPPED;
 
 use super::{CliError, json_line};
 
@@ -160,6 +162,7 @@ impl LogBuffer {
         let mut state = self.lock();
         if state.lines.len() + line.len() > BUFFER_BYTES_MAX {
             state.dropped += 1;
+            LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
         state.lines.extend_from_slice(line);

@@ -109,6 +109,14 @@ static SETTINGS: &[Setting] = &[
         help: "Proxies whose X-Forwarded-For is believed; being local proves nothing then",
     },
     Setting {
+        name: "metrics-from",
+        kind: Kind::List {
+            field: |config| &mut config.trust.metrics_from,
+            shown: "CIDR",
+        },
+        help: "Who is shown /metrics, beside programs of this host",
+    },
+    Setting {
         name: "max-connections-per-address",
         kind: Kind::Limit {
             field: |config| &mut config.trust.connections_per_address,

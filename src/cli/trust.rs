@@ -10,7 +10,7 @@ use crate::hub::access::addresses::AddressLimits;
 use crate::hub::access::jwt::ClientKeys;
 use crate::hub::access::origin::AllowedOrigins;
 use crate::hub::access::policy::Policy;
-use crate::hub::access::proxy::{Cidr, TrustedProxies};
+use crate::hub::access::proxy::{Cidr, CidrError, TrustedProxies};
 use crate::hub::access::token_file::PublishTokens;
 
 use super::CliError;
@@ -29,10 +29,7 @@ pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Po
         .then(|| AllowedOrigins::parse(trust.allow_origin.iter().map(String::as_str)))
         .transpose()
         .map_err(|error| CliError::usage(format!("--allow-origin: {error}")))?;
-    let proxies = trust.trusted_proxy.iter().map(|cidr| cidr.parse::<Cidr>());
-    let proxies = proxies
-        .collect::<Result<_, _>>()
-        .map_err(|error| CliError::usage(format!("--trusted-proxy: {error}")))?;
+    let proxies = read_networks("--trusted-proxy", &trust.trusted_proxy)?;
     let policy = Policy {
         local_publish: trust.local_publish,
         has_lane: !lanes.is_empty(),
@@ -42,6 +39,7 @@ pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Po
         client_keys: client_keys
             .map(|path| read_secrets(CLIENT_KEY_FILE, path, ClientKeys::parse))
             .transpose()?,
+        metrics_from: read_networks("--metrics-from", &trust.metrics_from)?,
         origins,
         proxies: TrustedProxies(proxies),
         address_limits: AddressLimits {
@@ -91,4 +89,11 @@ pub(super) fn open_doors(policy: &Policy) -> Option<&'static str> {
     }
     let is_closed = !policy.has_lane && policy.publish_tokens.is_none();
     is_closed.then_some("nobody may publish: give --publish-listen or --publish-token-file")
+}
+
+fn read_networks(flag: &str, written: &[String]) -> Result<Vec<Cidr>, CliError> {
+    let networks = written.iter().map(|cidr| cidr.parse());
+    networks
+        .collect::<Result<_, _>>()
+        .map_err(|error: CidrError| CliError::usage(format!("{flag}: {error}")))
 }

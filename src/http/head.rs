@@ -118,6 +118,13 @@ impl<'a> Head<'a> {
         })
     }
 
+    /// Whether the client means to send another request (RFC 9112 §9.3). Of HTTP/1.0 it is never
+    /// believed: the ways to say so were never agreed on.
+    #[must_use]
+    pub fn keeps_connection(&self) -> bool {
+        self.minor_version >= 1 && !self.fields.has_token("connection", "close")
+    }
+
     /// The path of the target, without a query; of an absolute target too (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &'a str {
@@ -400,6 +407,18 @@ mod tests {
         ] {
             let text = format!("{line}\r\n\r\n");
             assert!(ResponseHead::parse(text.as_bytes(), MAX).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn who_stays() {
+        for (text, stays) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", false),
+        ] {
+            assert_eq!(head(text).keeps_connection(), stays, "{text:?}");
         }
     }
 

@@ -1,5 +1,6 @@
-//! HTTP/1.1 without sockets: request heads in, responses out. Names nothing else of ours.
+//! HTTP/1.1 without sockets: requests in, responses out. Names nothing else of ours.
 
+pub mod body;
 pub mod head;
 pub mod response;
 pub mod status;

@@ -1,11 +1,14 @@
-//! Responses of HTTP/1.1 (RFC 9112 §4, §6) as this server sends them: whole, with their length,
-//! and the last on their connection.
+//! Responses of HTTP/1.1 (RFC 9112 §4, §6) as this server sends them: whole, and with their
+//! length, so that the next one can follow.
 
 use std::borrow::Cow;
 
 use super::status::Status;
 
-/// A response that ends its connection.
+/// The interim response to a client that waits before it sends a body (RFC 9110 §15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Response {
     /// The status line.
@@ -45,6 +48,18 @@ impl Response {
         }
     }
 
+    /// A response that is `json`, as it is.
+    #[must_use]
+    pub const fn json(status: Status, json: String) -> Self {
+        Self {
+            status,
+            fields: Vec::new(),
+            content_type: "application/json",
+            body: Cow::Owned(json),
+            is_head: false,
+        }
+    }
+
     /// The same with a field more.
     #[must_use]
     pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -52,21 +67,29 @@ impl Response {
         self
     }
 
-    /// The bytes that say this.
+    /// The bytes that say this, and that nothing follows on the connection.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        // RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
+        let has_upgrade = self.fields.iter().any(|(name, _)| *name == "Upgrade");
+        self.encode_with(match has_upgrade {
+            true => "Connection: Upgrade, close\r\n",
+            false => "Connection: close\r\n",
+        })
+    }
+
+    /// The bytes that say this on a connection that stays, as it does by default in HTTP/1.1.
+    #[must_use]
+    pub fn encode_kept(&self) -> Vec<u8> {
+        self.encode_with("")
+    }
+
+    fn encode_with(&self, connection: &str) -> Vec<u8> {
         let Status { code, phrase } = self.status;
         let body_len = self.body.len();
         let content_type = self.content_type;
-        // RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
-        let has_upgrade = self.fields.iter().any(|(name, _)| *name == "Upgrade");
-        let connection = if has_upgrade {
-            "Upgrade, close"
-        } else {
-            "close"
-        };
         let mut text = format!(
-            "HTTP/1.1 {code} {phrase}\r\nConnection: {connection}\r\nContent-Type: {content_type}\r\nContent-Length: {body_len}\r\n"
+            "HTTP/1.1 {code} {phrase}\r\n{connection}Content-Type: {content_type}\r\nContent-Length: {body_len}\r\n"
         );
         for (name, value) in &self.fields {
             text.push_str(name);
@@ -105,6 +128,15 @@ mod tests {
             head.contains("\r\nContent-Type: text/css; charset=utf-8\r\nContent-Length: 3\r\n")
         );
         assert_eq!(whole, head + "a{}");
+    }
+
+    #[test]
+    fn a_response_that_is_not_the_last_says_nothing_of_the_connection() {
+        let response = Response::json(Status::OK, "{\"delivered\":3}".to_owned());
+        assert_eq!(
+            String::from_utf8(response.encode_kept()).expect("text"),
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"delivered\":3}"
+        );
     }
 
     #[test]

@@ -14,6 +14,8 @@ impl Status {
     pub const OK: Self = Self::new(200, "OK");
     /// The request is malformed.
     pub const BAD_REQUEST: Self = Self::new(400, "Bad Request");
+    /// Whoever asks has to show who it is.
+    pub const UNAUTHORIZED: Self = Self::new(401, "Unauthorized");
     /// Whoever asks may not have it.
     pub const FORBIDDEN: Self = Self::new(403, "Forbidden");
     /// There is nothing at this path.
@@ -22,6 +24,12 @@ impl Status {
     pub const METHOD_NOT_ALLOWED: Self = Self::new(405, "Method Not Allowed");
     /// The head did not come in time.
     pub const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
+    /// A body whose length nobody knows.
+    pub const LENGTH_REQUIRED: Self = Self::new(411, "Length Required");
+    /// The body is beyond the limit.
+    pub const CONTENT_TOO_LARGE: Self = Self::new(413, "Content Too Large");
+    /// The body is not of the kind that is taken here.
+    pub const UNSUPPORTED_MEDIA_TYPE: Self = Self::new(415, "Unsupported Media Type");
     /// Another protocol, or another version of it, is needed.
     pub const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
     /// Too much of this came from there (RFC 6585 §4).

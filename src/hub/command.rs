@@ -121,6 +121,13 @@ impl CommandError {
         Self { code, detail }
     }
 
+    /// The same of an entry of an array.
+    #[must_use]
+    pub fn at(mut self, position: usize) -> Self {
+        self.detail.insert_str(0, &format!("[{position}]: "));
+        self
+    }
+
     /// The message that tells the peer.
     #[must_use]
     pub fn reply(&self) -> String {
@@ -150,14 +157,63 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
         Member::Absent => envelope.read_without_sender(),
         Member::Once(sender) => match sender.text().as_deref() {
             Some("client") => envelope.read_from_client(limits),
-            Some("server") => Ok(Command::Publish(Publish {
-                token: envelope.token.text(),
-                kind: envelope.kind,
-                notification: envelope.notification,
-            })),
+            Some("server") => Ok(Command::Publish(envelope.into_publish())),
             _ => Err(unknown("sender must be \"client\" or \"server\"")),
         },
         Member::Twice => Err(unknown("sender stands twice")),
+    }
+}
+
+/// Notifications in one request. Their deliveries are queued without a look at anything else.
+pub const BATCH_MAX: usize = 1000;
+
+/// What a request publishes, whose content nobody has looked at yet.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The notifications, in order.
+    pub publishes: Vec<Publish<'a>>,
+    /// Whether they came in an array, and so are answered in one.
+    pub is_array: bool,
+}
+
+/// Reads the body of a request to publish: a message of a publisher, which may leave out
+/// `sender`, or an array of them.
+///
+/// # Errors
+/// [`CommandError`], to be sent to the peer.
+pub fn parse_batch<'a>(text: &'a str) -> Result<Batch<'a>, CommandError> {
+    if !text.trim_ascii_start().starts_with('[') {
+        return Ok(Batch {
+            publishes: vec![Envelope::read(text)?.read_as_publish()?],
+            is_array: false,
+        });
+    }
+    let entries: Vec<Json<'a>> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    if entries.len() > BATCH_MAX {
+        let detail = format!("an array has at most {BATCH_MAX} notifications");
+        return Err(CommandError::new(ErrorCode::InvalidNotification, detail));
+    }
+    let read = |(position, entry): (usize, Json<'a>)| {
+        let publish = Envelope::read(entry.0).and_then(|envelope| envelope.read_as_publish());
+        publish.map_err(|error| error.at(position))
+    };
+    Ok(Batch {
+        publishes: entries
+            .into_iter()
+            .enumerate()
+            .map(read)
+            .collect::<Result<_, _>>()?,
+        is_array: true,
+    })
+}
+
+/// The answer to a request that has published.
+#[must_use]
+pub fn batch_reply(delivered: &[Delivered], is_array: bool) -> String {
+    let entries: Vec<_> = delivered.iter().copied().map(published_reason).collect();
+    match is_array {
+        true => format!("[{}]", entries.join(",")),
+        false => entries.concat(),
     }
 }
 
@@ -371,6 +427,26 @@ impl<'a> Envelope<'a> {
         envelope
             .and_then(|envelope| json.end().map(|()| envelope))
             .map_err(|error| not_json(&error))
+    }
+
+    fn into_publish(self) -> Publish<'a> {
+        Publish {
+            token: self.token.text(),
+            kind: self.kind,
+            notification: self.notification,
+        }
+    }
+
+    /// Where nothing but publishers are spoken to.
+    fn read_as_publish(self) -> Result<Publish<'a>, CommandError> {
+        match self.sender {
+            Member::Absent => Ok(self.into_publish()),
+            Member::Once(sender) if sender.text().as_deref() == Some("server") => {
+                Ok(self.into_publish())
+            }
+            Member::Once(_) => Err(unknown("sender must be \"server\", or left out")),
+            Member::Twice => Err(unknown("sender stands twice")),
+        }
     }
 
     fn read_from_client(&self, limits: &HubLimits) -> Result<Command<'a>, CommandError> {

@@ -114,6 +114,14 @@ impl Connections {
         (record.serial == id.serial).then_some((record.rights, record.address))
     }
 
+    /// How many publish and stay.
+    pub(super) fn publishers_len(&self) -> usize {
+        let is_publisher = |record: &&Record| {
+            record.rights.stays && record.rights.publish == PublishRight::Granted
+        };
+        self.records.iter().flatten().filter(is_publisher).count()
+    }
+
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         self.records.capacity() * size_of::<Option<Record>>()

@@ -14,6 +14,8 @@ pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
+mod post;
+mod probes;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,12 +26,13 @@ use log::{debug, info};
 use self::access::addresses::{Addresses, Refused};
 use self::access::jwt::TokenError;
 use self::access::policy::{Policy, PublishRight, shown_token};
-use self::command::{Command, CommandError, ErrorCode, Publish};
+use self::command::{Command, CommandError, ErrorCode, Publication, Publish};
 use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
-    Admission, Application, CloseCause, Delivered, Lane, Message, Outbox, Request, Response, Status,
+    Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
+    Outbox, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
@@ -120,19 +123,24 @@ impl Hub {
 
     /// What a connection may have that may publish, or not.
     const fn admission(&self, rights: Rights, deadline: Option<Timestamp>) -> Admission {
-        let limits = &self.config.limits;
         let Rights { publish, stays } = rights;
         Admission {
-            message_bytes_max: match publish {
-                PublishRight::Granted => limits.publish_bytes_max,
-                _ => limits.message_bytes_max,
-            },
+            message_bytes_max: self.message_bytes_max(publish),
             on_behalf_of: None,
             is_limited: !matches!(publish, PublishRight::Granted),
             // It may be a notification with its token.
             is_heard_out: matches!(publish, PublishRight::WithToken),
             closes_last: stays && matches!(publish, PublishRight::Granted),
             deadline,
+        }
+    }
+
+    /// Bytes of a message from a connection that may publish, or not.
+    const fn message_bytes_max(&self, publish: PublishRight) -> usize {
+        let limits = &self.config.limits;
+        match publish {
+            PublishRight::Granted => limits.publish_bytes_max,
+            PublishRight::WithToken | PublishRight::Never => limits.message_bytes_max,
         }
     }
 
@@ -310,8 +318,8 @@ impl Hub {
             PublishRight::Never => false,
         };
         if !may_publish {
+            self.metrics.notifications_forbidden += 1;
             info!(connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
-            self.metrics.publishes_forbidden += 1;
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
                 _ => "this connection may not publish",
@@ -361,21 +369,40 @@ impl Hub {
         publish: &Publish<'_>,
         outbox: &mut dyn Outbox,
     ) -> Result<Delivered, CommandError> {
+        let publication = publish.read().inspect_err(|_| {
+            self.metrics.notifications_invalid += 1;
+        })?;
+        Ok(self.deliver(id, &publication, outbox))
+    }
+
+    fn deliver(
+        &mut self,
+        id: ConnectionId,
+        publication: &Publication<'_>,
+        outbox: &mut dyn Outbox,
+    ) -> Delivered {
         let start = outbox.now();
-        let publication = publish.read()?;
         self.recipients.clear();
         self.index
             .collect_recipients(&publication.notification, &mut self.recipients);
+        let matched = outbox.now();
         let delivered = if self.recipients.is_empty() {
             Delivered::default()
         } else {
             outbox.deliver(&publication.frame(), &self.recipients)
         };
-        let elapsed: Duration = outbox.now() - start;
-        let micros = elapsed.as_micros();
+        let end = outbox.now();
+        let micros = |time: Duration| time.as_micros() as u64;
+        self.metrics.notifications_delivered += 1;
+        self.metrics
+            .recipients
+            .observe(self.recipients.len() as u64);
+        self.metrics.match_micros.observe(micros(matched - start));
+        self.metrics.fan_out_micros.observe(micros(end - matched));
+        let micros = micros(end - start);
         let Delivered { queued, dropped } = delivered;
         info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
-        Ok(delivered)
+        delivered
     }
 }
 
@@ -462,10 +489,43 @@ impl Application for Hub {
         })
     }
 
-    fn handle_request(&mut self, _request: &Request<'_>) -> Response {
-        Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
-            .with_field("Upgrade", "websocket")
-            .with_field("Sec-WebSocket-Version", "13")
+    fn permit_body(
+        &mut self,
+        request: &Request<'_>,
+        framing: Framing,
+    ) -> Result<Option<BodyPermit>, Response> {
+        match post::is_for(request.head) {
+            true => self.permit_post(request, framing).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn handle_body(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        permit: BodyPermit,
+        outbox: &mut dyn Outbox,
+    ) -> Response {
+        self.handle_post(id, body, permit, outbox)
+    }
+
+    fn handle_probe(&mut self, request: &Request<'_>, figures: &dyn Figures) -> Option<Response> {
+        self.answer_probe(request, figures)
+    }
+
+    fn handle_request(&mut self, request: &Request<'_>) -> Response {
+        let head = request.head;
+        // The remains of an upgrade whose `Upgrade` a proxy has eaten have their key.
+        let mut response = if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
+            Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
+                .with_field("Upgrade", "websocket")
+                .with_field("Sec-WebSocket-Version", "13")
+        } else {
+            Response::new(Status::NOT_FOUND, "there is nothing here")
+        };
+        response.is_head = head.method == "HEAD";
+        response
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
@@ -726,7 +786,7 @@ mod tests {
                     let reason = "{\"reason\":\"forbidden\",\"retry\":4200}";
                     assert_eq!(sent[1..], [close(1008, reason)]);
                 }
-                assert_eq!(hub.metrics().publishes_forbidden, 3);
+                assert_eq!(hub.metrics().notifications_forbidden, 3);
                 let sent = send(&mut hub, id(1), "{\"sender\":\"server\",");
                 assert!(is_error(&sent[0], "invalid-json") && sent.len() == 1);
             }

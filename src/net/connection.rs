@@ -59,6 +59,8 @@ pub struct Marks {
     pub is_admitted: bool,
     /// The application wants it to be told last that the server stops.
     pub closes_last: bool,
+    /// It has published over HTTP: it has a place among those who are let in.
+    pub is_publisher: bool,
 }
 
 /// A connection in its slot.

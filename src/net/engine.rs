@@ -11,6 +11,7 @@
 //! holds a connection once.
 
 mod closing;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod throttling;
@@ -18,17 +19,18 @@ mod throttling;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::time::Duration;
 
 use log::debug;
 
 use crate::application::{Admission, Application, CloseCause, Lane, Peer, Request, Response};
 use crate::config::{ServerLimits, Timeouts};
-use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::memory::Trimmer;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::time::{Clock, Timestamp};
+use crate::ws::close::CloseCode;
 use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::pinned::PinnedBytes;
 use crate::ws::session::Session;
@@ -52,6 +54,10 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
 pub const SPARE_CONNECTIONS: usize = 64;
+
+/// What §7.4.1 of RFC 6455 calls a Close without a code, and an end without a Close.
+const NO_STATUS: u16 = 1005;
+const NO_CLOSE: u16 = 1006;
 
 /// How much of a lane is taken.
 #[derive(Clone, Copy, Default, Debug)]
@@ -163,6 +169,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Counts that accepting had to pause.
     pub const fn count_accept_pause(&mut self) {
         self.shell.metrics.accept_pauses += 1;
+    }
+
+    /// Counts a turn of the loop.
+    pub fn count_turn(&mut self, time: Duration) {
+        let micros = time.as_micros() as u64;
+        self.shell.metrics.turn_micros.observe(micros);
     }
 
     /// Takes a new connection in.
@@ -303,6 +315,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 }
             }
             self.shell.metrics.closed_without_close += 1;
+            self.shell.metrics.closed.count(NO_CLOSE);
         }
         connection.marks.is_readable = false;
         connection.marks.is_write_failed |= error.is_some();
@@ -362,6 +375,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
             Event::Upgrade { head, accept } => {
                 let request = self.request(peer, &head, now);
+                self.give_up_place(id);
                 match self.admit(id, &request) {
                     Ok(admission) => {
                         if let Some(connection) = self.shell.connections.get_mut(id) {
@@ -377,32 +391,47 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                         self.lanes[peer.lane as usize].admitted += 1;
                         self.shell.metrics.upgrades += 1;
                     }
-                    Err(response) => self.respond(id, &response, now),
+                    Err(response) => {
+                        self.shell.metrics.count_refusal(response.status.code);
+                        self.respond(id, &response, now);
+                    }
                 }
             }
-            Event::Request { head } => {
-                let request = self.request(peer, &head, now);
-                let response = self.application.handle_request(&request);
-                self.respond(id, &response, now);
-            }
+            Event::Request { head, framing } => self.handle_request(id, &head, framing, now),
+            Event::Body {
+                body,
+                permit,
+                stays,
+            } => self.handle_body(id, &body, permit, stays, now),
             Event::Rejected(rejection) => {
                 self.shell.metrics.requests_rejected += 1;
                 match rejection {
                     Rejection::Head(error) => {
                         debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
                     }
+                    Rejection::Body(error) => {
+                        debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
+                    }
                     Rejection::Handshake(error) => {
+                        self.shell.metrics.upgrades_invalid += 1;
                         debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
                     }
                 }
             }
             Event::Discarded => self.shell.metrics.messages_discarded += 1,
             Event::Failed(error) => self.close(id, CloseCause::Protocol(error), now),
-            Event::Closed { code: Some(code) } => {
-                debug!(connection:% = id, peer:% = peer, code = code.as_u16(); "{id} {peer}: closed with {code}")
-            }
-            Event::Closed { code: None } => {
-                debug!(connection:% = id, peer:% = peer; "{id} {peer}: closed")
+            Event::Closed { code } => {
+                // If it answers ours, that one has been counted.
+                if connection.marks.is_admitted {
+                    let code = code.map_or(NO_STATUS, CloseCode::as_u16);
+                    self.shell.metrics.closed.count(code);
+                }
+                match code {
+                    Some(code) => {
+                        debug!(connection:% = id, peer:% = peer, code = code.as_u16(); "{id} {peer}: closed with {code}")
+                    }
+                    None => debug!(connection:% = id, peer:% = peer; "{id} {peer}: closed"),
+                }
             }
         }
         // Whoever has left must not be reached by the next event's message.
@@ -410,34 +439,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.cut_off_overflowed(now);
     }
 
-    fn request<'a>(&self, peer: Peer, head: &'a Head<'a>, now: Timestamp) -> Request<'a> {
-        Request {
-            peer,
-            head,
-            now,
-            unix_now: self.shell.clock.unix_now(),
-        }
-    }
-
     fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
         let lane = request.peer.lane;
-        if self.is_stopping || self.lanes[lane as usize].admitted >= self.admissions_max(lane) {
-            self.shell.metrics.upgrades_refused_full += 1;
-            let why = if self.is_stopping { "stopping" } else { "full" };
-            return Err(self.shell.unavailable(why));
-        }
+        self.check_places(lane)?;
         self.application.handle_upgrade(id, request)
-    }
-
-    fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
-        if let Some(connection) = self.shell.connections.get_mut(id) {
-            debug!(
-                connection:% = id, peer:% = connection.peer, status = response.status.code;
-                "{id} {}: answered {}",
-                connection.peer, response.status.code
-            );
-            connection.session.respond(response, now);
-        }
     }
 
     // Output.
@@ -570,6 +575,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             Expiry::PongOverdue => {
                 debug!(connection:% = id, peer:% = peer; "{id} {peer}: no sign of life");
                 self.shell.metrics.peers_dead += 1;
+                self.shell.metrics.closed.count(NO_CLOSE);
                 None
             }
             Expiry::Close => None,

@@ -130,6 +130,8 @@ pub struct Server<A> {
     listeners: Vec<Listener>,
     engine: Engine<Socket, A, MonotonicClock>,
     drain: Duration,
+    /// When the poll of this turn returned.
+    turn_began: Option<Timestamp>,
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
     /// When publishers are told that the server stops, if not all clients have been by then.
@@ -185,6 +187,7 @@ impl<A: Application> Server<A> {
             listeners,
             engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
             drain: config.drain,
+            turn_began: None,
             drained_by: None,
             publishers_told_by: None,
             is_stop_asked: false,
@@ -236,6 +239,9 @@ impl<A: Application> Server<A> {
                 }
             }
             self.engine.reap(now);
+            if let Some(began) = self.turn_began.take() {
+                self.engine.count_turn(self.engine.now() - began);
+            }
             if let Some(signal) = self.forced_by {
                 return Ok(Stopped::Forced(signal));
             }
@@ -286,6 +292,7 @@ impl<A: Application> Server<A> {
             Err(error) => return Err(error),
         }
         let now = self.engine.now();
+        self.turn_began.get_or_insert(now);
         for event in events.iter() {
             match event.token() {
                 SIGNALS => self.handle_signals(),

@@ -92,6 +92,7 @@ impl<T: Transport, C> Shell<T, C> {
         id: ConnectionId,
         now: Timestamp,
     ) -> Option<bool> {
+        let is_congested = self.is_congested();
         let connection = self.connections.get_mut(id)?;
         if !connection.session.is_open() || connection.marks.is_overflowed {
             return None;
@@ -107,6 +108,10 @@ impl<T: Transport, C> Shell<T, C> {
             }
         }
         connection.session.send_shared(frame.clone());
+        if is_congested {
+            // Within one message nobody waits for the list of deliveries to be written.
+            connection.flush(&mut self.scratch, now);
+        }
         if !mem::replace(&mut connection.marks.has_delivery, true) {
             self.deliveries.push_back(id);
         }
@@ -175,7 +180,10 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
     }
 
     fn close(&mut self, code: CloseCode, reason: &str) {
-        if let Some(connection) = self.shell.connections.get_mut(self.id) {
+        if let Some(connection) = self.shell.connections.get_mut(self.id)
+            && connection.session.is_open()
+        {
+            self.shell.metrics.closed.count(code.as_u16());
             connection
                 .session
                 .close(&CloseFrame::new(code, reason), self.now);

@@ -1,5 +1,8 @@
 //! What a session tells its owner: events of the input, and deadlines that passed.
 
+use std::borrow::Cow;
+
+use crate::http::body::{BodyError, BodyPermit, Framing};
 use crate::http::head::{Head, HeadError};
 
 use super::close::CloseCode;
@@ -18,10 +21,23 @@ pub enum Event<'a> {
         /// The answer to its key.
         accept: AcceptKey,
     },
-    /// Any other request: answer it with [`super::session::Session::respond`].
+    /// Any other request: answer it with [`super::session::Session::answer`] or
+    /// [`super::session::Session::respond`], or have its body read with
+    /// [`super::session::Session::receive`], before the next event is asked for.
     Request {
         /// The request.
         head: Head<'a>,
+        /// How the end of its body would be found.
+        framing: Framing,
+    },
+    /// The whole body of a request: answer it as a request without one.
+    Body {
+        /// The body.
+        body: Cow<'a, [u8]>,
+        /// What was granted to it.
+        permit: BodyPermit,
+        /// Whether the client means to send another request.
+        stays: bool,
     },
     /// A request that can't be taken; it has been answered.
     Rejected(Rejection),
@@ -43,6 +59,8 @@ pub enum Event<'a> {
 pub enum Rejection {
     /// Its head can't be read.
     Head(HeadError),
+    /// Its body can't be read.
+    Body(BodyError),
     /// It breaks a rule of the opening handshake.
     Handshake(HandshakeError),
 }
@@ -50,7 +68,8 @@ pub enum Rejection {
 /// What a deadline that passed means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expiry {
-    /// The handshake was not finished in time; 408 has been queued.
+    /// A request was not finished in time, or none came; 408 has been queued for who had begun
+    /// one, or never sent one.
     Handshake,
     /// The peer was silent; a Ping has been queued.
     PingDue,

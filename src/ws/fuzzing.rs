@@ -4,6 +4,7 @@
 
 use std::io::IoSlice;
 
+use crate::http::body::BodyPermit;
 use crate::http::head::Head;
 use crate::http::response::Response;
 use crate::http::status::Status;
@@ -18,6 +19,7 @@ use super::message::Message;
 use super::session::Session;
 
 const MESSAGE_BYTES_MAX: usize = 2000;
+const BODY_BYTES_MAX: usize = 100;
 
 /// The frame decoder: a prefix never decides otherwise than the whole, nothing is changed
 /// before a frame is complete, and what was decoded encodes to the same bytes.
@@ -94,7 +96,7 @@ pub fn fuzz_close(bytes: &[u8]) {
 /// handshake stands before bytes that don't begin with one: a fuzzer would hardly find it.
 pub fn fuzz_session(bytes: &[u8]) {
     let mut stream = Vec::new();
-    if !bytes.starts_with(b"GET ") {
+    if !bytes.starts_with(b"GET ") && !bytes.starts_with(b"POST ") {
         stream = ClientHandshake::new([3; 16]).request("localhost", "/", None);
     }
     stream.extend_from_slice(bytes);
@@ -129,7 +131,22 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
             let line = format!("{event:?}");
             match event {
                 Event::Upgrade { accept, .. } => session.accept(accept, MESSAGE_BYTES_MAX),
-                Event::Request { .. } => {
+                Event::Request { head, framing } if head.method == "POST" => {
+                    let permit = BodyPermit {
+                        bytes_max: BODY_BYTES_MAX,
+                        is_authorized: true,
+                    };
+                    if session.receive(&head, framing, permit, now).is_err() {
+                        session.respond(&Response::new(Status::CONTENT_TOO_LARGE, ""), now);
+                    }
+                }
+                Event::Body {
+                    body, stays: true, ..
+                } => {
+                    assert!(body.len() <= BODY_BYTES_MAX);
+                    session.answer(&Response::new(Status::OK, ""), now);
+                }
+                Event::Request { .. } | Event::Body { .. } => {
                     session.respond(&Response::new(Status::NOT_FOUND, ""), now)
                 }
                 Event::Failed(error) => session.fail(&CloseFrame::new(error.close_code(), ""), now),

@@ -7,6 +7,8 @@
 //!       \________________________ EOF, time, I/O failure ___________________________/
 //! ```
 //!
+//! A connection that speaks HTTP is Connecting for as long as its requests are answered.
+//!
 //! Events are pulled: [`Session::next_event`] reads the turn's input and answers what needs no
 //! decision itself (Ping, Close, a bad request). Bytes to send gather in the send queue. Time
 //! comes in as an argument; [`Session::poll_timeout`] says when to come back.
@@ -15,27 +17,27 @@
 //! failure is never parsed (§7.1.7); `Closed` is final.
 
 mod closing;
+mod request;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 use crate::config::Timeouts;
-use crate::http::head::Head;
-use crate::http::response::Response;
-use crate::http::status::Status;
 use crate::time::Timestamp;
 
 use super::close::CloseFrame;
 use super::error::ProtocolError;
-use super::event::{Event, Expiry, Rejection};
+use super::event::{Event, Expiry};
 use super::frame::{EncodedFrame, FrameHeader, Opcode, Role, decode_header, encode_frame};
-use super::handshake::{AcceptKey, asks_for_upgrade, check_upgrade, encode_accept};
+use super::handshake::{AcceptKey, encode_accept};
 use super::heartbeat::{Due, Heartbeat};
 use super::incoming::{Incoming, Input, Leftover};
 use super::message::{MessageAssembler, Progress};
 use super::pinned::PinnedBytes;
 use super::send_queue::SendQueue;
+
+use self::request::Receiving;
 
 /// The protocol's side of one connection.
 #[derive(Debug)]
@@ -43,21 +45,37 @@ pub struct Session {
     state: State,
     queue: SendQueue,
     incoming: Option<Box<Incoming>>,
+    /// The body of the request that is being received.
+    receiving: Option<Box<Receiving>>,
     /// What the unfinished input has charged to the process.
     incoming_charged_bytes: usize,
     /// The newest Ping that came while writes block; older ones need no answer (§5.5.3).
-    pending_pong: Option<Box<[u8]>>,
+    pending_pong: Option<Box<PongPayload>>,
     heartbeat: Heartbeat,
     /// While writes block: when the socket last took something.
     blocked_since: Option<Timestamp>,
 }
 
+/// Boxed once more, it is half as wide in every session that has none.
+#[derive(Debug)]
+struct PongPayload(Box<[u8]>);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    Connecting { since: Timestamp },
+    Connecting { since: Timestamp, step: RequestStep },
     Open { message_bytes_max: usize },
     Closing { since: Timestamp, step: ClosingStep },
     Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RequestStep {
+    /// The head of the first request is awaited, since the connection began.
+    First,
+    /// The rest of a request's body is awaited, since its head was there.
+    Body,
+    /// The head of a further request is awaited, since the last answer.
+    Next,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,9 +96,13 @@ impl Session {
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self {
-            state: State::Connecting { since: now },
+            state: State::Connecting {
+                since: now,
+                step: RequestStep::First,
+            },
             queue: SendQueue::default(),
             incoming: None,
+            receiving: None,
             incoming_charged_bytes: 0,
             pending_pong: None,
             heartbeat: Heartbeat::new(now),
@@ -94,7 +116,7 @@ impl Session {
         matches!(self.state, State::Open { .. })
     }
 
-    /// Whether the handshake isn't finished yet.
+    /// Whether requests are awaited or answered: the handshake isn't finished, if it ever will be.
     #[must_use]
     pub const fn is_connecting(&self) -> bool {
         matches!(self.state, State::Connecting { .. })
@@ -105,7 +127,7 @@ impl Session {
     #[must_use]
     pub const fn unopened_since(&self) -> Option<Timestamp> {
         match self.state {
-            State::Connecting { since } | State::Closing { since, .. } => Some(since),
+            State::Connecting { since, .. } | State::Closing { since, .. } => Some(since),
             State::Open { .. } | State::Closed => None,
         }
     }
@@ -134,7 +156,10 @@ impl Session {
             (self.state, next),
             (
                 State::Connecting { .. },
-                State::Open { .. } | State::Closing { .. } | State::Closed
+                State::Connecting { .. }
+                    | State::Open { .. }
+                    | State::Closing { .. }
+                    | State::Closed
             ) | (
                 State::Open { .. } | State::Closing { .. },
                 State::Closing { .. } | State::Closed
@@ -215,6 +240,10 @@ impl Session {
             input.assembler.reset();
         }
         match self.state {
+            State::Connecting {
+                step: RequestStep::Body,
+                ..
+            } => self.next_body(input, now),
             State::Connecting { .. } => self.next_request(input, now, head_bytes_max),
             State::Open { message_bytes_max } => self.next_frame(input, message_bytes_max, now),
             State::Closing {
@@ -228,44 +257,6 @@ impl Session {
             | State::Closed => {
                 input.position = input.bytes.len();
                 None
-            }
-        }
-    }
-
-    fn next_request<'e>(
-        &mut self,
-        input: &'e mut Input<'_>,
-        now: Timestamp,
-        head_bytes_max: usize,
-    ) -> Option<Event<'e>> {
-        let unused = &input.bytes[input.position..];
-        let unused_len = unused.len();
-        if unused_len == 0 {
-            return None;
-        }
-        match Head::parse(unused, input.head_scanned, head_bytes_max) {
-            Ok(None) => {
-                input.head_scanned = unused_len;
-                None
-            }
-            Err(error) => {
-                self.respond(&Response::new(error.status(), error.to_string()), now);
-                Some(Event::Rejected(Rejection::Head(error)))
-            }
-            Ok(Some((head, length))) => {
-                input.position += length;
-                input.head_scanned = 0;
-                input.has_finished = true;
-                if !asks_for_upgrade(&head) {
-                    return Some(Event::Request { head });
-                }
-                match check_upgrade(&head) {
-                    Ok(accept) => Some(Event::Upgrade { head, accept }),
-                    Err(error) => {
-                        self.respond(&error.response(), now);
-                        Some(Event::Rejected(Rejection::Handshake(error)))
-                    }
-                }
             }
         }
     }
@@ -333,7 +324,7 @@ impl Session {
 
     fn answer_ping(&mut self, payload: &[u8]) {
         if self.is_blocked() {
-            self.pending_pong = Some(payload.into());
+            self.pending_pong = Some(Box::new(PongPayload(payload.into())));
         } else {
             self.queue
                 .push_own(|into| encode_frame(into, Opcode::Pong, payload));
@@ -353,13 +344,6 @@ impl Session {
         if let State::Open { message_bytes_max } = &mut self.state {
             *message_bytes_max = bytes_max;
         }
-    }
-
-    /// Answers a request, and ends the connection with it.
-    pub fn respond(&mut self, response: &Response, now: Timestamp) {
-        self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode()));
-        self.linger(now);
     }
 
     /// Queues a whole message for this connection alone.
@@ -385,11 +369,11 @@ impl Session {
             // A phone in the middle of a long download is alive.
             self.handle_read(now);
         }
-        if let Some(payload) = self.pending_pong.take()
+        if let Some(pong) = self.pending_pong.take()
             && self.is_open()
         {
             self.queue
-                .push_own(|into| encode_frame(into, Opcode::Pong, &payload));
+                .push_own(|into| encode_frame(into, Opcode::Pong, &pong.0));
         }
         self.heartbeat.handle_sent(self.queue.sent_position(), now);
     }
@@ -405,7 +389,7 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self, timeouts: &Timeouts) -> Option<Timestamp> {
         match self.state {
-            State::Connecting { since } => Some(since + timeouts.handshake),
+            State::Connecting { .. } => self.request_deadline(timeouts),
             State::Open { .. } => self.open_deadline(timeouts),
             State::Closing { since, .. } => Some(since + timeouts.close),
             State::Closed => None,
@@ -429,11 +413,12 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Timestamp, timeouts: &Timeouts) -> Option<Expiry> {
         let is_due = |since: Timestamp, after: Duration| since + after <= now;
         match self.state {
-            State::Connecting { since } if is_due(since, timeouts.handshake) => {
-                self.respond(
-                    &Response::new(Status::REQUEST_TIMEOUT, "no request in time"),
-                    now,
-                );
+            State::Connecting { .. }
+                if self
+                    .request_deadline(timeouts)
+                    .is_some_and(|deadline| deadline <= now) =>
+            {
+                self.handle_late_request(now);
                 Some(Expiry::Handshake)
             }
             State::Closing { since, .. } if is_due(since, timeouts.close) => {
@@ -486,9 +471,13 @@ impl Session {
     /// changed the session.
     pub fn settle(&mut self, pinned: &PinnedBytes) {
         self.queue.settle(pinned);
-        let bytes = self.incoming.as_ref().map_or(0, |incoming| {
+        let incoming_bytes = self.incoming.as_ref().map_or(0, |incoming| {
             size_of::<Incoming>() + incoming.pinned_bytes()
         });
+        let body_bytes = self.receiving.as_ref().map_or(0, |receiving| {
+            size_of::<Receiving>() + receiving.pinned_bytes()
+        });
+        let bytes = incoming_bytes + body_bytes;
         pinned.subtract(self.incoming_charged_bytes);
         pinned.add(bytes);
         self.incoming_charged_bytes = bytes;
@@ -498,6 +487,7 @@ impl Session {
     pub fn release(&mut self, pinned: &PinnedBytes) {
         self.queue.clear();
         self.incoming = None;
+        self.receiving = None;
         self.settle(pinned);
     }
 }

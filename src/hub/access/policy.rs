@@ -11,7 +11,7 @@ use super::addresses::AddressLimits;
 use super::jwt::ClientKeys;
 use super::local::{is_foreign, is_local};
 use super::origin::AllowedOrigins;
-use super::proxy::TrustedProxies;
+use super::proxy::{Cidr, TrustedProxies};
 use super::token_file::PublishTokens;
 
 /// Whether a connection may publish.
@@ -40,6 +40,8 @@ pub struct Policy {
     pub origins: Option<AllowedOrigins>,
     /// The proxies whose word counts for who is behind them.
     pub proxies: TrustedProxies,
+    /// Where figures are asked for, beside this host.
+    pub metrics_from: Vec<Cidr>,
     /// What one address may take.
     pub address_limits: AddressLimits,
 }
@@ -98,6 +100,16 @@ impl Policy {
         }
     }
 
+    /// Whether a request is shown the figures: one of a program on this host, or from a network
+    /// that was named, by the address of whoever is behind a trusted proxy.
+    #[must_use]
+    pub fn shows_metrics(&self, request: &Request<'_>) -> bool {
+        let peer = self.speaks_for(request);
+        let address = peer.address.map(|address| address.ip());
+        let is_named = |address| self.metrics_from.iter().any(|cidr| cidr.contains(address));
+        address.is_some_and(is_named) || (self.proxies.0.is_empty() && is_local(request))
+    }
+
     /// Whether an address has a share: this host has none, be it over a Unix socket, nor has a
     /// trusted proxy that speaks for nobody.
     #[must_use]
@@ -129,7 +141,7 @@ pub fn shown_token<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1); none at all if the field stands twice.
-fn bearer<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
+pub fn bearer<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
     let value = head.fields.only_value("Authorization")?;
     let (scheme, token) = value.split_first_chunk::<7>()?;
     scheme

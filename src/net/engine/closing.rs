@@ -40,6 +40,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             connection.peer,
             cause.close_code()
         );
+        let code = cause.close_code().as_u16();
+        self.shell.metrics.closed.count(code);
         match cause {
             CloseCause::SlowConsumer | CloseCause::Overload => {
                 self.shell.metrics.slow_consumers += 1;
@@ -113,7 +115,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             .shell
             .connections
             .iter()
-            .filter(|connection| connection.peer.lane == lane)
+            .filter(|connection| connection.peer.lane == lane && !connection.marks.is_publisher)
             .filter_map(|connection| {
                 let since = connection.session.unopened_since()?;
                 Some((since, connection.id.serial, connection.id))
@@ -136,8 +138,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         debug!(connection:% = id, peer:% = connection.peer; "{id} {}: makes room", connection.peer);
         self.shell.metrics.connections_displaced += 1;
         if connection.session.is_connecting() {
-            let response = self.shell.unavailable("full");
-            self.respond(id, &response, now);
+            self.turn_away(id, "full", now);
         }
         if let Some(connection) = self.shell.connections.get_mut(id) {
             connection.session.handle_end();
@@ -153,8 +154,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if connection.session.is_open() {
             self.close(id, CloseCause::Overload, now);
         } else if connection.session.is_connecting() {
-            let response = self.shell.unavailable("overloaded");
-            self.respond(id, &response, now);
+            self.turn_away(id, "overloaded", now);
         } else {
             info!(
                 connection:% = id, peer:% = connection.peer, reason:% = CloseCause::Overload;
@@ -207,6 +207,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             };
             if connection.session.is_open() {
                 open += 1;
+                let code = CloseCause::Shutdown.close_code().as_u16();
+                self.shell.metrics.closed.count(code);
                 let retry_ms = spread_ms * open / clients;
                 let reason = self
                     .application
@@ -214,16 +216,21 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 let frame = CloseFrame::new(CloseCause::Shutdown.close_code(), reason);
                 connection.session.close(&frame, now);
             } else if connection.session.is_connecting() {
-                let response = self.shell.unavailable("stopping");
-                self.respond(id, &response, now);
+                self.turn_away(id, "stopping", now);
             }
             self.shell.mark_delivery(id);
             self.settle(id);
         }
     }
 
-    /// Tells the application of a connection that has left Open, once.
+    /// Tells the application of a connection that has left Open, once; and whoever has
+    /// published over HTTP and leaves gives up its place.
     pub(super) fn settle_gone(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shell.connections.get(id)
+            && !connection.session.is_connecting()
+        {
+            self.give_up_place(id);
+        }
         if let Some(connection) = self.shell.connections.get_mut(id)
             && connection.marks.is_admitted
             && !connection.session.is_open()

@@ -46,6 +46,7 @@ impl Session {
 
     pub(super) fn linger(&mut self, now: Timestamp) {
         self.incoming = None;
+        self.receiving = None;
         self.pending_pong = None;
         self.set_state(State::Closing {
             since: now,

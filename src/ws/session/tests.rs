@@ -3,8 +3,12 @@
 use std::io::IoSlice;
 
 use super::*;
+use crate::http::body::BodyPermit;
 use crate::http::head::HeadError;
+use crate::http::response::Response;
+use crate::http::status::Status;
 use crate::ws::close::CloseCode;
+use crate::ws::event::Rejection;
 use crate::ws::frame::encode_masked_frame;
 use crate::ws::handshake::ClientHandshake;
 use crate::ws::mask::MaskingKey;
@@ -51,7 +55,25 @@ impl Bench {
                     self.session.accept(accept, MESSAGE_BYTES_MAX);
                     "upgrade".to_owned()
                 }
-                Event::Request { head } => {
+                Event::Request { head, framing } if head.method == "POST" => {
+                    let permit = BodyPermit {
+                        bytes_max: MESSAGE_BYTES_MAX,
+                        is_authorized: true,
+                    };
+                    let received = self.session.receive(&head, framing, permit, self.now);
+                    received.expect("tests post little");
+                    continue;
+                }
+                Event::Body { body, stays, .. } => {
+                    let line = format!("body {}", String::from_utf8_lossy(&body));
+                    let response = Response::new(Status::OK, "posted");
+                    match stays {
+                        true => self.session.answer(&response, self.now),
+                        false => self.session.respond(&response, self.now),
+                    }
+                    line
+                }
+                Event::Request { head, .. } => {
                     let line = format!("request {}", head.target);
                     self.session
                         .respond(&Response::new(Status::NOT_FOUND, "nothing"), self.now);
@@ -66,6 +88,7 @@ impl Bench {
                 }
                 Event::Closed { code } => format!("closed {code:?}"),
                 Event::Rejected(Rejection::Head(error)) => format!("rejected {error:?}"),
+                Event::Rejected(Rejection::Body(error)) => format!("rejected {error:?}"),
                 Event::Rejected(Rejection::Handshake(error)) => format!("rejected {error:?}"),
                 Event::Discarded => "discarded".to_owned(),
             };
@@ -533,5 +556,98 @@ fn what_is_kept_is_charged_and_given_back() {
     bench.session.settle(&pinned);
     assert!(pinned.bytes() >= 700);
     bench.session.release(&pinned);
+    assert_eq!(pinned.bytes(), 0);
+}
+
+#[test]
+fn requests_are_answered_one_after_the_other_up_to_an_upgrade() {
+    let posts = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
+        POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n\
+        POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+    let stream = [&posts[..], &upgrade()].concat();
+    for split in 0..stream.len() {
+        let mut bench = Bench::connecting();
+        bench.receive(&stream[..split]);
+        bench.receive(&stream[split..]);
+        assert_eq!(
+            bench.record,
+            ["body abc", "body def", "body ", "upgrade"],
+            "{split}"
+        );
+        assert!(bench.session.is_open());
+        let sent = String::from_utf8(bench.sent()).expect("text");
+        assert_eq!(sent.matches("HTTP/1.1 200 OK\r\n").count(), 3);
+        assert!(sent.contains("posted\nHTTP/1.1 101 "));
+    }
+}
+
+#[test]
+fn the_last_request_ends_the_connection() {
+    let mut bench = Bench::connecting();
+    let last = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
+    bench.receive(&last.repeat(2));
+    assert_eq!(bench.record, ["body abc"]);
+    assert!(
+        bench
+            .sent()
+            .starts_with(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+    );
+    assert!(bench.session.take_shutdown());
+}
+
+#[test]
+fn heads_bodies_and_silence_have_their_times() {
+    let times = Timeouts::default();
+    let due = |bench: &Bench| bench.session.poll_timeout(&bench.timeouts);
+    let head = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
+    let at = |seconds| Timestamp::ZERO + Duration::from_secs(seconds);
+
+    let mut bench = Bench::connecting();
+    bench.now = at(5);
+    bench.receive(b"POST");
+    assert_eq!(due(&bench), Some(Timestamp::ZERO + times.handshake));
+    bench.receive(&head[4..]);
+    assert_eq!(due(&bench), Some(at(5) + times.message));
+    bench.now = at(20);
+    bench.receive(b"ab");
+    assert_eq!(
+        due(&bench),
+        Some(at(5) + times.message),
+        "a body is not kept alive"
+    );
+    bench.receive(b"c");
+    assert_eq!(due(&bench), Some(at(20) + times.message));
+    assert!(bench.session.is_between_requests());
+    bench.sent();
+    bench.now = at(30);
+    bench.receive(b"P");
+    assert!(!bench.session.is_between_requests());
+    assert_eq!(due(&bench), Some(at(30) + times.handshake));
+    let expiry = bench
+        .session
+        .handle_timeout(at(30) + times.handshake, &times);
+    assert_eq!(expiry, Some(Expiry::Handshake));
+    assert!(bench.sent().starts_with(b"HTTP/1.1 408 "));
+
+    // Who has been answered and says nothing is let go without a word.
+    let mut bench = Bench::connecting();
+    bench.receive(&[&head[..], b"abc"].concat());
+    bench.sent();
+    let expiry = bench.session.handle_timeout(at(0) + times.message, &times);
+    assert_eq!(expiry, Some(Expiry::Handshake));
+    assert!(bench.sent().is_empty() && bench.session.take_shutdown());
+}
+
+#[test]
+fn a_body_that_is_not_whole_is_charged() {
+    let pinned = PinnedBytes::new(1 << 20);
+    let mut bench = Bench::connecting();
+    bench.receive(b"POST / HTTP/1.1\r\nContent-Length: 900\r\n\r\n");
+    bench.receive(&[b'x'; 800]);
+    bench.session.settle(&pinned);
+    assert!(pinned.bytes() >= 800);
+    bench.receive(&[b'x'; 100]);
+    bench.sent();
+    bench.session.settle(&pinned);
     assert_eq!(pinned.bytes(), 0);
 }

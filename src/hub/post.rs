@@ -1,0 +1,166 @@
+//! Publishing over HTTP: who may, what is taken, and how it is answered.
+//!
+//! A request goes by the same rules as an upgrade and as a message behind it. What its head shows
+//! is asked first, so that nobody's body is read who may not publish; a token in the body is as
+//! good, but then little is read on credit, and the address it comes from has its share.
+
+use log::info;
+
+use super::access::policy::{PublishRight, bearer};
+use super::command::{self, Batch, CommandError, ErrorCode, Publication};
+use super::{Hub, PUBLISH_PATH};
+use crate::application::{BodyPermit, Framing, Outbox, Request, Response, Status};
+use crate::http::head::Head;
+use crate::id::ConnectionId;
+
+/// Whether a request is one to publish, or pretends to be: what is left of an upgrade whose
+/// `Upgrade` a proxy has eaten is not.
+pub(super) fn is_for(head: &Head<'_>) -> bool {
+    head.path() == PUBLISH_PATH && !head.fields.has("Sec-WebSocket-Key")
+}
+
+impl Hub {
+    /// Decides by its head whether the body of a request is read.
+    pub(super) fn permit_post(
+        &mut self,
+        request: &Request<'_>,
+        framing: Framing,
+    ) -> Result<BodyPermit, Response> {
+        let head = request.head;
+        if head.method != "POST" {
+            let response = Response::new(Status::METHOD_NOT_ALLOWED, "notifications are posted");
+            return Err(response.with_field("Allow", "POST"));
+        }
+        // RFC 9112 §3.2.
+        if head.minor_version >= 1 && head.fields.only_value("host").is_none() {
+            let why = "exactly one Host is needed";
+            return Err(Response::new(Status::BAD_REQUEST, why));
+        }
+        let right = self.policy.publish_right(request);
+        if right == PublishRight::Never || !self.policy.lets_in(request, right) {
+            info!("{} may not publish", self.policy.speaks_for(request));
+            self.metrics.notifications_forbidden += 1;
+            return Err(forbidden("this connection may not publish"));
+        }
+        let is_authorized = right == PublishRight::Granted;
+        if !is_authorized {
+            self.charge_address(request)?;
+            // A better one in the body would not excuse it.
+            if bearer(head).is_some() {
+                info!("{} may not publish", self.policy.speaks_for(request));
+                self.metrics.notifications_forbidden += 1;
+                return Err(forbidden("the token is not a publisher's"));
+            }
+        }
+        if !is_json(head) {
+            let why = "Content-Type must be application/json";
+            return Err(Response::new(Status::UNSUPPORTED_MEDIA_TYPE, why));
+        }
+        if framing == Framing::None {
+            let why = "Content-Length or chunks are needed";
+            return Err(Response::new(Status::LENGTH_REQUIRED, why));
+        }
+        Ok(BodyPermit {
+            bytes_max: self.message_bytes_max(right),
+            is_authorized,
+        })
+    }
+
+    /// Who has yet to show a token asks as often as it may come for an upgrade.
+    fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Response> {
+        let address = self.policy.speaks_for(request).address;
+        let counted = address.map(|address| address.ip());
+        let counted = counted.filter(|&address| self.policy.is_counted(address));
+        if let Some(address) = counted {
+            self.count_address(address, request.now)?;
+            self.addresses.leave(address);
+        }
+        Ok(())
+    }
+
+    /// Publishes what a body says, all of it or nothing.
+    pub(super) fn handle_post(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        permit: BodyPermit,
+        outbox: &mut dyn Outbox,
+    ) -> Response {
+        let Ok(text) = std::str::from_utf8(body) else {
+            return bad_request(&CommandError::new(
+                ErrorCode::InvalidJson,
+                "not JSON: not UTF-8",
+            ));
+        };
+        let batch = match command::parse_batch(text) {
+            Ok(batch) => batch,
+            Err(error) => return bad_request(&error),
+        };
+        if !permit.is_authorized
+            && let Err(response) = self.check_tokens(&batch)
+        {
+            info!("{id} may not publish");
+            self.metrics.notifications_forbidden += 1;
+            return response;
+        }
+        let publications = match read_all(&batch) {
+            Ok(publications) => publications,
+            Err(error) => {
+                self.metrics.notifications_invalid += 1;
+                return bad_request(&error);
+            }
+        };
+        let delivered: Vec<_> = publications
+            .iter()
+            .map(|publication| self.deliver(id, publication, outbox))
+            .collect();
+        Response::json(Status::OK, command::batch_reply(&delivered, batch.is_array))
+    }
+
+    /// Checks that a good token stands beside every notification.
+    fn check_tokens(&self, batch: &Batch<'_>) -> Result<(), Response> {
+        let mut tokens = batch.publishes.iter().map(|publish| &publish.token);
+        if batch.publishes.is_empty() || tokens.clone().any(Option::is_none) {
+            return Err(unauthorized());
+        }
+        let is_good = |token: &str| self.policy.accepts_publish_token(token);
+        match tokens.all(|token| token.as_deref().is_some_and(is_good)) {
+            true => Ok(()),
+            false => Err(forbidden("this takes a publisher's token")),
+        }
+    }
+}
+
+fn read_all<'a>(batch: &Batch<'a>) -> Result<Vec<Publication<'a>>, CommandError> {
+    let read = |(position, publish): (usize, &command::Publish<'a>)| {
+        publish.read().map_err(|error| match batch.is_array {
+            true => error.at(position),
+            false => error,
+        })
+    };
+    batch.publishes.iter().enumerate().map(read).collect()
+}
+
+fn bad_request(error: &CommandError) -> Response {
+    Response::json(Status::BAD_REQUEST, error.reply())
+}
+
+fn forbidden(detail: &str) -> Response {
+    let error = CommandError::new(ErrorCode::Forbidden, detail);
+    Response::json(Status::FORBIDDEN, error.reply())
+}
+
+fn unauthorized() -> Response {
+    let error = CommandError::new(ErrorCode::Forbidden, "this takes a publisher's token");
+    Response::json(Status::UNAUTHORIZED, error.reply()).with_field("WWW-Authenticate", "Bearer")
+}
+
+/// Whether the body is said to be JSON; its parameters change nothing (RFC 8259 §11).
+fn is_json(head: &Head<'_>) -> bool {
+    head.fields.only_value("content-type").is_some_and(|value| {
+        let media_type = value.split(|&byte| byte == b';').next().unwrap_or_default();
+        media_type
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"application/json")
+    })
+}

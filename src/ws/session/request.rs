@@ -1,0 +1,202 @@
+//! Requests: heads, bodies and answers, up to the one that is an upgrade.
+//!
+//! Three times bound them. A head has the time of a handshake, from the connection's beginning or
+//! from its own first byte. A body has the time of a message, from its head on. And so long
+//! a connection that has been answered may be silent.
+
+use std::borrow::Cow;
+
+use crate::config::Timeouts;
+use crate::http::body::{BodyError, BodyPermit, BodyReader, Framing};
+use crate::http::head::Head;
+use crate::http::response::{CONTINUE, Response};
+use crate::http::status::Status;
+use crate::time::Timestamp;
+use crate::ws::event::{Event, Rejection};
+use crate::ws::handshake::{asks_for_upgrade, check_upgrade};
+use crate::ws::incoming::Input;
+
+use super::{RequestStep, Session, State};
+
+/// A request whose head is gone and whose body is to come.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    reader: BodyReader,
+    permit: BodyPermit,
+    stays: bool,
+}
+
+impl Receiving {
+    pub(super) const fn pinned_bytes(&self) -> usize {
+        self.reader.pinned_bytes()
+    }
+}
+
+impl Session {
+    /// Whether nothing has come of a further request: there is nothing to be answered.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
+        matches!(
+            self.state,
+            State::Connecting {
+                step: RequestStep::Next,
+                ..
+            }
+        ) && self.incoming.is_none()
+    }
+
+    pub(super) fn next_request<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        now: Timestamp,
+        head_bytes_max: usize,
+    ) -> Option<Event<'e>> {
+        let unused = &input.bytes[input.position..];
+        let unused_len = unused.len();
+        if unused_len == 0 {
+            return None;
+        }
+        let (head, length) = match Head::parse(unused, input.head_scanned, head_bytes_max) {
+            Ok(None) => {
+                input.head_scanned = unused_len;
+                return None;
+            }
+            Err(error) => {
+                self.respond(&Response::new(error.status(), error.to_string()), now);
+                return Some(Event::Rejected(Rejection::Head(error)));
+            }
+            Ok(Some(whole)) => whole,
+        };
+        input.position += length;
+        input.head_scanned = 0;
+        input.has_finished = true;
+        if !asks_for_upgrade(&head) {
+            return Some(match Framing::of(&head) {
+                Ok(framing) => Event::Request { head, framing },
+                Err(error) => self.reject_body(error, now),
+            });
+        }
+        Some(match check_upgrade(&head) {
+            Ok(accept) => Event::Upgrade { head, accept },
+            Err(error) => {
+                self.respond(&error.response(), now);
+                Event::Rejected(Rejection::Handshake(error))
+            }
+        })
+    }
+
+    /// Has the body of a request read, up to what `permit` grants.
+    ///
+    /// # Errors
+    /// [`BodyError::TooLarge`] if more is announced than that; nothing is read then.
+    pub fn receive(
+        &mut self,
+        head: &Head<'_>,
+        framing: Framing,
+        permit: BodyPermit,
+        now: Timestamp,
+    ) -> Result<(), BodyError> {
+        let reader = BodyReader::new(framing, permit.bytes_max)?;
+        // RFC 9110 §10.1.1: not to HTTP/1.0, and only where there is something to wait for.
+        let is_awaited = head.minor_version >= 1 && !reader.is_whole();
+        if is_awaited && head.fields.has_token("expect", "100-continue") {
+            self.queue.push_own(|into| into.extend_from_slice(CONTINUE));
+        }
+        self.receiving = Some(Box::new(Receiving {
+            reader,
+            permit,
+            stays: head.keeps_connection(),
+        }));
+        self.set_state(State::Connecting {
+            since: now,
+            step: RequestStep::Body,
+        });
+        Ok(())
+    }
+
+    pub(super) fn next_body<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        now: Timestamp,
+    ) -> Option<Event<'e>> {
+        let receiving = self.receiving.as_mut()?;
+        let (permit, stays) = (receiving.permit, receiving.stays);
+        let start = input.position;
+        let unused = &input.bytes[start..];
+        // What is there in one piece is lent as it lies.
+        let lent_length = receiving
+            .reader
+            .unread_length()
+            .filter(|&length| length <= unused.len());
+        let body = if let Some(length) = lent_length {
+            input.position += length;
+            self.receiving = None;
+            Cow::Borrowed(&input.bytes[start..start + length])
+        } else {
+            match receiving.reader.read(unused) {
+                Ok(taken) => input.position += taken,
+                Err(error) => return Some(self.reject_body(error, now)),
+            }
+            let received = self
+                .receiving
+                .take_if(|receiving| receiving.reader.is_whole())?;
+            Cow::Owned(received.reader.into_body())
+        };
+        Some(Event::Body {
+            body,
+            permit,
+            stays,
+        })
+    }
+
+    fn reject_body(&mut self, error: BodyError, now: Timestamp) -> Event<'static> {
+        self.respond(&Response::new(error.status(), error.to_string()), now);
+        Event::Rejected(Rejection::Body(error))
+    }
+
+    /// Answers a request, whose body has been read if it has one; the next may follow.
+    pub fn answer(&mut self, response: &Response, now: Timestamp) {
+        self.queue
+            .push_own(|into| into.extend_from_slice(&response.encode_kept()));
+        self.set_state(State::Connecting {
+            since: now,
+            step: RequestStep::Next,
+        });
+    }
+
+    /// Answers a request, and ends the connection with it.
+    pub fn respond(&mut self, response: &Response, now: Timestamp) {
+        self.queue
+            .push_own(|into| into.extend_from_slice(&response.encode()));
+        self.linger(now);
+    }
+
+    /// Ends a connection between two requests without a word: the client would take it for the
+    /// answer to what it is about to ask.
+    pub fn leave(&mut self, now: Timestamp) {
+        if self.is_between_requests() {
+            self.linger(now);
+        }
+    }
+
+    pub(super) fn request_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
+        let State::Connecting { since, step } = self.state else {
+            return None;
+        };
+        Some(match (step, self.message_begun()) {
+            (RequestStep::First, _) => since + timeouts.handshake,
+            (RequestStep::Next, Some(begun)) => begun + timeouts.handshake,
+            (RequestStep::Next, None) | (RequestStep::Body, _) => since + timeouts.message,
+        })
+    }
+
+    pub(super) fn handle_late_request(&mut self, now: Timestamp) {
+        if self.is_between_requests() {
+            return self.leave(now);
+        }
+        self.respond(
+            &Response::new(Status::REQUEST_TIMEOUT, "no request in time"),
+            now,
+        );
+    }
+}
