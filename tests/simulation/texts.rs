@@ -25,7 +25,7 @@ fn text(dice: &mut Dice) -> &'static str {
 }
 
 fn page(dice: &mut Dice) -> Page<'static> {
-    let (package, page) = dice.pick(&[("p", "q"), ("p", "r"), ("é", "p")]);
+    let (package, page) = dice.pick(&[("p", "q"), ("p", "q"), ("p", "r"), ("é", "p")]);
     Page {
         package: package.into(),
         page: page.into(),
