@@ -111,6 +111,16 @@ pub(crate) enum Expected {
     Published(Counts),
 }
 
+impl Expected {
+    /// How long it is at least.
+    fn bytes_min(&self) -> usize {
+        match self {
+            Self::Exactly(text) => text.len(),
+            Self::Error(_) | Self::Published(_) => 0,
+        }
+    }
+}
+
 /// Why the server closes a connection after a message, or by itself.
 #[derive(Debug)]
 pub(crate) enum Cause {
@@ -700,6 +710,15 @@ impl Client {
     }
 
     // What must hold.
+
+    /// What waits for it is bounded: behind the text that is being written, which may be large,
+    /// there is no more than a queue takes.
+    pub(crate) fn check_bound(&self, send_queue_bytes_max: usize) {
+        let waiting = self.expected.iter().skip(1);
+        let bytes: usize = waiting.map(Expected::bytes_min).sum();
+        let is_bounded = self.stage != Stage::Open || bytes <= send_queue_bytes_max;
+        assert!(is_bounded, "{}: {bytes} bytes wait; {self}", self.id);
+    }
 
     /// Nothing is under way inside of the server: all is handled and written that can be.
     pub(crate) fn check_at_rest(&self) {

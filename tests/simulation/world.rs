@@ -558,6 +558,9 @@ impl World {
             "{} bytes are kept",
             self.engine.pinned_bytes()
         );
+        for client in &self.clients {
+            client.check_bound(self.limits.send_queue_bytes_max);
+        }
         if self.turns.is_multiple_of(16) {
             let hub = self.hub.borrow();
             hub.index().check_invariants();
