@@ -133,18 +133,21 @@ impl<'a, T, C> ShellOutbox<'a, T, C> {
 }
 
 impl<T: Transport, C> ShellOutbox<'_, T, C> {
-    /// Queues a message to the connection that is being answered.
+    /// Queues a message to the connection that is being answered; nothing behind a delivery
+    /// that its queue did not take.
     fn send(&mut self, opcode: Opcode, payload: &[u8]) {
         let Some(connection) = self.shell.connections.get_mut(self.id) else {
             return;
         };
+        if connection.marks.is_overflowed {
+            return;
+        }
         connection.session.send(opcode, payload);
         if connection.is_over(self.shell.send_queue_bytes_max) {
             connection.flush(&mut self.shell.scratch, self.now);
             // Who asks without reading the answers is a slow consumer too.
-            if connection.is_over(self.shell.send_queue_bytes_max)
-                && !mem::replace(&mut connection.marks.is_overflowed, true)
-            {
+            if connection.is_over(self.shell.send_queue_bytes_max) {
+                connection.marks.is_overflowed = true;
                 self.shell.overflowed.push(self.id);
             }
         }

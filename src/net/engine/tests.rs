@@ -14,12 +14,24 @@ use crate::ws::close::CloseCode;
 use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
 use crate::ws::mask::MaskingKey;
 
-/// A peer whose socket takes everything: what it has sent, and what it got.
-#[derive(Default)]
+/// A peer: what it has sent, what it got, and how much more its socket takes, which is
+/// everything unless a test says otherwise.
 struct Wire {
     sent: RefCell<Vec<u8>>,
     has_ended: Cell<bool>,
     got: RefCell<Vec<u8>>,
+    room: Cell<usize>,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            sent: RefCell::default(),
+            has_ended: Cell::default(),
+            got: RefCell::default(),
+            room: Cell::new(usize::MAX),
+        }
+    }
 }
 
 struct WireEnd(Rc<Wire>);
@@ -39,12 +51,21 @@ impl Read for WireEnd {
 
 impl Write for WireEnd {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.got.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
+        let taken = bytes.len().min(self.0.room.get());
+        if taken == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0.room.set(self.0.room.get() - taken);
+        self.0.got.borrow_mut().extend_from_slice(&bytes[..taken]);
+        Ok(taken)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        slices.iter().map(|slice| self.write(slice)).sum()
+        let bytes: Vec<_> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
+        self.write(&bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -152,12 +173,13 @@ fn accept(engine: &mut TestEngine, now: Timestamp) -> (ConnectionId, Rc<Wire>) {
     (id, wire)
 }
 
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
 /// A connection whose handshake is done.
 fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
     let (id, wire) = accept(engine, Timestamp::ZERO);
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    wire.sent.borrow_mut().extend_from_slice(head.as_bytes());
+    wire.sent.borrow_mut().extend_from_slice(UPGRADE.as_bytes());
     engine.handle_ready(id, READABLE, Timestamp::ZERO);
     engine.flush_replies(Timestamp::ZERO);
     let head = wire.got.take();
@@ -507,4 +529,66 @@ fn the_applications_deadline_is_held_against_nobody_whose_bytes_wait() {
         connection.is_some_and(|connection| connection.session.is_open())
     };
     assert_eq!([is_open(&grown[0]), is_open(&grown[1])], [true, false]);
+}
+
+/// Hands every message back as a delivery, and answers it.
+struct ToItself;
+
+impl Application for ToItself {
+    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+        Ok(Admission {
+            is_limited: false,
+            ..ADMISSION
+        })
+    }
+
+    fn handle_request(&mut self, _: &Request<'_>) -> Response {
+        unreachable!("everybody asks for an upgrade")
+    }
+
+    fn handle_message(&mut self, id: ConnectionId, _: Message<'_>, outbox: &mut dyn Outbox) {
+        outbox.reply("before");
+        let delivered = outbox.deliver(&EncodedFrame::text(&[&[b'a'; 100]]), &[id]);
+        assert_eq!(delivered.dropped, 1);
+        outbox.reply("behind");
+    }
+
+    fn handle_gone(&mut self, _: ConnectionId) {}
+
+    fn close_reason(&self, _: CloseCause, _: u64) -> String {
+        String::new()
+    }
+}
+
+#[test]
+fn who_is_about_to_be_cut_off_gets_no_answer_behind_the_gap() {
+    let limits = ServerLimits {
+        send_queue_bytes_max: 50,
+        ..ServerLimits::default()
+    };
+    let mut engine = Engine::new(ToItself, Stopped, limits, Timeouts::default(), 1);
+    let wire = Rc::new(Wire::default());
+    let peer = Peer {
+        address: None,
+        lane: Lane::Clients,
+    };
+    let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
+    wire.sent.borrow_mut().extend_from_slice(UPGRADE.as_bytes());
+    engine.handle_ready(id, READABLE, Timestamp::ZERO);
+    engine.flush_replies(Timestamp::ZERO);
+    wire.got.take();
+    // Of the answer before the gap, three bytes go out: what shares its piece of memory stays.
+    wire.room.set(3);
+    let message = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+    wire.sent.borrow_mut().extend_from_slice(&message);
+    engine.handle_ready(id, READABLE, Timestamp::ZERO);
+    wire.room.set(usize::MAX);
+    let writable = Readiness {
+        is_writable: true,
+        ..Readiness::default()
+    };
+    engine.handle_ready(id, writable, Timestamp::ZERO);
+    engine.flush_deliveries(1, Timestamp::ZERO);
+    let got = wire.got.take();
+    assert_eq!(got, b"\x81\x06before\x88\x02\x03\xf5", "{got:?}");
 }

@@ -1,0 +1,156 @@
+//! Subscriptions and notifications: made up as what they mean, and then written as JSON, so that
+//! the model never has to read any.
+
+use std::borrow::Cow;
+
+use crieur::hub::filter::{
+    Criterion, Filter, NameMap, Notification, NotificationValues, Page, Subscription, Values,
+};
+
+use crate::dice::Dice;
+
+/// A notification, and how its publisher writes it.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) notification: Notification<'static>,
+    /// The whole message.
+    pub(crate) text: String,
+    /// What each subscriber gets.
+    pub(crate) delivered: String,
+}
+
+/// One of a few texts, so that things meet.
+fn text(dice: &mut Dice) -> &'static str {
+    dice.pick(&["a", "b", "c", "true"])
+}
+
+fn page(dice: &mut Dice) -> Page<'static> {
+    let (package, page) = dice.pick(&[("p", "q"), ("p", "q"), ("p", "r"), ("é", "p")]);
+    Page {
+        package: package.into(),
+        page: page.into(),
+    }
+}
+
+fn values(dice: &mut Dice, least: usize) -> Values<'static> {
+    let count = dice.between(least, 3);
+    Values::new((0..count).map(|_| Cow::Borrowed(text(dice))).collect())
+}
+
+fn named<T>(dice: &mut Dice, mut entry: impl FnMut(&mut Dice) -> T) -> NameMap<'static, T> {
+    let mut entries = Vec::new();
+    for name in ["x", "y", "z"] {
+        if dice.chance(40) {
+            entries.push((Cow::Borrowed(name), entry(dice)));
+        }
+    }
+    NameMap::new(entries).expect("the names are distinct")
+}
+
+pub(crate) fn subscription(dice: &mut Dice) -> Subscription<'static> {
+    let filter = match dice.below(6) {
+        0 => return Subscription::Channel(text(dice).into()),
+        1 | 2 => Filter::Everything,
+        // An empty list without a name means everything.
+        3 => Filter::Nameless(values(dice, 1)),
+        _ => Filter::Named(named(dice, |dice| match dice.chance(30) {
+            true => Criterion::Any,
+            false => Criterion::OneOf(values(dice, 0)),
+        })),
+    };
+    Subscription::Page(page(dice), filter)
+}
+
+pub(crate) fn subscribe_text(subscriptions: &[Subscription<'_>], dice: &mut Dice) -> String {
+    let list: Vec<_> = subscriptions.iter().map(subscription_json).collect();
+    let space = dice.pick(&["", " ", "\r\n\t"]);
+    format!(
+        "{{\"sender\":{space}\"client\",{space}\"subscriptions\":[{}]{space}}}",
+        list.join(",")
+    )
+}
+
+fn subscription_json(subscription: &Subscription<'_>) -> String {
+    let (page, filter) = match subscription {
+        Subscription::Channel(channel) => return format!("\"{channel}\""),
+        Subscription::Page(page, filter) => (page, filter),
+    };
+    let values = match filter {
+        Filter::Everything => "true".to_owned(),
+        Filter::Nameless(values) => list_json(values),
+        Filter::Named(criteria) => object_json(criteria, |criterion| match criterion {
+            Criterion::Any => "true".to_owned(),
+            Criterion::OneOf(values) => list_json(values),
+        }),
+    };
+    format!(
+        "{{{},\"filters\":{{\"values\":{values}}}}}",
+        page_json(page)
+    )
+}
+
+fn page_json(page: &Page<'_>) -> String {
+    format!(
+        "\"package\":\"{}\",\"page\":\"{}\"",
+        page.package, page.page
+    )
+}
+
+fn list_json(values: &Values<'_>) -> String {
+    let texts: Vec<_> = values.iter().map(|text| format!("\"{text}\"")).collect();
+    format!("[{}]", texts.join(","))
+}
+
+fn object_json<T>(map: &NameMap<'_, T>, entry: impl Fn(&T) -> String) -> String {
+    let members: Vec<_> = map
+        .iter()
+        .map(|(name, value)| format!("\"{name}\":{}", entry(value)))
+        .collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// A notification that no other is equal to, because of its `number`.
+pub(crate) fn publication(dice: &mut Dice, number: u64) -> Publication {
+    let shape = dice.below(8);
+    let notification = Notification {
+        page: (shape != 0).then(|| page(dice)),
+        channel: (shape < 2).then(|| text(dice).into()),
+        values: match dice.below(4) {
+            0 => NotificationValues::Absent,
+            1 => NotificationValues::Nameless(values(dice, 0)),
+            _ => NotificationValues::Named(named(dice, |dice| values(dice, 0))),
+        },
+    };
+    let mut members = vec![format!("\"message\":{{\"id\":\"{number}\",\"n\":1.0}}")];
+    members.extend(notification.page.as_ref().map(page_json));
+    let channel = notification.channel.as_ref();
+    members.extend(channel.map(|channel| format!("\"channel\": \"{channel}\"")));
+    match &notification.values {
+        NotificationValues::Absent => {}
+        NotificationValues::Nameless(values) => {
+            members.push(format!("\"filters\":{{\"values\":{}}}", list_json(values)));
+        }
+        NotificationValues::Named(map) => {
+            let values = object_json(map, list_json);
+            members.push(format!("\"\\u0066ilters\":{{ \"values\":{values}}}"));
+        }
+    }
+    let padding = match dice.below(100) {
+        0 => dice.between(60_000, 70_000),
+        1..=15 => dice.between(500, 9_000),
+        _ => dice.below(200),
+    };
+    members.push(format!("\"text\":\"\\u00e9é{}\"", ".".repeat(padding)));
+    dice.shuffle(&mut members);
+    let json = format!("{{{}}}", members.join(dice.pick(&[",", " , ", ",\n"])));
+    let kind = dice.pick(&[None, Some("\"refresh\\u0063ontent\"")]);
+    let kind_member = kind.map_or_else(String::new, |kind| format!("\"type\":{kind},"));
+    Publication {
+        notification,
+        text: format!("{{{kind_member}\"sender\":\"server\",\"notification\": {json} }}"),
+        delivered: format!(
+            "{{\"type\":{},\"notification\":{json}}}",
+            kind.unwrap_or("\"notification\"")
+        ),
+    }
+}

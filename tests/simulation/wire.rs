@@ -1,0 +1,151 @@
+//! A connection that is memory: what a peer has sent, what it got, and how much its socket takes.
+//!
+//! Behaves as Linux does: a read returns what is there, then the end or the reset; a write takes
+//! what there is room for, and who was refused is told by an edge when there is room again.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::rc::Rc;
+
+use crieur::net::connection::Transport;
+
+/// How a peer has ended its side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// It has not.
+    None,
+    /// It sends no more, but reads.
+    Eof,
+    /// It is gone altogether.
+    Reset,
+}
+
+/// Both directions of a connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    /// What has arrived and was not read by the server.
+    pub(crate) to_server: VecDeque<u8>,
+    pub(crate) end: End,
+    /// What the server has written and the client has not looked at.
+    pub(crate) from_server: Vec<u8>,
+    /// Bytes that the server may still write; `usize::MAX` is any number.
+    pub(crate) room: usize,
+    /// A write was refused, in whole or in part, and no edge has told of room since.
+    pub(crate) is_refused: bool,
+    /// Something arrived that no edge has told of.
+    pub(crate) has_arrived: bool,
+    /// What one read returns at most; the rest counts as arriving just afterwards.
+    pub(crate) read_max: usize,
+    /// How many of the next calls a signal interrupts.
+    pub(crate) interrupts: u64,
+    /// The server sends no more.
+    pub(crate) is_shut: bool,
+    /// The server has closed it.
+    pub(crate) is_dropped: bool,
+}
+
+impl Wire {
+    fn interrupt(&mut self) -> io::Result<()> {
+        if self.interrupts > 0 {
+            self.interrupts -= 1;
+            return Err(ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    }
+
+    /// Whether the server waits for an edge that it would get now.
+    pub(crate) fn has_writable_edge(&self) -> bool {
+        self.is_refused && (self.room > 0 || self.end == End::Reset)
+    }
+}
+
+/// The server's end.
+#[derive(Debug)]
+pub(crate) struct Socket(pub Rc<RefCell<Wire>>);
+
+impl Socket {
+    /// A new connection, both ends.
+    pub(crate) fn pair() -> (Self, Rc<RefCell<Wire>>) {
+        let wire = Rc::new(RefCell::new(Wire {
+            to_server: VecDeque::new(),
+            end: End::None,
+            from_server: Vec::new(),
+            room: usize::MAX,
+            is_refused: false,
+            has_arrived: false,
+            read_max: usize::MAX,
+            interrupts: 0,
+            is_shut: false,
+            is_dropped: false,
+        }));
+        (Self(Rc::clone(&wire)), wire)
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.interrupt()?;
+        if wire.to_server.is_empty() {
+            return match wire.end {
+                End::None => Err(ErrorKind::WouldBlock.into()),
+                End::Eof => Ok(0),
+                End::Reset => Err(ErrorKind::ConnectionReset.into()),
+            };
+        }
+        let length = wire.to_server.len().min(buffer.len()).min(wire.read_max);
+        buffer[..length].copy_from_slice(&wire.to_server.make_contiguous()[..length]);
+        wire.to_server.drain(..length);
+        wire.has_arrived |= !wire.to_server.is_empty();
+        Ok(length)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.interrupt()?;
+        assert!(!wire.is_shut, "the server writes behind its own end");
+        if wire.end == End::Reset {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let taken = offered.min(wire.room);
+        if wire.room != usize::MAX {
+            wire.room -= taken;
+        }
+        wire.is_refused |= taken < offered;
+        if taken == 0 && offered > 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut left = taken;
+        for slice in slices {
+            let part = slice.len().min(left);
+            wire.from_server.extend_from_slice(&slice[..part]);
+            left -= part;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Transport for Socket {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().is_shut = true;
+        Ok(())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.0.borrow_mut().is_dropped = true;
+    }
+}

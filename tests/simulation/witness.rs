@@ -1,0 +1,56 @@
+//! The hub, with somebody beside it who notes in which order it is asked for what.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crieur::application::{Admission, Application, CloseCause, Message, Outbox, Request, Response};
+use crieur::hub::Hub;
+use crieur::id::ConnectionId;
+
+/// What the hub was asked for.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Admitted(ConnectionId),
+    Heard(ConnectionId, Vec<u8>, bool),
+    Gone(ConnectionId),
+}
+
+/// What the engine drives in place of the hub.
+pub(crate) struct Witness {
+    pub(crate) hub: Rc<RefCell<Hub>>,
+    pub(crate) notes: Rc<RefCell<Vec<Note>>>,
+}
+
+impl Application for Witness {
+    fn handle_upgrade(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> Result<Admission, Response> {
+        self.notes.borrow_mut().push(Note::Admitted(id));
+        self.hub.borrow_mut().handle_upgrade(id, request)
+    }
+
+    fn handle_request(&mut self, request: &Request<'_>) -> Response {
+        self.hub.borrow_mut().handle_request(request)
+    }
+
+    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
+        let (payload, is_text) = match message {
+            Message::Text(text) => (text.as_bytes(), true),
+            Message::Binary(payload) => (payload, false),
+        };
+        let note = Note::Heard(id, payload.to_vec(), is_text);
+        self.notes.borrow_mut().push(note);
+        self.hub.borrow_mut().handle_message(id, message, outbox);
+    }
+
+    fn handle_gone(&mut self, id: ConnectionId) {
+        self.notes.borrow_mut().push(Note::Gone(id));
+        self.hub.borrow_mut().handle_gone(id);
+    }
+
+    fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
+        self.hub.borrow().close_reason(cause, retry_ms)
+    }
+}
