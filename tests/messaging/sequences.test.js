@@ -1,0 +1,313 @@
+// The six sequences of the application, from a click to the other's screen, in Chromium and over real sockets.
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { chromium } from 'playwright-core';
+import { Application, Client, PACKAGE, PRODUCTION, reader, until } from './application.js';
+
+const executablePath = process.env.CHROMIUM;
+const screenshots = process.env.SCREENSHOTS;
+const DEADLINE_MS = 30_000;
+const RESTART_SECONDS = 4;
+const MESSAGES = 100;
+
+let application;
+let browser;
+
+before(async () => {
+  if (screenshots) mkdirSync(screenshots, { recursive: true });
+  application = await Application.start(['--restart-seconds', RESTART_SECONDS]);
+  browser = await chromium.launch({
+    executablePath,
+    headless: true,
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  await application?.stop();
+});
+
+/** A browser of someone's own, logged in, with a channel open and in force; and all that it complained about. */
+async function enter(t, login, channel, options = {}, where = application) {
+  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1100, height: 720 }, ...options });
+  t.after(() => context.close());
+  context.setDefaultTimeout(DEADLINE_MS);
+  const page = await context.newPage();
+  page.complaints = [];
+  page.frames = [];
+  page.on('pageerror', (error) => page.complaints.push(String(error)));
+  page.on('console', (message) => message.type() === 'error' && page.complaints.push(message.text()));
+  page.on('websocket', (socket) => {
+    page.frames.push({ opened: socket.url() });
+    socket.on('framesent', ({ payload }) => page.frames.push({ sent: JSON.parse(payload) }));
+    socket.on('framereceived', ({ payload }) => page.frames.push({ received: JSON.parse(payload) }));
+    socket.on('close', () => page.frames.push({ closed: true }));
+  });
+  page.isSubscribed = (from = 0) =>
+    until(() => page.frames.slice(from).some(({ received }) => received?.type === 'subscribed'), 'the page is subscribed');
+  await page.goto(`${where.url}#${channel}`);
+  await page.fill('[name=login]', login);
+  await page.fill('[name=password]', 'demo');
+  await page.click('#login [type=submit]');
+  await says(page, '#status', 'Live');
+  await says(page, '#channel-name', channel);
+  await page.isSubscribed();
+  return page;
+}
+
+const says = (page, selector, text) =>
+  page.waitForFunction(([selector, text]) => document.querySelector(selector).textContent.includes(text), [selector, text]);
+const shows = (page, text) => says(page, '#messages', text);
+const texts = (page) => page.$$eval('#messages p', (all) => all.map((each) => each.textContent));
+const shot = async (page, name) => {
+  if (screenshots) await page.screenshot({ path: path.join(screenshots, `${name}.png`) });
+};
+async function say(page, text) {
+  await page.fill('[name=details]', text);
+  await page.click('#composer [type=submit]');
+}
+
+test('sequence 1: connection and subscription', async (t) => {
+  const page = await enter(t, 'alice', PRODUCTION);
+  const { opened } = page.frames[0];
+  assert.equal(opened, application.addresses.clients);
+  const { sent } = page.frames.find(({ sent }) => sent?.subscriptions.length > 0);
+  assert.equal(sent.sender, 'client');
+  assert.equal(sent.token.split('.').length, 3);
+  const { id } = (await (await application.user('alice')).call('channel', 'list')).channels.find(({ name }) => name === PRODUCTION);
+  assert.deepEqual(sent.subscriptions[0], reader(id));
+  const { received } = page.frames.find(({ received }) => received?.subscriptions === 2);
+  assert.deepEqual(received, { type: 'subscribed', subscriptions: 2, heartbeat: 25 });
+  // And without a browser: the answer to the upgrade has come through nginx.
+  const alice = await application.user('alice');
+  const client = await Client.connect(t, application.addresses.clients);
+  assert.equal((await client.subscribe([reader(id)], alice.token)).type, 'subscribed');
+  assert.deepEqual(page.complaints, []);
+});
+
+test('sequence 2: a message and its notification, ephemeral connection closed by the server', async (t) => {
+  const bob = await application.user('bob');
+  const client = await Client.connect(t, application.addresses.clients);
+  await client.subscribe([reader(bob.channels[PRODUCTION])], bob.token);
+  const alice = await application.user('alice');
+  const from = application.log().length;
+  const { message, notified } = await alice.say(PRODUCTION, 'Bonjour', 'Line 3');
+  assert.equal(notified, true);
+  await until(() => client.notifications.length > 0, 'the notification has come');
+  assert.deepEqual(client.notifications, [{
+    type: 'notification',
+    notification: {
+      type: 'chat', page: 'message_reader', package: PACKAGE,
+      filters: { values: { channel: bob.channels[PRODUCTION] } }, message,
+    },
+  }]);
+  assert.deepEqual([message.login, message.title, message.text], ['alice', 'Line 3', 'Bonjour']);
+  const { messages } = await bob.call('message', 'list', { channelid: bob.channels[PRODUCTION] });
+  assert.deepEqual(messages.at(-1), message);
+  // The publisher's connection: published, closed with 1000 by the server, and gone.
+  const log = () => application.log().slice(from);
+  const [, id] = /(\S+) published to 1 connections, 0 dropped/.exec(log());
+  await until(() => log().includes(`${id} is gone`), 'the publisher is gone');
+  const result = await application.publish({ package: PACKAGE, page: 'message_reader', filters: reader(bob.channels[PRODUCTION]).filters });
+  assert.deepEqual([result.delivered, result.error], [1, null]);
+});
+
+test('sequence 3: Close 0x8 answered and everything of that client gone', async (t) => {
+  const bob = await application.user('bob');
+  const channel = bob.channels[PRODUCTION];
+  const notification = { ...reader(channel), message: { id: 'none', login: 'alice', text: 'to nobody' } };
+  const client = await Client.connect(t, application.addresses.clients);
+  const from = application.log().length;
+  await client.subscribe([reader(channel)], bob.token);
+  const [, id] = /(\S+) has 1 subscriptions/.exec(application.log().slice(from));
+  assert.equal((await application.publish(notification)).delivered, 1);
+  client.socket.close(1000, 'bye');
+  assert.equal((await client.closed).code, 1000);
+  await until(() => application.log().slice(from).includes(`${id} is gone`), 'the client is gone');
+  assert.equal((await application.publish(notification)).delivered, 0);
+  // The same when a browser closes its page.
+  const page = await enter(t, 'bob', PRODUCTION);
+  assert.equal((await application.publish(notification)).delivered, 1);
+  await page.close();
+  await until(async () => (await application.publish(notification)).delivered === 0, 'the page is gone');
+});
+
+test('sequence 4: Ping answered by Pong', async (t) => {
+  const impatient = await Application.start([], { CRIEUR_PING_INTERVAL: '1', CRIEUR_PONG_TIMEOUT: '1' });
+  t.after(() => impatient.stop());
+  const bob = await impatient.user('bob');
+  const client = await Client.connect(t, impatient.addresses.clients);
+  await client.subscribe([reader(bob.channels[PRODUCTION])], bob.token);
+  const pong = new Promise((resolve) => client.socket.once('pong', resolve));
+  client.socket.ping('Marco');
+  assert.equal(String(await pong), 'Marco');
+  // What the browser's script can send, which has no Ping.
+  client.send({ type: 'ping' });
+  await until(() => client.messages.some(({ type }) => type === 'pong'), 'pong');
+  // And from the server: who answers stays, who doesn't is dropped.
+  const deaf = await Client.connect(t, impatient.addresses.clients, { autoPong: false });
+  await deaf.subscribe([reader(bob.channels[PRODUCTION])], bob.token);
+  const page = await enter(t, 'bob', PRODUCTION, {}, impatient);
+  const quiet = await page.evaluate(async ([url, token, subscription]) => {
+    const socket = new WebSocket(url);
+    await new Promise((resolve) => (socket.onopen = resolve));
+    socket.send(JSON.stringify({ sender: 'client', token, subscriptions: [subscription] }));
+    // Nothing is sent from here on, but the browser's Pongs.
+    await new Promise((resolve) => setTimeout(resolve, 4000));
+    return socket.readyState;
+  }, [impatient.addresses.clients, bob.token, reader(bob.channels[PRODUCTION])]);
+  assert.equal(quiet, 1, 'the browser has answered');
+  assert.equal((await deaf.closed).code, 1006);
+  assert.equal(client.socket.readyState, 1);
+});
+
+test('sequence 5: connection lost, backoff, back, subscriptions renewed, missed messages fetched', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const alice = await application.user('alice');
+  await alice.say(PRODUCTION, 'before the loss');
+  await shows(page, 'before the loss');
+  const from = page.frames.length;
+  process.kill(application.pid('crieur'), 'SIGKILL');
+  await says(page, '#status', 'Reconnecting');
+  await shot(page, 'reconnecting');
+  // The API goes on, and says that it could not notify.
+  const missed = [];
+  for (const text of ['missed 1', 'missed 2']) missed.push(await alice.say(PRODUCTION, text));
+  assert.deepEqual(missed.map(({ notified }) => notified), [false, false]);
+  assert.match(application.log('api'), /not notified: unreachable/);
+  assert.ok(!(await texts(page)).includes('missed 1'));
+  await says(page, '#status', 'Live');
+  await shows(page, 'missed 2');
+  await page.isSubscribed(from);
+  const tries = page.frames.slice(from).filter(({ opened }) => opened).length;
+  assert.ok(tries > 1, `${tries} tries: some before the server was back`);
+  await alice.say(PRODUCTION, 'after the loss');
+  await shows(page, 'after the loss');
+  const lines = await texts(page);
+  assert.deepEqual(lines.slice(-4), ['before the loss', 'missed 1', 'missed 2', 'after the loss'], 'each once, in order');
+});
+
+test('sequence 6: A and B on channel "Production"', async (t) => {
+  const [a, b] = await Promise.all([enter(t, 'alice', PRODUCTION), enter(t, 'bob', PRODUCTION)]);
+  await say(a, 'Machine 4 is waiting for parts. Who is near the store?');
+  await shows(b, 'waiting for parts');
+  await say(b, 'I am. On my way, five minutes.');
+  await shows(a, 'On my way');
+  await shot(a, 'a-on-production');
+  await shot(b, 'b-on-production');
+
+  await a.evaluate(() => {
+    globalThis.clicks = [];
+    document.querySelector('#composer [type=submit]')
+      .addEventListener('click', () => clicks.push(performance.timeOrigin + performance.now()), { capture: true });
+  });
+  await b.evaluate(() => {
+    globalThis.seen = [];
+    new MutationObserver((changes) => {
+      if (!changes.some(({ addedNodes }) => addedNodes.length > 0)) return;
+      // Behind the frame in which it is painted.
+      requestAnimationFrame(() => setTimeout(() => seen.push(performance.timeOrigin + performance.now())));
+    }).observe(document.querySelector('#messages'), { childList: true });
+  });
+  for (let number = 1; number <= MESSAGES; number += 1) {
+    await say(a, `part ${number} of ${MESSAGES}`);
+    await b.waitForFunction((count) => seen.length === count, number);
+  }
+  const clicks = await a.evaluate(() => clicks);
+  const seen = await b.evaluate(() => seen);
+  const took = clicks.map((at, index) => seen[index] - at).sort((left, right) => left - right);
+  const at = (share) => took[Math.ceil(share * took.length) - 1].toFixed(0);
+  console.log(`messaging: from A's click to B's screen, ${MESSAGES} messages: p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, all within ${at(1)} ms`);
+  const expected = Array.from({ length: MESSAGES }, (_, index) => `part ${index + 1} of ${MESSAGES}`);
+  assert.deepEqual((await texts(b)).slice(-MESSAGES), expected);
+  await until(async () => (await texts(a)).length === (await texts(b)).length, 'A sees its own, each once');
+  assert.deepEqual([...a.complaints, ...b.complaints], []);
+});
+
+test('C, who is on another channel, gets nothing, but a mark if it is one of theirs', async (t) => {
+  const c = await enter(t, 'chloe', 'Maintenance');
+  const b = await enter(t, 'bob', 'General');
+  const a = await enter(t, 'alice', PRODUCTION);
+  const from = c.frames.length;
+  const text = 'only for Production';
+  await say(a, text);
+  // B is on another channel too, but a member of Production.
+  await b.waitForSelector('#channels button:has-text("Production") .unread');
+  await shot(b, 'unread');
+  assert.ok(!(await texts(b)).includes(text));
+  // This comes behind it: C would have got the other before.
+  await (await application.user('alice')).say('Maintenance', 'for Maintenance');
+  await shows(c, 'for Maintenance');
+  assert.ok(!JSON.stringify(c.frames.slice(from)).includes(text));
+  const { channels } = await application.user('chloe');
+  const got = c.frames.slice(from).flatMap(({ received }) => received?.notification ?? []);
+  assert.deepEqual([...new Set(got.map(({ filters }) => filters.values.channel))], [channels.Maintenance]);
+  // Opened, it is read.
+  await b.click('#channels button:has-text("Production")');
+  await shows(b, text);
+  await b.waitForFunction(() => !document.querySelector('#channels .unread'));
+});
+
+test('B, who is not allowed, cannot subscribe', async (t) => {
+  const chloe = await application.user('chloe');
+  const bob = await application.user('bob');
+  const client = await Client.connect(t, application.addresses.clients);
+  const answer = await client.subscribe([reader(bob.channels.General), reader(chloe.channels.Maintenance)], bob.token);
+  assert.equal(answer.error.code, 'forbidden');
+  assert.match(answer.error.detail, /subscriptions\[1\]/);
+  // Not to everything either, and the set is taken whole or not at all.
+  assert.equal((await client.subscribe([{ package: PACKAGE, page: 'message_reader' }], bob.token)).error.code, 'forbidden');
+  assert.equal((await application.publish(reader(chloe.channels.Maintenance))).delivered, 0);
+  const { status } = await bob.send('message', 'list', { channelid: chloe.channels.Maintenance });
+  assert.equal(status, 403);
+});
+
+test('a page that types "sender":"server" in its console publishes nothing', async (t) => {
+  // A page of somebody else has no policy that keeps it from other addresses.
+  const b = await enter(t, 'bob', PRODUCTION, { bypassCSP: true });
+  const a = await enter(t, 'alice', PRODUCTION);
+  const forged = { type: 'chat', ...reader((await application.user('bob')).channels[PRODUCTION]), message: { id: '9', login: 'alice', text: 'forged' } };
+  const from = a.frames.length;
+  for (const url of [application.addresses.clients, application.addresses.apps]) {
+    const said = await b.evaluate(([url, notification]) => new Promise((resolve) => {
+      const socket = new WebSocket(url);
+      const messages = [];
+      socket.onopen = () => socket.send(JSON.stringify({ sender: 'server', notification }));
+      socket.onmessage = ({ data }) => messages.push(JSON.parse(data));
+      socket.onclose = ({ code }) => resolve({ code, messages });
+    }), [url, forged]);
+    assert.equal(said.code, 1008);
+    assert.deepEqual(said.messages.map(({ error }) => error.code), ['forbidden']);
+  }
+  await say(b, 'an honest message');
+  await shows(a, 'an honest message');
+  assert.ok(!JSON.stringify(a.frames.slice(from)).includes('forged'));
+});
+
+test('what it looks like', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION, { viewport: { width: 390, height: 760 }, colorScheme: 'dark' });
+  await pause(200);
+  await shot(page, 'phone');
+  await page.click('#back');
+  await shot(page, 'phone-channels');
+  await page.click('#logout');
+  await page.waitForSelector('#login');
+  await shot(page, 'login');
+  await page.fill('[name=login]', 'bob');
+  await page.fill('[name=password]', 'wrong');
+  await page.click('#login [type=submit]');
+  await says(page, '#login .fault', 'wrong name or password');
+});
