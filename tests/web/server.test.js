@@ -153,7 +153,7 @@ test('the files are where they should be, and say what they are', async (t) => {
   assert.equal(head.headers.get('content-length'), String(Buffer.byteLength(await page.text())));
   assert.equal(await head.text(), '');
   assert.equal((await fetch(server.page, { method: 'POST' })).status, 405);
-  assert.equal((await fetch(`${server.page}nothing`)).status, 426);
+  assert.equal((await fetch(`${server.page}nothing`)).status, 404);
 });
 
 test('the console is for whom the flag says', async (t) => {
