@@ -301,12 +301,12 @@ test('thousands of notifications do not slow it down', async (t) => {
 test('shows the figures of a server that has some', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
-  assert.equal(await page.isHidden('#metrics'), true);
-  const body = '# HELP crieur_connections Open.\n# TYPE crieur_connections gauge\ncrieur_connections 1234\n';
-  await page.route('**/metrics', (route) => route.fulfill({ contentType: 'text/plain', body }));
-  await page.reload();
   await page.click('#metrics summary');
-  await says(page, '#metrics-list', 'crieur_connections1,234');
+  await says(page, '#metrics-list', 'crieur_connections{role="client"}1');
+  await page.route('**/metrics', (route) => route.fulfill({ status: 403, body: 'not for you' }));
+  await page.reload();
+  await says(page, '#subscribe-result', 'in force');
+  assert.equal(await page.isHidden('#metrics'), true);
 });
 
 test('can be used with the keyboard alone, and every control has a name', async (t) => {
