@@ -92,7 +92,7 @@ test('the real server: delivered to all who want it, whatever the length and the
 
 test('the real server: what it refuses is told', async () => {
   const { publish: lane } = application.addresses;
-  assert.match((await fails(lane, 'refused', { token: 'wrong' })).detail, /token-invalid/);
+  assert.match((await fails(lane, 'refused', { token: 'wrong' })).detail, /forbidden/);
   assert.match((await fails(lane, 'refused')).detail, /forbidden/);
   const bad = await application.publish({ package: 'without a page' });
   assert.deepEqual([bad.error, bad.delivered], ['invalid', null]);
