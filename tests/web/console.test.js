@@ -216,9 +216,11 @@ test('a server that says when to come back is not hurried', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
   await says(page, '#subscribe-result', 'in force');
-  await server.terminate();
-  await says(page, '#status', 'Reconnecting: the server is stopping');
-  assert.equal(await page.isHidden('#wake'), true);
+  // It lasts for a second: watched from before.
+  const isTold = page.waitForFunction(() =>
+    document.querySelector('#status').textContent.includes('Reconnecting: the server is stopping') &&
+    document.querySelector('#wake').checkVisibility() === false);
+  await Promise.all([isTold, server.terminate()]);
 });
 
 test('a server that refuses for good is shown as such', async (t) => {
