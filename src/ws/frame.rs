@@ -264,6 +264,7 @@ fn encode_header(into: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked:
 
 /// Appends a whole unmasked frame, as a server sends it.
 pub fn encode_frame(into: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    into.reserve(HEADER_BYTES_MAX + payload.len());
     encode_header(into, opcode, payload.len(), false);
     into.extend_from_slice(payload);
 }

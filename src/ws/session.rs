@@ -89,7 +89,7 @@ enum ClosingStep {
 }
 
 /// What an idle connection costs is mostly this.
-const _: () = assert!(size_of::<Session>() <= 192);
+const _: () = assert!(size_of::<Session>() <= 160);
 
 impl Session {
     /// A session whose connection was accepted at `now`.
