@@ -364,15 +364,26 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            return;
-        };
-        let peer = connection.peer;
         match event {
             Event::Message(message) => {
                 let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
                 self.application.handle_message(id, message, &mut outbox);
             }
+            event => self.handle_rare_event(id, event, now),
+        }
+        // Whoever has left must not be reached by the next event's message.
+        self.settle_gone(id);
+        self.cut_off_overflowed(now);
+    }
+
+    /// What happens once or twice in a connection's life, if at all.
+    fn handle_rare_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        let peer = connection.peer;
+        match event {
+            Event::Message(_) => {}
             Event::Upgrade { head, accept } => {
                 let request = self.request(peer, &head, now);
                 self.give_up_place(id);
@@ -434,9 +445,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 }
             }
         }
-        // Whoever has left must not be reached by the next event's message.
-        self.settle_gone(id);
-        self.cut_off_overflowed(now);
     }
 
     fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {

@@ -247,16 +247,16 @@ pub fn decode_frame(
 
 /// Appends the header of an unfragmented frame; lengths in their shortest form (§5.2).
 fn encode_header(into: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: bool) {
+    let first = 0x80 | opcode.bits();
     let mask_bit = if masked { 0x80 } else { 0 };
-    into.push(0x80 | opcode.bits());
     match (u8::try_from(payload_len), u16::try_from(payload_len)) {
-        (Ok(length @ ..=125), _) => into.push(mask_bit | length),
+        (Ok(length @ ..=125), _) => into.extend_from_slice(&[first, mask_bit | length]),
         (_, Ok(length)) => {
-            into.push(mask_bit | 126);
+            into.extend_from_slice(&[first, mask_bit | 126]);
             into.extend_from_slice(&length.to_be_bytes());
         }
         _ => {
-            into.push(mask_bit | 127);
+            into.extend_from_slice(&[first, mask_bit | 127]);
             into.extend_from_slice(&(payload_len as u64).to_be_bytes());
         }
     }
