@@ -46,7 +46,10 @@ impl Segment {
 #[derive(Default, Debug)]
 pub struct SendQueue {
     front: Option<Segment>,
-    /// Boxed: few connections have more than one segment, and each would be wider by 24 bytes.
+    #[expect(
+        clippy::box_collection,
+        reason = "few connections have more than one segment, and all would be 24 bytes wider"
+    )]
     rest: Option<Box<VecDeque<Segment>>>,
     /// How much of the first segment has been sent.
     front_sent: usize,
