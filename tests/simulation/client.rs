@@ -18,8 +18,8 @@ use crate::texts::{self, Publication};
 use crate::wire::{End, Wire};
 
 /// How long the world's server waits for what, in microseconds.
-pub(crate) const PONG_MICROS: u64 = 10_000_000;
-pub(crate) const MESSAGE_MICROS: u64 = 60_000_000;
+const PONG_MICROS: u64 = 10_000_000;
+const MESSAGE_MICROS: u64 = 60_000_000;
 
 /// Texts that can't be followed, with the code of the answer.
 const BAD_TEXTS: [(&str, &str); 6] = [
@@ -140,7 +140,6 @@ pub(crate) enum Stage {
 /// What the world knows when it hands bytes over.
 #[derive(Clone, Copy)]
 pub(crate) struct Circumstances {
-    pub(crate) now: u64,
     pub(crate) may_refuse: bool,
     pub(crate) may_shed: bool,
 }
@@ -168,6 +167,8 @@ pub(crate) struct Client {
     pub(crate) is_silent: bool,
     /// It has begun a message that it doesn't finish.
     pub(crate) stuck_at: Option<u64>,
+    /// It was closed when a message of it may have waited for its end for too long.
+    is_late: bool,
     /// It says nothing new any more.
     pub(crate) is_done: bool,
     answers_close: bool,
@@ -229,6 +230,7 @@ impl Client {
             pings: VecDeque::new(),
             is_silent: false,
             stuck_at: None,
+            is_late: false,
             is_done: false,
             answers_close: dice.chance(80),
             hang_up: None,
@@ -506,6 +508,23 @@ impl Client {
         said
     }
 
+    /// The server has closed it. What counts is what it had sent by now: when it sees its Close,
+    /// the rest may have come.
+    pub(crate) fn gone(&mut self, now: u64) {
+        assert_eq!(self.stage, Stage::Open, "{}: gone twice", self.id);
+        self.stage = Stage::Gone;
+        // Who has fallen silent may have done so in the middle of a message.
+        let silent_since = self.is_silent.then_some(self.arrived_at);
+        let since = self.stuck_at.or(silent_since);
+        self.is_late = since.is_some_and(|at| now >= at + MESSAGE_MICROS);
+    }
+
+    /// Whether time has reason to close it.
+    pub(crate) fn is_overdue(&self, now: u64) -> bool {
+        let is_dead = self.is_silent && now >= self.arrived_at + PONG_MICROS;
+        is_dead || self.is_late
+    }
+
     pub(crate) fn wants(&self, notification: &Notification<'_>) -> bool {
         let mut subscriptions = self.subscriptions.iter();
         self.stage == Stage::Open && subscriptions.any(|one| matches(one, notification))
@@ -682,13 +701,7 @@ impl Client {
                 self.expected.clear();
                 says("overload") && circumstances.may_shed
             }
-            (None, Some(1008), _) => {
-                // Who has fallen silent may have done so in the middle of a message.
-                let silent_since = self.is_silent.then_some(self.arrived_at);
-                let since = self.stuck_at.or(silent_since);
-                let is_late = since.is_some_and(|at| circumstances.now >= at + MESSAGE_MICROS);
-                says("unfinished-message") && is_late
-            }
+            (None, Some(1008), _) => says("unfinished-message") && self.is_late,
             (None, code, Some(Said::Close(said))) => code == *said && reason.is_empty(),
             (None, Some(code), Some(Said::Violation(expected))) => {
                 let word = match code {

@@ -15,7 +15,7 @@ use crieur::id::ConnectionId;
 use crieur::net::engine::{Engine, Readiness};
 use crieur::time::{Clock, Timestamp};
 
-use crate::client::{Cause, Circumstances, Client, Counts, Expected, PONG_MICROS, Said, Stage};
+use crate::client::{Cause, Circumstances, Client, Counts, Expected, Said, Stage};
 use crate::dice::Dice;
 use crate::texts::Publication;
 use crate::wire::{End, Socket};
@@ -437,7 +437,6 @@ impl World {
         }
         self.slow_consumers = self.engine.metrics().slow_consumers;
         let circumstances = Circumstances {
-            now: self.clock.get(),
             may_refuse: self.is_stopping || self.is_tight() || self.limits.connections_max < 30,
             may_shed: self.is_tight(),
         };
@@ -518,8 +517,7 @@ impl World {
     fn lose(&mut self, who: usize) {
         let now = self.clock.get();
         let client = &mut self.clients[who];
-        assert_eq!(client.stage, Stage::Open, "{}: gone twice", client.id);
-        client.stage = Stage::Gone;
+        client.gone(now);
         if self.phase == Phase::Shutdown {
             client.cause = Some(Cause::Shutdown);
             return;
@@ -541,10 +539,7 @@ impl World {
         }
         let is_due = match self.phase {
             Phase::Shed => self.limits.buffer_bytes_max < 1_000_000,
-            Phase::Timers => {
-                let is_dead = client.is_silent && now >= client.arrived_at + PONG_MICROS;
-                is_dead || client.stuck_at.is_some()
-            }
+            Phase::Timers => client.is_overdue(now),
             Phase::Input | Phase::Shutdown => false,
         };
         assert!(
