@@ -12,10 +12,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
+use crieur::application::Lane;
 use crieur::hub::filter::{Notification, Subscription, matches};
 use crieur::id::ConnectionId;
 
 use crate::dice::Dice;
+use crate::trust::{Papers, Right, Trust};
 use crate::wire::{End, Wire};
 
 pub(crate) use due::{Cause, Counts, Expected};
@@ -25,6 +27,8 @@ pub(crate) use speech::Said;
 /// How long the world's server waits for what, in microseconds.
 const PONG_MICROS: u64 = 10_000_000;
 const MESSAGE_MICROS: u64 = 60_000_000;
+const REQUEST_MICROS: u64 = 10_000_000;
+const PROOF_MICROS: u64 = 10_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stage {
@@ -36,6 +40,8 @@ pub(crate) enum Stage {
 /// What the world knows when it hands bytes over.
 #[derive(Clone, Copy)]
 pub(crate) struct Circumstances {
+    /// The time, if the server has just looked at what is over time.
+    pub(crate) deadlines_at: Option<u64>,
     pub(crate) may_refuse: bool,
     pub(crate) may_shed: bool,
 }
@@ -44,7 +50,12 @@ pub(crate) struct Circumstances {
 pub(crate) struct Client {
     pub(crate) id: ConnectionId,
     pub(crate) wire: Rc<RefCell<Wire>>,
-    pub(crate) may_publish: bool,
+    pub(crate) papers: Papers,
+    trust: Trust,
+    /// Whether it may publish, by what the server has handled.
+    pub(crate) right: Right,
+    /// It has written a message that gives it the right to publish.
+    has_said_token: bool,
     /// It is not read for a while when it says too much at once.
     pub(crate) is_limited: bool,
     /// It listens, and publishes nothing.
@@ -56,6 +67,10 @@ pub(crate) struct Client {
     written: u64,
     arrived: u64,
     pub(crate) arrived_at: u64,
+    /// Where each message and each control frame ends of which not all has arrived.
+    ends: VecDeque<u64>,
+    /// When the first byte of one arrived of which not all has arrived.
+    begun_at: Option<u64>,
     marks: VecDeque<Mark>,
     /// Pings that are yet to be answered, with where they end.
     pings: VecDeque<(u64, [u8; 8])>,
@@ -63,8 +78,15 @@ pub(crate) struct Client {
     pub(crate) is_silent: bool,
     /// It has begun a message that it doesn't finish.
     pub(crate) stuck_at: Option<u64>,
+    connected_at: u64,
+    /// Its time for the upgrade was over, and the server looked.
+    is_request_late: bool,
     /// It was closed when a message of it may have waited for its end for too long.
     is_late: bool,
+    /// By when it has to have shown that it may publish, where only publishers may be.
+    proves_by: Option<u64>,
+    /// It was closed when that was over.
+    is_unproven: bool,
     /// It says nothing new any more.
     pub(crate) is_done: bool,
     answers_close: bool,
@@ -80,6 +102,8 @@ pub(crate) struct Client {
     got: Vec<u8>,
     has_head: bool,
     is_refused_http: bool,
+    /// Its upgrade was refused because of its origin.
+    is_forbidden: bool,
     close_got: bool,
     pub(crate) deliveries_got: u64,
 }
@@ -89,8 +113,11 @@ impl fmt::Display for Client {
         let wire = self.wire.borrow();
         write!(
             f,
-            "{:?}, written {}, arrived {} until {}, room {}, refused {}, {:?}, silent {}, stuck {:?}",
+            "{:?}, {:?}, {:?}, {:?}, written {}, arrived {} until {}, room {}, refused {}, {:?}, silent {}, stuck {:?}",
             self.stage,
+            self.trust,
+            self.papers,
+            self.right,
             self.written,
             self.arrived,
             self.arrived_at,
@@ -107,14 +134,18 @@ impl Client {
     pub(crate) fn new(
         id: ConnectionId,
         wire: Rc<RefCell<Wire>>,
-        may_publish: bool,
+        trust: Trust,
+        papers: Papers,
         now: u64,
         dice: &mut Dice,
     ) -> Self {
         let mut client = Self {
             id,
             wire,
-            may_publish,
+            papers,
+            trust,
+            right: papers.right(trust),
+            has_said_token: false,
             is_limited: false,
             is_audience: dice.chance(60),
             stays: dice.chance(60),
@@ -122,11 +153,17 @@ impl Client {
             written: 0,
             arrived: 0,
             arrived_at: now,
+            ends: VecDeque::new(),
+            begun_at: None,
             marks: VecDeque::new(),
             pings: VecDeque::new(),
             is_silent: false,
             stuck_at: None,
+            connected_at: now,
+            is_request_late: false,
             is_late: false,
+            proves_by: None,
+            is_unproven: false,
             is_done: false,
             answers_close: dice.chance(80),
             hang_up: None,
@@ -139,6 +176,7 @@ impl Client {
             got: Vec::new(),
             has_head: false,
             is_refused_http: false,
+            is_forbidden: false,
             close_got: false,
             deliveries_got: 0,
         };
@@ -148,7 +186,8 @@ impl Client {
 
     /// Lets `bytes` of what it has written arrive, and its end if that is all.
     pub(crate) fn arrive(&mut self, bytes: usize, now: u64) {
-        let wire = &mut *self.wire.borrow_mut();
+        let wire = Rc::clone(&self.wire);
+        let wire = &mut *wire.borrow_mut();
         if self.is_silent || wire.end != End::None {
             return;
         }
@@ -158,12 +197,27 @@ impl Client {
         if count > 0 {
             wire.has_arrived = true;
             self.arrived_at = now;
+            self.note_beginning(now);
         }
         if self.out.is_empty()
             && let Some(end) = self.hang_up
         {
             wire.end = end;
             wire.has_arrived = true;
+        }
+    }
+
+    fn note_beginning(&mut self, now: u64) {
+        let mut last_end = None;
+        while self.ends.front().is_some_and(|&end| end <= self.arrived) {
+            last_end = self.ends.pop_front();
+        }
+        if last_end.is_some() {
+            self.begun_at = None;
+        }
+        let is_between = last_end == Some(self.arrived);
+        if !is_between && !self.ends.is_empty() {
+            self.begun_at.get_or_insert(now);
         }
     }
 
@@ -190,11 +244,39 @@ impl Client {
         mark.expect("there is a front").said
     }
 
-    /// The server has let it in.
-    pub(crate) fn admitted(&mut self) {
+    /// The server has handled its upgrade, and lets it in or not.
+    pub(crate) fn answered(&mut self, is_let_in: bool, now: u64) {
         assert!(matches!(self.next_said(), Said::Request), "{}", self.id);
         assert_eq!(self.stage, Stage::Connecting);
+        assert!(!self.is_request_late, "{self}");
+        assert_eq!(is_let_in, self.papers.is_let_in(self.trust), "{self}");
+        if !is_let_in {
+            self.is_forbidden = true;
+            return;
+        }
         self.stage = Stage::Open;
+        if self.papers.lane == Lane::Publishers && self.right != Right::Granted {
+            self.proves_by = Some(now + PROOF_MICROS);
+        }
+    }
+
+    /// The server has heard a notification of it, perhaps with a token: may it publish?
+    pub(crate) fn may_publish(&mut self, has_token: bool) -> bool {
+        if self.right == Right::WithToken && has_token {
+            (self.right, self.is_limited, self.proves_by) = (Right::Granted, false, None);
+        }
+        self.right == Right::Granted
+    }
+
+    /// Whether it is told last that the server stops.
+    pub(crate) fn closes_last(&self) -> bool {
+        let is_publisher = self.stays && self.right == Right::Granted;
+        self.papers.lane == Lane::Publishers || is_publisher
+    }
+
+    /// Whether what has arrived of it is heard though it has hung up.
+    pub(crate) fn is_heard_out(&self) -> bool {
+        !self.is_limited || self.right != Right::Never
     }
 
     /// The server has handled a message: which was it?
@@ -212,16 +294,15 @@ impl Client {
     pub(crate) fn gone(&mut self, now: u64) {
         assert_eq!(self.stage, Stage::Open, "{}: gone twice", self.id);
         self.stage = Stage::Gone;
-        // Who has fallen silent may have done so in the middle of a message.
-        let silent_since = self.is_silent.then_some(self.arrived_at);
-        let since = self.stuck_at.or(silent_since);
+        let since = self.stuck_at.or(self.begun_at);
         self.is_late = since.is_some_and(|at| now >= at + MESSAGE_MICROS);
+        self.is_unproven = self.proves_by.is_some_and(|by| now >= by);
     }
 
     /// Whether time has reason to close it.
     pub(crate) fn is_overdue(&self, now: u64) -> bool {
         let is_dead = self.is_silent && now >= self.arrived_at + PONG_MICROS;
-        is_dead || self.is_late
+        is_dead || self.is_late || self.is_unproven
     }
 
     pub(crate) fn wants(&self, notification: &Notification<'_>) -> bool {
@@ -300,7 +381,10 @@ impl Client {
                 );
             }
             // Who hung up is not sent a Close.
-            Stage::Gone => assert!(self.close_got || wire.end != End::None, "{id}: no Close"),
+            Stage::Gone => assert!(
+                self.close_got || wire.end != End::None,
+                "{id}: no Close; {self}"
+            ),
         }
     }
 

@@ -8,16 +8,16 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crieur::application::{Lane, Peer};
+use crieur::application::Lane;
 use crieur::config::{HubConfig, ServerLimits, Timeouts};
 use crieur::hub::Hub;
-use crieur::hub::access::policy::Policy;
 use crieur::id::ConnectionId;
 use crieur::net::engine::{Engine, Readiness};
 use crieur::time::{Clock, Timestamp};
 
 use crate::client::{Client, Stage};
 use crate::dice::Dice;
+use crate::trust::{Papers, Trust};
 use crate::wire::{End, Socket};
 use crate::witness::{Note, Witness};
 
@@ -48,7 +48,10 @@ enum Phase {
     Input,
     Timers,
     Shed,
+    /// Everybody but publishers is told that the server stops.
     Shutdown,
+    /// They are told too.
+    LastShutdown,
 }
 
 /// What a run has seen.
@@ -58,6 +61,12 @@ pub(crate) struct Tally {
     pub(crate) published: u64,
     pub(crate) deliveries: u64,
     pub(crate) cut_off: u64,
+    /// Upgrades that were refused because of their origin.
+    pub(crate) forbidden: u64,
+    /// Connections that had to make room for others.
+    pub(crate) displaced: u64,
+    /// Clients who were not read for a while.
+    pub(crate) throttled: u64,
 }
 
 /// The server, its clients, and what is to be true of them.
@@ -65,6 +74,9 @@ pub(crate) struct World {
     dice: Dice,
     clock: Rc<Cell<u64>>,
     limits: ServerLimits,
+    trust: Trust,
+    /// How many clients there are at most, and how many come at once.
+    crowd: (usize, usize),
     engine: Engine<Socket, Witness, VirtualClock>,
     hub: Rc<RefCell<Hub>>,
     notes: Rc<RefCell<Vec<Note>>>,
@@ -92,6 +104,9 @@ pub(crate) fn run(seed: u64) -> Tally {
         }
     }
     world.end();
+    let metrics = world.engine.metrics();
+    world.tally.displaced = metrics.connections_displaced;
+    world.tally.throttled = metrics.reads_throttled;
     world.tally
 }
 
@@ -100,18 +115,19 @@ impl World {
         let mut dice = Dice::new(seed);
         let limits = ServerLimits {
             connections_max: dice.pick(&[6, 40]),
+            publishers_max: dice.pick(&[3, 40]),
             send_queue_bytes_max: dice.pick(&[2_000, 20_000, 200_000]),
             buffer_bytes_max: dice.pick(&[150_000, 100_000_000]),
             messages_per_second: dice.pick(&[None, None, NonZeroU32::new(1)]),
+            bytes_per_second: dice.pick(&[None, None, NonZeroU32::new(5000)]),
             ..ServerLimits::default()
         };
-        let hub = Hub::new(
-            HubConfig::default(),
-            Policy {
-                local_publish: true,
-                ..Policy::default()
-            },
-        );
+        let trust = Trust::new(&mut dice);
+        let crowd = match dice.chance(10) {
+            true => (150, 12),
+            false => (30, 1),
+        };
+        let hub = Hub::new(HubConfig::default(), trust.policy());
         let hub = Rc::new(RefCell::new(hub));
         let notes = Rc::new(RefCell::new(Vec::new()));
         let witness = Witness {
@@ -125,6 +141,8 @@ impl World {
             dice,
             clock,
             limits,
+            trust,
+            crowd,
             engine,
             hub,
             notes,
@@ -149,8 +167,9 @@ impl World {
     fn live(&mut self) {
         let now = self.clock.get();
         self.clock.set(now + self.dice.below(400) as u64);
-        if self.clients.len() < 4 || (self.clients.len() < 30 && self.dice.chance(20)) {
-            self.connect();
+        let (crowd_max, count) = self.crowd;
+        if self.clients.len() < 4 || (self.clients.len() < crowd_max && self.dice.chance(20)) {
+            (0..count).for_each(|_| self.connect());
         }
         for _ in 0..self.dice.below(10) {
             let which = self.dice.below(self.clients.len());
@@ -178,26 +197,20 @@ impl World {
     }
 
     fn connect(&mut self) {
-        if !self.engine.has_room(Lane::Clients) {
+        let papers = Papers::new(self.trust, &mut self.dice);
+        if !self.engine.has_room(papers.lane) {
             return;
         }
-        let may_publish = self.dice.chance(80);
-        let address = match may_publish {
-            true => [127, 0, 0, 1],
-            false => [192, 0, 2, 1],
-        };
-        let peer = Peer {
-            address: Some((address, 1).into()),
-            lane: Lane::Clients,
-        };
         let (socket, wire) = Socket::pair();
         if self.dice.chance(10) {
             wire.borrow_mut().room = self.dice.below(300);
         }
-        let id = self.engine.insert(socket, peer, self.now());
+        let id = self.engine.insert(socket, papers.peer(), self.now());
         let now = self.clock.get();
-        let mut client = Client::new(id, wire, may_publish, now, &mut self.dice);
-        client.is_limited = !may_publish && self.limits.messages_per_second.is_some();
+        let mut client = Client::new(id, wire, self.trust, papers, now, &mut self.dice);
+        let has_rate =
+            self.limits.messages_per_second.is_some() || self.limits.bytes_per_second.is_some();
+        client.is_limited = has_rate && papers.is_limited(self.trust);
         self.clients.push(client);
         self.tally.clients += 1;
     }
@@ -288,12 +301,13 @@ impl World {
         self.observe();
         if self.publishers_told_by.is_some_and(|by| by <= self.now()) || self.is_their_turn() {
             self.publishers_told_by = None;
-            self.phase = Phase::Shutdown;
+            self.phase = Phase::LastShutdown;
             self.engine.shut_down_publishers(self.now());
             self.observe();
         }
         self.phase = Phase::Input;
         self.engine.make_room(Lane::Clients, self.now());
+        self.engine.make_room(Lane::Publishers, self.now());
         self.engine.reap(self.now());
         self.observe();
         self.drop_the_dropped();

@@ -6,17 +6,22 @@ use crate::wire::End;
 
 use super::due::{Cause, Expected};
 use super::speech::Said;
-use super::{Circumstances, Client, Stage};
+use super::{Circumstances, Client, REQUEST_MICROS, Stage};
 
 impl Client {
     /// Looks at what has come.
     pub(crate) fn take(&mut self, circumstances: Circumstances, dice: &mut Dice) {
-        let bytes = {
+        let (bytes, has_unread) = {
             let mut wire = self.wire.borrow_mut();
             self.was_refused |= wire.is_refused;
-            std::mem::take(&mut wire.from_server)
+            let has_unread = !wire.to_server.is_empty();
+            (std::mem::take(&mut wire.from_server), has_unread)
         };
         self.got.extend(bytes);
+        let is_over = |now| now >= self.connected_at + REQUEST_MICROS;
+        self.is_request_late |= self.stage == Stage::Connecting
+            && circumstances.deadlines_at.is_some_and(is_over)
+            && (!self.front_is_whole() || has_unread);
         if !self.has_head {
             self.take_head(circumstances);
         }
@@ -52,8 +57,10 @@ impl Client {
         let status = &head[..12];
         let is_bad = self.marks.is_empty() || self.marks.front().is_some_and(|mark| mark.start > 0);
         match status {
+            "HTTP/1.1 403" => assert!(self.is_forbidden, "{head}; {self}"),
+            _ if self.is_forbidden => panic!("{head}; {self}"),
             "HTTP/1.1 400" => assert!(is_bad, "{head}"),
-            "HTTP/1.1 408" => assert!(!self.front_is_whole() || self.was_refused, "{head}; {self}"),
+            "HTTP/1.1 408" => assert!(self.is_request_late || self.was_refused, "{head}; {self}"),
             "HTTP/1.1 503" => assert!(circumstances.may_refuse, "{head}; {self}"),
             _ => panic!("{head}"),
         }
@@ -148,6 +155,7 @@ impl Client {
                 self.expected.clear();
                 says("overload") && circumstances.may_shed
             }
+            (None, Some(1008), _) if says("forbidden") => self.is_unproven,
             (None, Some(1008), _) => says("unfinished-message") && self.is_late,
             (None, code, Some(Said::Close(said))) => code == *said && reason.is_empty(),
             (None, Some(code), Some(Said::Violation(expected))) => {

@@ -6,6 +6,7 @@ use crieur::hub::filter::Subscription;
 use crate::dice::Dice;
 use crate::frames::{BINARY, CLOSE, PING, PONG, TEXT, push_frame};
 use crate::texts::{self, Publication};
+use crate::trust::Right;
 use crate::wire::End;
 
 use super::Client;
@@ -81,7 +82,8 @@ impl Client {
         }
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+            self.papers.fields()
         );
         let said = is_good.then_some(Said::Request);
         self.write(head.as_bytes(), said);
@@ -92,6 +94,7 @@ impl Client {
         self.out.extend(bytes);
         self.written += bytes.len() as u64;
         let end = self.written;
+        self.ends.push_back(end);
         self.marks
             .extend(said.map(|said| Mark { start, end, said }));
     }
@@ -164,11 +167,14 @@ impl Client {
         if dice.chance(3) {
             self.say(Said::BadPublish, dice);
         } else {
-            let mut publication = texts::publication(dice, number);
-            // Who may not publish has a limit that would come first.
-            while !self.may_publish && publication.text.len() > 10_000 {
-                publication = texts::publication(dice, number);
+            let has_token = self.right != Right::Granted && dice.chance(70);
+            let will_be_granted = self.right == Right::Granted || self.has_said_token;
+            let mut publication = texts::publication(dice, number, has_token);
+            // Who may not publish yet has a limit that would come first.
+            while !will_be_granted && publication.text.len() > 10_000 {
+                publication = texts::publication(dice, number, has_token);
             }
+            self.has_said_token |= has_token && self.right == Right::WithToken;
             self.say(Said::Publish(Box::new(publication)), dice);
         }
         if !self.stays {

@@ -17,7 +17,10 @@ impl World {
         let positions: HashMap<_, _> = clients.map(|(at, client)| (client.id, at)).collect();
         for (number, note) in notes.iter().enumerate() {
             match note {
-                Note::Admitted(id) => self.clients[positions[id]].admitted(),
+                Note::Asked(id, is_let_in) => {
+                    self.tally.forbidden += u64::from(!is_let_in);
+                    self.clients[positions[id]].answered(*is_let_in, self.clock.get());
+                }
                 Note::Heard(id, payload, is_text) => {
                     let said = self.clients[positions[id]].heard(payload, *is_text);
                     let lost: Vec<_> = notes[number + 1..]
@@ -34,7 +37,11 @@ impl World {
         }
         self.slow_consumers = self.engine.metrics().slow_consumers;
         let circumstances = Circumstances {
-            may_refuse: self.is_stopping || self.is_tight() || self.limits.connections_max < 30,
+            deadlines_at: (self.phase == Phase::Timers).then(|| self.clock.get()),
+            may_refuse: self.is_stopping
+                || self.is_tight()
+                || self.limits.connections_max.min(self.limits.publishers_max) < 30
+                || self.crowd.0 > 30,
             may_shed: self.is_tight(),
         };
         for client in &mut self.clients {
@@ -49,7 +56,7 @@ impl World {
     /// What follows from what a client said. `lost` have left the next moment.
     fn follow(&mut self, who: usize, said: Said, lost: &[usize]) {
         let client = &mut self.clients[who];
-        let may_publish = client.may_publish;
+        let has_token = matches!(&said, Said::Publish(publication) if publication.has_token);
         match said {
             Said::Subscribe(_, subscriptions) => {
                 let count = subscriptions.len();
@@ -62,7 +69,7 @@ impl World {
             Said::Ping(_) => client.expect(Expected::Exactly("{\"type\":\"pong\"}".into())),
             Said::Bad(_, code) => client.expect(Expected::Error(code)),
             Said::Binary(_) => client.cause = Some(Cause::Binary),
-            Said::Publish(_) | Said::BadPublish if !may_publish => {
+            Said::Publish(_) | Said::BadPublish if !client.may_publish(has_token) => {
                 client.expect(Expected::Error("forbidden"));
                 client.cause = Some(Cause::Policy("forbidden"));
             }
@@ -112,10 +119,12 @@ impl World {
 
     /// A connection is no longer open: is there a reason?
     fn lose(&mut self, who: usize) {
-        let now = self.clock.get();
+        let (now, is_tight) = (self.clock.get(), self.is_tight());
         let client = &mut self.clients[who];
         client.gone(now);
-        if self.phase == Phase::Shutdown {
+        if matches!(self.phase, Phase::Shutdown | Phase::LastShutdown) {
+            let is_last = self.phase == Phase::LastShutdown;
+            assert_eq!(client.closes_last(), is_last, "{}: {client}", client.id);
             client.cause = Some(Cause::Shutdown);
             return;
         }
@@ -126,23 +135,22 @@ impl World {
             self.tally.cut_off += 1;
             return;
         }
+        if self.phase == Phase::Timers && client.is_overdue(now) {
+            return;
+        }
         if client.has_hung_up() {
             // A write that failed may have left its queue full before it was heard out.
             let is_cut_off = self.engine.metrics().slow_consumers > self.slow_consumers;
-            let is_excused = client.is_limited || (client.has_reset() && is_cut_off);
+            let is_excused = !client.is_heard_out() || (client.has_reset() && is_cut_off);
             let is_heard = !client.has_unheard();
             assert!(is_heard || is_excused, "{}: unheard; {client}", client.id);
             return;
         }
-        let is_due = match self.phase {
-            Phase::Shed => self.limits.buffer_bytes_max < 1_000_000,
-            Phase::Timers => client.is_overdue(now),
-            Phase::Input | Phase::Shutdown => false,
-        };
         assert!(
-            is_due,
+            self.phase == Phase::Shed && is_tight,
             "{}: gone in {:?} for nothing",
-            client.id, self.phase
+            client.id,
+            self.phase
         );
     }
 
