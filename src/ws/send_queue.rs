@@ -214,24 +214,39 @@ impl SendQueue {
         self.rest = None;
     }
 
-    /// Forgets all but a segment that has been sent in part: the peer must be able to read
-    /// the frame to its end, or it could not read the Close behind it.
-    pub fn discard_unsent(&mut self) {
-        self.rest = None;
-        if self.front_sent == 0 {
-            self.front = None;
-        }
-        self.unsent_bytes = self
+    /// Forgets all but what the peer has to be able to read before the Close that comes next: a
+    /// segment that has been sent in part, and those with bytes before the position `needed`.
+    pub fn discard_unsent(&mut self, needed: u64) {
+        let needed = needed.max(self.sent_bytes_total);
+        let mut end = self.sent_bytes_total - self.front_sent as u64;
+        let mut is_kept = |segment: &Segment| {
+            let is_kept = end < needed;
+            if is_kept {
+                end += segment.as_bytes().len() as u64;
+            }
+            is_kept
+        };
+        self.front = self.front.take().filter(&mut is_kept);
+        self.rest = self.rest.take().and_then(|mut rest| {
+            rest.truncate(rest.iter().take_while(|one| is_kept(one)).count());
+            rest.shrink_to_fit();
+            (!rest.is_empty()).then_some(rest)
+        });
+        self.unsent_bytes = (end - self.sent_bytes_total) as usize;
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        self.own_bytes = self
             .front
-            .as_ref()
-            .map_or(0, |front| front.as_bytes().len() - self.front_sent);
-        self.own_bytes = self.front.as_ref().map_or(0, Segment::own_capacity);
+            .iter()
+            .chain(rest)
+            .map(Segment::own_capacity)
+            .sum();
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.front_sent = 0;
-        self.discard_unsent();
+        self.front = None;
+        self.rest = None;
+        (self.front_sent, self.unsent_bytes, self.own_bytes) = (0, 0, 0);
     }
 
     /// Brings the charge to the process up to date with what the queue pins: its own segments
@@ -324,7 +339,7 @@ mod tests {
         queue.push_shared(frame.clone());
         queue.push_shared(frame.clone());
         queue.advance(5);
-        queue.discard_unsent();
+        queue.discard_unsent(0);
         assert_eq!(unsent(&queue), frame.as_bytes()[5..]);
         assert_eq!(queue.unsent_bytes(), frame.as_bytes().len() - 5);
         assert_eq!(queue.kept_bytes(), frame.as_bytes().len());
@@ -332,9 +347,38 @@ mod tests {
         let mut queue = SendQueue::default();
         queue.push_shared(frame.clone());
         queue.push_shared(frame);
-        queue.discard_unsent();
+        queue.discard_unsent(0);
         assert!(queue.is_empty());
         assert_eq!(queue.unsent_bytes(), 0);
+    }
+
+    #[test]
+    fn discarding_keeps_what_is_needed() {
+        let frame = EncodedFrame::text(&[b"0123456789"]);
+        let pinned = PinnedBytes::new(usize::MAX);
+        let whole = [b"answer", frame.as_bytes(), frame.as_bytes()].concat();
+        let len = frame.as_bytes().len();
+        for sent in 0..whole.len() {
+            for needed in 0..=whole.len() {
+                let mut queue = SendQueue::default();
+                own(&mut queue, b"answer");
+                queue.push_shared(frame.clone());
+                queue.push_shared(frame.clone());
+                queue.advance(sent);
+                queue.discard_unsent(needed as u64);
+                // To the end of the segment that has been begun, or that is needed.
+                let ends = [0, 6, 6 + len, whole.len()];
+                let end = ends.into_iter().find(|&end| end >= needed.max(sent));
+                let end = end.expect("it is within");
+                assert_eq!(unsent(&queue), whole[sent..end], "{sent}, {needed}");
+                assert_eq!(queue.unsent_bytes(), end - sent);
+                assert_eq!(queue.is_empty(), end == sent);
+                own(&mut queue, b"close");
+                queue.advance(queue.unsent_bytes());
+                queue.settle(&pinned);
+                assert_eq!(pinned.bytes(), 0);
+            }
+        }
     }
 
     #[test]
