@@ -4,6 +4,7 @@ import collections
 import itertools
 import json
 import random
+import time
 
 from . import wire
 from .ledger import Inbox
@@ -148,8 +149,8 @@ class Subscriber:
 
     def _pong(self):
         if self.is_marked:
+            # What comes on the way to the end is checked all the same.
             self.is_marked = False
-            self.inbox.close()
             self.crowd.checked += 1
             self.is_ready = False
             self.crowd.ready -= 1
@@ -351,7 +352,7 @@ class Publisher:
             self.left -= 1
             self.sent += 1
             size = self.size(self._dice) if callable(self.size) else self.size
-            text, note = self.ledger.issue(self.name, self._dice.choice(self.channels), self.loop.now, size)
+            text, note = self.ledger.issue(self.name, self._dice.choice(self.channels), time.monotonic(), size)
             self._in_flight.append(note)
             line.say(f'{{"sender":"server","notification":{text}}}')
             if self._line is not line:
