@@ -4,6 +4,8 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use common::http::figures;
 use common::{Server, run};
@@ -12,6 +14,7 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
 const SECURITY: &str = include_str!("../docs/security.md");
 const README: &str = include_str!("../README.md");
+const FROM_PHP: &str = include_str!("../docs/from-php.md");
 const CLOSE_CODES: &str = include_str!("../src/ws/close.rs");
 
 /// Options of other programs, which the documents use as well.
@@ -89,6 +92,7 @@ fn no_document_names_an_option_that_there_is_not() {
         ("operations.md", OPERATIONS),
         ("protocol.md", PROTOCOL),
         ("security.md", SECURITY),
+        ("from-php.md", FROM_PHP),
     ] {
         for (at, _) in document.match_indices("--") {
             let rest = &document[at..];
@@ -271,4 +275,44 @@ fn the_tables_have_every_reason_of_a_close() {
     let (listed, _) = listed.split_once(". ").expect("the sentence ends");
     let listed: BTreeSet<_> = listed.split([',', '\n', ' ']).filter_map(code).collect();
     assert_eq!(words, listed);
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn has_anchor(document: &str, wanted: &str) -> bool {
+    let mut headings = document.lines().filter(|line| line.starts_with('#'));
+    headings.any(|heading| anchor(heading) == wanted)
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (path, document) in [
+        ("README.md", README),
+        ("docs/operations.md", OPERATIONS),
+        ("docs/protocol.md", PROTOCOL),
+        ("docs/security.md", SECURITY),
+        ("docs/from-php.md", FROM_PHP),
+    ] {
+        let links = document.split("](").skip(1);
+        let links = links.map(|rest| rest.split(')').next().expect("there is a first"));
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => root.join(path),
+                file => root.join(path).with_file_name(file),
+            };
+            assert!(target.exists(), "{path}: {link}");
+            let is_there = wanted.is_empty()
+                || has_anchor(&fs::read_to_string(&target).expect("text"), wanted);
+            assert!(is_there, "{path}: {link}");
+        }
+    }
 }
