@@ -48,10 +48,13 @@ impl Url {
             Some(("wss", _)) => {
                 return Err("wss:// needs TLS, which is not spoken here: use ws://".to_owned());
             }
-            _ => return Err(format!("{text:?} is not a ws:// URL")),
+            _ => return Err(format!("{:?} is not a ws:// URL", without_token(text))),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
+        if authority.contains('@') {
+            return Err("names and passwords in a URL are not sent: use --token-file".to_owned());
+        }
         let target = target.split('#').next().unwrap_or("");
         let target = if target.starts_with('/') {
             target.to_owned()
@@ -65,13 +68,13 @@ impl Url {
             Some(colon) => {
                 let port = authority[colon + 1..]
                     .parse()
-                    .map_err(|_| format!("{text:?} has no valid port"))?;
+                    .map_err(|_| format!("{:?} has no valid port", without_token(text)))?;
                 (&authority[..colon], port)
             }
             None => (authority, 80),
         };
         if host.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("{text:?} is not a ws:// URL"));
+            return Err(format!("{:?} is not a ws:// URL", without_token(text)));
         }
         Ok(Self {
             host: host.to_owned(),
@@ -108,8 +111,27 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}:{}{}", self.host, self.port, self.target)
+        let target = without_token(&self.target);
+        write!(f, "ws://{}:{}{target}", self.host, self.port)
     }
+}
+
+/// A URL, or a part of one, as it may be printed: the values of `token` in its query are left out.
+fn without_token(url: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = url;
+    while let Some(at) = rest.find("token=") {
+        let is_name = rest[..at].ends_with(['?', '&']);
+        let (before, value) = rest.split_at(at + "token=".len());
+        shown.push_str(before);
+        rest = value;
+        if is_name {
+            let end = rest.find(['&', '#', ' ']).unwrap_or(rest.len());
+            shown.push('…');
+            rest = &rest[end..];
+        }
+    }
+    shown + rest
 }
 
 /// Why the client can't go on.
@@ -346,6 +368,16 @@ mod tests {
             ("ws://[::1]:8000/a?b=c#d", "ws://[::1]:8000/a?b=c"),
             ("ws://[::1]/", "ws://[::1]:80/"),
             ("ws://host?x", "ws://host:80/?x"),
+            ("ws://host/a?token=secret", "ws://host:80/a?token=…"),
+            (
+                "ws://host?a=b&token=secret&c",
+                "ws://host:80/?a=b&token=…&c",
+            ),
+            ("ws://host?token=a&token=b", "ws://host:80/?token=…&token=…"),
+            (
+                "ws://host/token=a?mytoken=b",
+                "ws://host:80/token=a?mytoken=b",
+            ),
         ] {
             assert_eq!(Url::parse(text).expect("valid").to_string(), shown);
         }
@@ -361,5 +393,15 @@ mod tests {
             assert!(Url::parse(text).is_err(), "{text}");
         }
         assert!(Url::parse("wss://host").expect_err("TLS").contains("TLS"));
+        for text in [
+            "http://host/?token=secret",
+            "ws://:80/?token=secret",
+            "ws://host:port/?token=secret",
+            "ws://host/?token=secret\u{e9}",
+            "ws://somebody:secret@host/",
+        ] {
+            let error = Url::parse(text).expect_err("a mistake");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

@@ -4,43 +4,62 @@ pub mod process;
 pub mod text;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 
-/// Bounds for times from microseconds up.
-pub const MICROS: &[u64; BOUNDS] = &[
-    10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
-];
-
-/// Bounds for numbers of connections.
-pub const COUNTS: &[u64; BOUNDS] = &[0, 1, 2, 5, 10, 25, 100, 250, 1_000, 2_500, 10_000, 50_000];
-
+/// How many bounds a histogram has.
 const BOUNDS: usize = 12;
+
+/// The sizes by which a histogram tells values apart.
+pub trait Bounds {
+    /// Upper bounds, the smallest first.
+    const ALL: [u64; BOUNDS];
+}
+
+/// Microseconds of work.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct WorkMicros;
+
+impl Bounds for WorkMicros {
+    const ALL: [u64; BOUNDS] = [
+        10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
+    ];
+}
+
+/// Microseconds of ways there and back, which phones make seconds of.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RoundTripMicros;
+
+impl Bounds for RoundTripMicros {
+    const ALL: [u64; BOUNDS] = [
+        100, 500, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+        5_000_000,
+    ];
+}
+
+/// Numbers of connections.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Recipients;
+
+impl Bounds for Recipients {
+    const ALL: [u64; BOUNDS] = [0, 1, 2, 5, 10, 25, 100, 250, 1_000, 2_500, 10_000, 50_000];
+}
 
 /// Lines of the log that nobody took. The log's own thread counts them, hence the atomic.
 pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Values by size.
-#[derive(Clone, Copy)]
-pub struct Histogram {
-    bounds: &'static [u64; BOUNDS],
+#[derive(Clone, Copy, Default)]
+pub struct Histogram<B> {
     counts: [u64; BOUNDS + 1],
     sum: u64,
+    bounds: PhantomData<B>,
 }
 
-impl Histogram {
-    /// An empty one.
-    #[must_use]
-    pub const fn new(bounds: &'static [u64; BOUNDS]) -> Self {
-        Self {
-            bounds,
-            counts: [0; BOUNDS + 1],
-            sum: 0,
-        }
-    }
-
+impl<B: Bounds> Histogram<B> {
     /// Counts `value`.
     pub fn observe(&mut self, value: u64) {
-        let bucket = self.bounds.iter().take_while(|&&bound| bound < value);
+        let bucket = B::ALL.iter().take_while(|&&bound| bound < value);
         self.counts[bucket.count()] += 1;
         self.sum = self.sum.saturating_add(value);
     }
@@ -48,7 +67,7 @@ impl Histogram {
     /// Upper bounds, none for the last, each with how many values lie up to it and above the
     /// one before.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
-        let bounds = self.bounds.iter().copied().map(Some).chain([None]);
+        let bounds = B::ALL.into_iter().map(Some).chain([None]);
         bounds.zip(self.counts)
     }
 
@@ -59,13 +78,7 @@ impl Histogram {
     }
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self::new(MICROS)
-    }
-}
-
-impl fmt::Debug for Histogram {
+impl<B> fmt::Debug for Histogram<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count: u64 = self.counts.iter().sum();
         write!(f, "{count} values, {} in all", self.sum)
@@ -147,9 +160,15 @@ pub struct Metrics {
     pub bytes_read: u64,
     /// Times that a client over its rate was not read for a while.
     pub reads_throttled: u64,
+    /// Microseconds from a Ping's leaving to its Pong.
+    pub ping_round_trip_micros: Histogram<RoundTripMicros>,
     /// Microseconds of the loop's turns, from the end of a poll to the next: so long whatever
     /// comes may have to wait.
-    pub turn_micros: Histogram,
+    pub turn_micros: Histogram<WorkMicros>,
+    /// Microseconds by which timers were late, the worst of a turn: what the loop, the machine
+    /// and a halt of the process have made them wait. Polls are counted in milliseconds, so up to
+    /// one of these is nobody's fault.
+    pub loop_lag_micros: Histogram<WorkMicros>,
 }
 
 impl Metrics {
@@ -164,12 +183,8 @@ impl Metrics {
 }
 
 /// What the hub has counted since the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct HubMetrics {
-    /// Upgrades that were refused for their origin.
-    pub upgrades_refused_origin: u64,
-    /// Upgrades that were refused because their address had its share.
-    pub upgrades_refused_address: u64,
     /// Connections that were closed for want of a good token.
     pub tokens_refused: u64,
     /// Lists of subscriptions that were refused because the server had as many as it may.
@@ -180,27 +195,12 @@ pub struct HubMetrics {
     pub notifications_invalid: u64,
     /// Attempts to publish without permission.
     pub notifications_forbidden: u64,
+    /// Attempts to publish of addresses that had come too often.
+    pub notifications_rate_limited: u64,
     /// Connections that a notification was for.
-    pub recipients: Histogram,
+    pub recipients: Histogram<Recipients>,
     /// Microseconds that it took to find them.
-    pub match_micros: Histogram,
+    pub match_micros: Histogram<WorkMicros>,
     /// Microseconds that it took to queue it to them.
-    pub fan_out_micros: Histogram,
-}
-
-impl Default for HubMetrics {
-    fn default() -> Self {
-        Self {
-            upgrades_refused_origin: 0,
-            upgrades_refused_address: 0,
-            tokens_refused: 0,
-            subscriptions_refused_full: 0,
-            notifications_delivered: 0,
-            notifications_invalid: 0,
-            notifications_forbidden: 0,
-            recipients: Histogram::new(COUNTS),
-            match_micros: Histogram::new(MICROS),
-            fan_out_micros: Histogram::new(MICROS),
-        }
-    }
+    pub fan_out_micros: Histogram<WorkMicros>,
 }

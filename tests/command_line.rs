@@ -143,6 +143,51 @@ fn settings_come_from_the_environment_and_flags_win() {
 }
 
 #[test]
+fn a_misspelt_variable_opens_no_door() {
+    let with = |variable: &str, value: &str, arguments: &[&str]| {
+        let mut command = crieur();
+        command.env(variable, value).args(arguments);
+        Program::start(command).wait()
+    };
+    let misspelt = "CRIEUR_PUBLISH_TOKEN_FIEL";
+    for arguments in [&["--listen", "127.0.0.1:0"][..], &["--check"]] {
+        let ended = with(misspelt, "/run/token", arguments);
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(misspelt), "{ended:?}");
+    }
+    assert_eq!(with(misspelt, "", &["serve", "--help"]).status, Some(0));
+    // Kubernetes sets this one beside a service that is called crieur.
+    let link = with("CRIEUR_PORT", "tcp://10.0.0.11:8000", &["--check"]);
+    assert_eq!(link.stdout, "ok\n", "{link:?}");
+}
+
+#[test]
+fn tokens_in_urls_are_not_printed() {
+    let server = Server::start();
+    let mut command = crieur();
+    let url = format!("{}?token=verysecret", server.url());
+    command.args(["subscribe", "--url", &url, "c"]);
+    let mut subscriber = Program::start(command);
+    subscriber.stderr.wait_for("subscribed");
+    subscriber.terminate();
+    let ended = subscriber.wait();
+    let refused = run(&["publish", "--url", &url, "{}"], "");
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    // Nobody listens at the discard port.
+    let nobody = "ws://127.0.0.1:9/?token=verysecret";
+    let unreachable = run(&["publish", "--url", nobody, C], "");
+    assert!(
+        unreachable.stderr.contains("ws://127.0.0.1:9/?token=…"),
+        "{unreachable:?}"
+    );
+    for ended in [ended, refused, unreachable] {
+        let printed = ended.stdout + &ended.stderr;
+        assert!(!printed.contains("verysecret"), "{printed}");
+    }
+    assert!(!server.log().contains("verysecret"));
+}
+
+#[test]
 fn publish_prints_the_count() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);

@@ -3,104 +3,14 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 
+use common::http::{Http, JSON, figures, post, post_with, refusal};
 use common::secrets::SecretFile;
 use common::{Client, Server, delivery, error_code, frame, message, response, subscriber, upgrade};
 
 const C: &str = r#"{"channel":"c"}"#;
-const JSON: &str = "Content-Type: application/json";
 const TOKEN: &str = "correct-horse-battery-staple";
-
-/// A client that reads one response after the other.
-struct Http {
-    stream: TcpStream,
-    unread: Vec<u8>,
-}
-
-impl Http {
-    fn connect(server: &Server) -> Self {
-        Self::over(server.tcp())
-    }
-
-    const fn over(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            unread: Vec::new(),
-        }
-    }
-
-    fn send(&mut self, text: impl AsRef<[u8]>) {
-        self.stream
-            .write_all(text.as_ref())
-            .expect("the server reads");
-    }
-
-    /// The next response: its status, head and body.
-    fn receive(&mut self) -> (u16, String, String) {
-        loop {
-            if let Some(response) = self.next() {
-                return response;
-            }
-            let mut buffer = [0; 4096];
-            let length = self.stream.read(&mut buffer).expect("a response in time");
-            assert!(length > 0, "the end within a response: {:?}", self.unread);
-            self.unread.extend_from_slice(&buffer[..length]);
-        }
-    }
-
-    fn next(&mut self) -> Option<(u16, String, String)> {
-        let text = String::from_utf8(self.unread.clone()).expect("text");
-        let (head, rest) = text.split_once("\r\n\r\n")?;
-        let status = head[9..12].parse().expect("a status");
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("Content-Length: "));
-        let length = length.map_or(0, |length| length.parse().expect("a length"));
-        let body = rest.get(..length)?;
-        self.unread.drain(..head.len() + 4 + length);
-        Some((status, head.to_owned(), body.to_owned()))
-    }
-
-    fn expect(&mut self, status: u16, body: &str) {
-        let (got, head, text) = self.receive();
-        assert_eq!((got, text.as_str()), (status, body), "{head}");
-    }
-
-    fn expect_end(&mut self) {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).expect("the end");
-        assert!(self.unread.is_empty() && rest.is_empty(), "{rest:?}");
-    }
-}
-
-/// A request to publish `body` by its length. `fields` come instead of the kind of the body.
-fn post_with(fields: &[&str], body: &str) -> String {
-    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    format!(
-        "POST /publish HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn post(body: &str) -> String {
-    post_with(&[JSON], body)
-}
-
-/// Sends `request` and reads the answer that ends its connection.
-fn refusal(server: &Server, request: &str, status: u16) -> (String, String) {
-    let mut stream = server.tcp();
-    stream
-        .write_all(request.as_bytes())
-        .expect("the server reads");
-    let (head, body) = response(&mut stream);
-    assert!(
-        head.starts_with(&format!("HTTP/1.1 {status} ")),
-        "{request:?}: {head}"
-    );
-    assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
-    (head, body)
-}
 
 #[test]
 fn notifications_are_posted_one_by_one_and_in_arrays() {
@@ -615,85 +525,97 @@ fn probes_are_answered_and_keep_their_connection() {
     assert!(response(&mut stream).0.starts_with("HTTP/1.1 426 "));
 }
 
-/// Asks for the figures.
-fn figures(server: &Server) -> String {
-    let mut http = Http::connect(server);
-    http.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let (status, head, body) = http.receive();
-    assert_eq!(status, 200, "{head}");
-    assert!(
-        head.contains("\r\nContent-Type: text/plain; version=0.0.4"),
-        "{head}"
-    );
-    body
-}
-
 #[test]
-fn figures_count_what_happened() {
+fn an_early_refusal_ends_a_row_and_what_came_before_counts() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
-    let mut kept = Client::connect_with(&server, "/publish", &[]);
-    let mut http = Http::connect(&server);
-    for body in [message(C), message("{}")] {
-        http.send(post(&body));
-        http.receive();
-    }
-    assert_eq!(client.text(), delivery(C));
-    kept.send(&message(C));
-    kept.text();
-    subscriber(&server, "[]").leave();
-    refusal(&server, &upgrade().replace("Host: 127.0.0.1\r\n", ""), 400);
-    refusal(
-        &server,
-        &post_with(&[JSON, "Origin: http://a"], &message(C)),
-        403,
-    );
-    let text = figures(&server);
-    for line in [
-        r#"crieur_connections{role="client"} 1"#,
-        r#"crieur_connections{role="publisher"} 1"#,
-        r#"crieur_connections{role="http"} 1"#,
-        r#"crieur_connections{role="handshake"} 1"#,
-        r#"crieur_upgrades_rejected_total{reason="invalid"} 1"#,
-        r#"crieur_notifications_total{result="delivered"} 2"#,
-        r#"crieur_notifications_total{result="invalid"} 1"#,
-        r#"crieur_notifications_total{result="forbidden"} 1"#,
-        r#"crieur_notification_recipients_bucket{le="0"} 0"#,
-        r#"crieur_notification_recipients_bucket{le="1"} 2"#,
-        "crieur_notification_recipients_sum 2",
-        "crieur_match_seconds_count 2",
-        "crieur_fan_out_seconds_count 2",
-        "crieur_deliveries_total 2",
-        "crieur_subscriptions 1",
-        r#"crieur_sessions_closed_total{code="1000"} 1"#,
-        "# TYPE crieur_loop_turn_seconds histogram",
+    // Larger than what is read at once: most of it is still to come when it is refused.
+    let large = format!(r#"{{"channel":"c","x":"{}"}}"#, "x".repeat(500_000));
+    for refused in [
+        post_with(&["Content-Type: text/plain"], &message(&large)),
+        post_with(&[JSON, "Origin: http://a.example"], &message(&large)),
+        post(&"x".repeat(1_100_000)),
     ] {
-        assert!(text.lines().any(|got| got == line), "{line}\n{text}");
+        let mut http = Http::connect(&server);
+        http.send([post(&message(C)), refused, post(&message(C))].concat());
+        http.expect(200, r#"{"delivered":1}"#);
+        let (status, head, _) = http.receive();
+        assert!((400..500).contains(&status), "{head}");
+        assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
+        // The answer is not lost to a reset, though its request was never read to the end.
+        http.expect_end();
+        assert_eq!(client.text(), delivery(C));
     }
-    for name in [
-        "process_resident_memory_bytes",
-        "process_open_fds",
-        "process_start_time_seconds",
-    ] {
-        assert!(text.contains(&format!("\n{name} ")), "{text}");
-    }
-    assert!(!text.contains("\"c\""), "no label names a channel");
+    client.send(r#"{"type":"ping"}"#);
+    assert_eq!(client.text(), r#"{"type":"pong"}"#, "nothing came behind");
 }
 
 #[test]
-fn figures_are_shown_to_this_host_and_to_networks_that_were_named() {
-    let request = "GET /metrics HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n";
-    let server = Server::start();
-    refusal(&server, request, 403);
-    let server = Server::with(&["--metrics-from", "192.0.2.0/24,127.0.0.0/8"]);
-    refusal(&server, request, 200);
+fn addresses_that_ask_too_often_are_told_when_to_come_back() {
+    let tokens = SecretFile::new(TOKEN);
     let server = Server::with(&[
+        "--publish-token-file",
+        tokens.path(),
         "--trusted-proxy",
         "127.0.0.1",
-        "--metrics-from",
-        "192.0.2.0/24",
+        "--upgrades-per-address",
+        "0.01",
     ]);
-    refusal(&server, request, 403);
-    let behind = request.replace("\r\n\r\n", "\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n");
-    refusal(&server, &behind, 200);
+    let behind = "X-Forwarded-For: 192.0.2.1";
+    let request = post_with(&[JSON, behind], &message(C));
+    let (_, body) = refusal(&server, &request, 401);
+    assert_eq!(error_code(&body), "forbidden");
+    let (head, body) = refusal(&server, &request, 429);
+    assert_eq!(error_code(&body), "rate-limited");
+    assert!(
+        head.contains("\r\nContent-Type: application/json\r\n"),
+        "{head}"
+    );
+    let seconds = head.split_once("\r\nRetry-After: ").expect("a time").1;
+    let seconds = seconds.lines().next().expect("a line");
+    assert!((90..=101).contains(&seconds.parse::<u64>().expect("whole seconds")));
+    // Who shows a token asks as often as it likes.
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let mut http = Http::connect(&server);
+    for _ in 0..3 {
+        http.send(post_with(&[JSON, behind, &bearer], &message(C)));
+        http.expect(200, r#"{"delivered":0}"#);
+    }
+    let mut http = Http::connect(&server);
+    http.send(post_with(&[JSON, behind], &message(C)));
+    assert_eq!(http.receive().0, 429);
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_cut_off() {
+    const BYTES_MAX: usize = 4 << 20;
+    let server = Server::with(&["--send-queue-bytes", "65536"]);
+    let bytes = server.program().memory_bytes();
+    let mut stream = server.narrow_tcp();
+    let requests = post(&message(C)).repeat(1000);
+    let mut rounds = 0;
+    while stream.write_all(requests.as_bytes()).is_ok() {
+        rounds += 1;
+        assert!(rounds < 1000, "it is served for ever");
+    }
+    server.wait_for_line("it does not read its answers");
+    assert!(server.program().memory_bytes() < bytes + BYTES_MAX);
+    let text = figures(&server);
+    assert!(text.contains("\ncrieur_slow_consumers_total 1\n"), "{text}");
+}
+
+#[test]
+fn who_asks_little_and_reads_nothing_is_dropped_in_time() {
+    let server = Server::with(&["--message-timeout", "0.5", "--close-timeout", "0.5"]);
+    let descriptors = server.program().descriptors();
+    let mut stream = server.narrow_tcp();
+    let requests = post(&message(C)).repeat(1000);
+    // Until the kernel takes no more of the answers.
+    while figures(&server).contains("\ncrieur_send_queue_bytes 0\n") {
+        stream
+            .write_all(requests.as_bytes())
+            .expect("the server reads");
+    }
+    server.wait_for_descriptors(descriptors);
+    assert!(figures(&server).contains("\ncrieur_send_queue_bytes 0\n"));
 }

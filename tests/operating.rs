@@ -73,32 +73,3 @@ fn a_check_names_what_is_wrong() {
     let ended = common::Program::start(command).wait();
     assert_eq!(ended.status, Some(2), "{ended:?}");
 }
-
-#[test]
-fn the_tables_have_every_option_with_its_default() {
-    let tables = include_str!("../docs/operations.md");
-    let rows: Vec<_> = tables
-        .lines()
-        .filter(|line| line.starts_with("| `--"))
-        .collect();
-    let help = run(&["serve", "--help"], "").stdout;
-    // What follows an option, to the next one, ends with its default.
-    let mut options = 0;
-    for entry in help.split("\n  --").skip(1) {
-        let name = entry
-            .split_whitespace()
-            .next()
-            .expect("an option has a name");
-        let default = entry.trim_end().rsplit_once('[');
-        let default = default.and_then(|(_, rest)| rest.strip_suffix(']'));
-        let start = format!("| `--{name}` | {}", default.unwrap_or_default());
-        let start = format!("{} |", start.trim_end());
-        assert_eq!(
-            rows.iter().filter(|row| row.starts_with(&start)).count(),
-            1,
-            "{start}"
-        );
-        options += 1;
-    }
-    assert_eq!(rows.len(), options, "options that there aren't");
-}

@@ -113,9 +113,12 @@ fn write_line(to: &mut impl Write, line: &str) -> std::io::Result<()> {
     to.flush()
 }
 
+/// What the names of our environment variables begin with.
+const PREFIX: &str = "CRIEUR_";
+
 /// The environment variable that stands for the flag `--name`.
 fn variable(name: &str) -> String {
-    format!("CRIEUR_{}", name.replace('-', "_").to_uppercase())
+    format!("{PREFIX}{}", name.replace('-', "_").to_uppercase())
 }
 
 /// The value of the environment variable that stands for the flag `--name`, if it is set.

@@ -35,21 +35,11 @@ pub(super) fn help() -> String {
 Usage: crieur [serve] [OPTIONS]
 
 Runs the server until SIGTERM or SIGINT; SIGHUP has it read its files again. Each option can be
-given as an environment variable too: --max-connections as CRIEUR_MAX_CONNECTIONS. Defaults are
-in brackets.
+given as an environment variable too: --max-connections as CRIEUR_MAX_CONNECTIONS; one that is
+none of them is an error. Defaults are in brackets.
 
   --check                          Say whether the options and the files that they name are in
                                    order, and run no server (not from the environment)
-  --listen ADDRESS:PORT            Where to listen; may be given several times, and is of no account
-                                   where the service manager hands over sockets [127.0.0.1:8000]
-  --publish-listen ADDRESS         Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;
-                                   may be given several times; nobody publishes elsewhere then [none]
-  --no-local-publish               Nobody may publish by being local to this machine
-  --console WHO                    Who is shown the page at /: local, public or off [local]
-  --log LEVEL                      error, warn, info, debug, trace or off; or @FILE, whose first
-                                   line says which, and which SIGHUP has read again [info]
-  --log-format FORMAT              text, or json: an object a line [text]
-
 {}",
         settings::help()
     )

@@ -87,6 +87,8 @@ pub enum ErrorCode {
     InvalidNotification,
     /// The connection may not do this.
     Forbidden,
+    /// The address has asked too often; over HTTP only.
+    RateLimited,
 }
 
 impl ErrorCode {
@@ -100,6 +102,7 @@ impl ErrorCode {
             Self::TooManySubscriptions => "too-many-subscriptions",
             Self::InvalidNotification => "invalid-notification",
             Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate-limited",
         }
     }
 }

@@ -156,19 +156,9 @@ impl Hub {
         }
     }
 
-    fn count_address(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Response> {
-        self.addresses.admit(address, now).map_err(|refused| {
-            let (why, seconds) = match refused {
-                Refused::TooManyConnections => ("too many connections of this address", 10),
-                Refused::TooManyUpgrades { retry_after } => (
-                    "too many upgrades of this address",
-                    retry_after.as_secs() + 1,
-                ),
-            };
-            debug!(peer:% = address, reason = why; "{address} is refused: {why}");
-            self.metrics.upgrades_refused_address += 1;
-            Response::new(Status::TOO_MANY_REQUESTS, why)
-                .with_field("Retry-After", seconds.to_string())
+    fn count_address(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Refused> {
+        self.addresses.admit(address, now).inspect_err(|refused| {
+            debug!(peer:% = address, reason:% = refused; "{address} is refused: {refused}");
         })
     }
 
@@ -453,7 +443,6 @@ impl Application for Hub {
     ) -> Result<Admission, Response> {
         let publish = self.policy.publish_right(request);
         if !self.policy.lets_in(request, publish) {
-            self.metrics.upgrades_refused_origin += 1;
             return Err(Response::new(
                 Status::FORBIDDEN,
                 "this origin is not let in",
@@ -462,7 +451,11 @@ impl Application for Hub {
         let peer = self.policy.speaks_for(request);
         let ip = peer.address.map(|address| address.ip());
         if let Some(address) = ip.and_then(|ip| self.counted_address(publish, ip)) {
-            self.count_address(address, request.now)?;
+            self.count_address(address, request.now)
+                .map_err(|refused| {
+                    Response::new(Status::TOO_MANY_REQUESTS, refused.to_string())
+                        .with_field("Retry-After", refused.retry_seconds().to_string())
+                })?;
         }
         let rights = Rights {
             publish,

@@ -6,6 +6,7 @@
 
 use log::info;
 
+use super::access::addresses::Refused;
 use super::access::policy::{PublishRight, bearer};
 use super::command::{self, Batch, CommandError, ErrorCode, Publication};
 use super::{Hub, PUBLISH_PATH};
@@ -72,7 +73,10 @@ impl Hub {
         let counted = address.map(|address| address.ip());
         let counted = counted.filter(|&address| self.policy.is_counted(address));
         if let Some(address) = counted {
-            self.count_address(address, request.now)?;
+            if let Err(refused) = self.count_address(address, request.now) {
+                self.metrics.notifications_rate_limited += 1;
+                return Err(rate_limited(refused));
+            }
             self.addresses.leave(address);
         }
         Ok(())
@@ -148,6 +152,12 @@ fn bad_request(error: &CommandError) -> Response {
 fn forbidden(detail: &str) -> Response {
     let error = CommandError::new(ErrorCode::Forbidden, detail);
     Response::json(Status::FORBIDDEN, error.reply())
+}
+
+fn rate_limited(refused: Refused) -> Response {
+    let error = CommandError::new(ErrorCode::RateLimited, refused.to_string());
+    Response::json(Status::TOO_MANY_REQUESTS, error.reply())
+        .with_field("Retry-After", refused.retry_seconds().to_string())
 }
 
 fn unauthorized() -> Response {

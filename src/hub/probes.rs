@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Hub;
 use crate::application::{Figures, Request, Response, Status};
 use crate::metrics::text::{CONTENT_TYPE, MetricsText};
-use crate::metrics::{LOG_LINES_DROPPED, process};
+use crate::metrics::{LOG_LINES_DROPPED, Metrics, process};
 
 impl Hub {
     /// The answer to a request about the server; `None` if it is about something else.
@@ -61,83 +61,14 @@ impl Hub {
                 ("closing", census.closing),
             ],
         );
-        for (name, help, value) in [
-            (
-                "crieur_connections_opened",
-                "TCP connections taken in.",
-                shell.connections_accepted,
-            ),
-            (
-                "crieur_connections_dropped",
-                "TCP connections that ended.",
-                shell.connections_dropped,
-            ),
-            (
-                "crieur_connections_displaced",
-                "Connections that were not open and made room.",
-                shell.connections_displaced,
-            ),
-            (
-                "crieur_upgrades",
-                "Handshakes that were completed.",
-                shell.upgrades,
-            ),
-            (
-                "crieur_requests_rejected",
-                "Requests that broke a rule of HTTP or of the handshake.",
-                shell.requests_rejected,
-            ),
-            (
-                "crieur_requests_expired",
-                "Requests that did not come in time.",
-                shell.handshakes_expired,
-            ),
-            (
-                "crieur_slow_consumers",
-                "Connections cut off because they did not read.",
-                shell.slow_consumers,
-            ),
-            (
-                "crieur_reads_throttled",
-                "Times that a client over its rate was not read.",
-                shell.reads_throttled,
-            ),
-            (
-                "crieur_accept_pauses",
-                "Times that accepting had to pause.",
-                shell.accept_pauses,
-            ),
-            (
-                "crieur_received_bytes",
-                "Bytes read from peers.",
-                shell.bytes_read,
-            ),
-        ] {
-            text.counter(name, help, value);
-        }
-        text.counters(
-            "crieur_sessions_closed",
-            "Open sessions that ended, by close code.",
-            "code",
-            shell.closed.all(),
+        write_comings(text, shell);
+        text.counter(
+            "crieur_tokens_refused",
+            "Clients closed for want of a good token.",
+            self.metrics.tokens_refused,
         );
-        text.counters(
-            "crieur_upgrades_rejected",
-            "Upgrades that were refused.",
-            "reason",
-            [
-                ("full", shell.upgrades_refused_full),
-                ("forbidden", shell.upgrades_forbidden),
-                ("rate_limited", shell.upgrades_rate_limited),
-                ("invalid", shell.upgrades_invalid),
-            ],
-        );
-        text.histogram(
-            "crieur_loop_turn_seconds",
-            "Time from one poll to the next, that whatever comes may have to wait.",
-            1e6,
-            &shell.turn_micros,
-        );
+        write_ends(text, shell);
+        write_loop(text, shell);
         text.gauge(
             "crieur_send_queue_bytes",
             "Bytes that wait to be written.",
@@ -160,6 +91,7 @@ impl Hub {
                 ("delivered", hub.notifications_delivered),
                 ("invalid", hub.notifications_invalid),
                 ("forbidden", hub.notifications_forbidden),
+                ("rate_limited", hub.notifications_rate_limited),
             ],
         );
         text.counter(
@@ -206,6 +138,115 @@ impl Hub {
             self.index.value_count(),
         );
     }
+}
+
+fn write_comings(text: &mut MetricsText, shell: &Metrics) {
+    text.counter(
+        "crieur_connections_opened",
+        "TCP connections taken in.",
+        shell.connections_accepted,
+    );
+    text.counter(
+        "crieur_accept_pauses",
+        "Times that accepting had to pause.",
+        shell.accept_pauses,
+    );
+    text.counter(
+        "crieur_upgrades",
+        "Handshakes that were completed.",
+        shell.upgrades,
+    );
+    text.counters(
+        "crieur_upgrades_rejected",
+        "Upgrades that were refused.",
+        "reason",
+        [
+            ("full", shell.upgrades_refused_full),
+            ("forbidden", shell.upgrades_forbidden),
+            ("rate_limited", shell.upgrades_rate_limited),
+            ("invalid", shell.upgrades_invalid),
+        ],
+    );
+    text.counter(
+        "crieur_requests_rejected",
+        "Requests that broke a rule of HTTP or of the handshake.",
+        shell.requests_rejected,
+    );
+    text.counter(
+        "crieur_requests_expired",
+        "Requests that did not come in time.",
+        shell.handshakes_expired,
+    );
+}
+
+fn write_ends(text: &mut MetricsText, shell: &Metrics) {
+    text.counter(
+        "crieur_connections_dropped",
+        "TCP connections that ended.",
+        shell.connections_dropped,
+    );
+    text.counter(
+        "crieur_connections_displaced",
+        "Connections that were not open and made room.",
+        shell.connections_displaced,
+    );
+    text.counters(
+        "crieur_sessions_closed",
+        "Open sessions that ended, by close code.",
+        "code",
+        shell.closed.all(),
+    );
+    text.counter(
+        "crieur_protocol_errors",
+        "Sessions closed for breaking the protocol, or a limit of size or time.",
+        shell.protocol_errors,
+    );
+    text.counter(
+        "crieur_slow_consumers",
+        "Connections cut off because they did not read.",
+        shell.slow_consumers,
+    );
+    text.counter(
+        "crieur_peers_dead",
+        "Sessions dropped because no life followed a Ping.",
+        shell.peers_dead,
+    );
+    text.counter(
+        "crieur_messages_discarded",
+        "Messages that came behind the server's Close.",
+        shell.messages_discarded,
+    );
+}
+
+fn write_loop(text: &mut MetricsText, shell: &Metrics) {
+    text.counter(
+        "crieur_received_bytes",
+        "Bytes read from peers.",
+        shell.bytes_read,
+    );
+    text.counter(
+        "crieur_reads_throttled",
+        "Times that a client over its rate was not read.",
+        shell.reads_throttled,
+    );
+    text.histogram(
+        "crieur_ping_round_trip_seconds",
+        "Time from a Ping's leaving to its Pong.",
+        1e6,
+        &shell.ping_round_trip_micros,
+    );
+    text.histogram(
+        "crieur_loop_turn_seconds",
+        "Time from one poll to the next, that whatever comes may have to wait.",
+        1e6,
+        &shell.turn_micros,
+    );
+    text.histogram(
+        "crieur_loop_lag_seconds",
+        "Time by which timers were late.",
+        1e6,
+        &shell.loop_lag_micros,
+    );
 }
 
 fn write_process(text: &mut MetricsText, request: &Request<'_>) {

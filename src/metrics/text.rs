@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::Histogram;
+use super::{Bounds, Histogram};
 
 /// The kind of the text, for `Content-Type`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,7 +55,13 @@ impl MetricsText {
 
     /// How values are distributed; `unit` is how many of what was observed are one of the
     /// metric's.
-    pub fn histogram(&mut self, name: &str, help: &str, unit: f64, histogram: &Histogram) {
+    pub fn histogram<B: Bounds>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: f64,
+        histogram: &Histogram<B>,
+    ) {
         self.begin(name, help, "histogram");
         let mut count = 0;
         for (bound, of) in histogram.buckets() {
@@ -91,7 +97,7 @@ impl MetricsText {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::MICROS;
+    use crate::metrics::WorkMicros;
 
     #[test]
     fn the_format_to_the_letter() {
@@ -99,7 +105,7 @@ mod tests {
         text.counter("a", "Things.", 7);
         text.counters("b", "By code.", "code", [(1000, 1), (1001, 0)]);
         text.gauge("c", "Now.", 1.5);
-        let mut histogram = Histogram::new(MICROS);
+        let mut histogram = Histogram::<WorkMicros>::default();
         histogram.observe(10);
         histogram.observe(11);
         histogram.observe(5_000_000);

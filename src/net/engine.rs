@@ -429,6 +429,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                     }
                 }
             }
+            Event::Pong { round_trip } => {
+                let micros = round_trip.as_micros() as u64;
+                self.shell.metrics.ping_round_trip_micros.observe(micros);
+            }
             Event::Discarded => self.shell.metrics.messages_discarded += 1,
             Event::Failed(error) => self.close(id, CloseCause::Protocol(error), now),
             Event::Closed { code } => {
@@ -517,6 +521,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Does what is due.
     pub fn handle_timers(&mut self, now: Timestamp) {
+        if let Some(lag) = self.timer_lag(now) {
+            let micros = lag.as_micros() as u64;
+            self.shell.metrics.loop_lag_micros.observe(micros);
+        }
         while let Some((deadline, slot)) = self.timers.first()
             && deadline <= now
         {
@@ -538,6 +546,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
         }
         self.flush_replies(now);
+    }
+
+    /// How late it is for the deadline that has waited the longest, if one is due.
+    fn timer_lag(&self, now: Timestamp) -> Option<Duration> {
+        let (deadline, _) = self.timers.first()?;
+        (deadline <= now).then(|| now - deadline)
     }
 
     /// If something is due: reads what waits in the socket and writes what it takes. A process

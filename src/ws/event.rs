@@ -1,6 +1,7 @@
 //! What a session tells its owner: events of the input, and deadlines that passed.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::http::body::{BodyError, BodyPermit, Framing};
 use crate::http::head::{Head, HeadError};
@@ -43,6 +44,11 @@ pub enum Event<'a> {
     Rejected(Rejection),
     /// A whole message.
     Message(Message<'a>),
+    /// The answer to a Ping of ours (§5.5.3).
+    Pong {
+        /// How long it took, from the Ping's leaving the send queue.
+        round_trip: Duration,
+    },
     /// A message that came after our Close; its content is gone.
     Discarded,
     /// The peer broke the protocol: answer with [`super::session::Session::fail`].

@@ -156,7 +156,10 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
                 }
                 Event::Message(Message::Text(text)) => session.send(Opcode::Text, text.as_bytes()),
                 Event::Message(Message::Binary(bytes)) => session.send(Opcode::Binary, bytes),
-                Event::Rejected(_) | Event::Discarded | Event::Closed { .. } => {}
+                Event::Pong { .. }
+                | Event::Rejected(_)
+                | Event::Discarded
+                | Event::Closed { .. } => {}
             }
             record.push(line);
         }

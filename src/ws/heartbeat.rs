@@ -1,7 +1,10 @@
 //! The Ping that finds a dead peer (RFC 6455 §5.5.2): when to send it, and when to give up.
 //!
 //! Whatever is read counts as life, not only the Pong. The wait for it begins when the Ping
-//! has left the send queue: before, the peer can't have seen it.
+//! has left the send queue: before, the peer can't have seen it. The Pong that comes in the end
+//! says how long the way there and back takes.
+
+use std::time::Duration;
 
 use crate::config::Timeouts;
 use crate::time::Timestamp;
@@ -25,6 +28,10 @@ enum Ping {
     Sent {
         at: Timestamp,
     },
+    /// Sent, and something was read since, but not the Pong: it is awaited for its time alone.
+    Outlived {
+        sent_at: Timestamp,
+    },
 }
 
 /// What is due.
@@ -47,9 +54,18 @@ impl Heartbeat {
     /// A sign of life.
     pub(super) const fn handle_life(&mut self, now: Timestamp) {
         self.heard = now;
-        if let Ping::Sent { .. } = self.ping {
-            self.ping = Ping::None;
+        if let Ping::Sent { at } = self.ping {
+            self.ping = Ping::Outlived { sent_at: at };
         }
+    }
+
+    /// A Pong that may answer the Ping: how long that took, if it has left.
+    pub(super) fn handle_pong(&mut self, now: Timestamp) -> Option<Duration> {
+        let (Ping::Sent { at: sent_at } | Ping::Outlived { sent_at }) = self.ping else {
+            return None;
+        };
+        self.ping = Ping::None;
+        Some(now - sent_at)
     }
 
     /// The Ping that was due is in the queue and ends at `end_position` of the stream.
@@ -69,7 +85,7 @@ impl Heartbeat {
     /// When something is due; `None` while a Ping can't leave, which others watch over.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
         match self.ping {
-            Ping::None => Some(self.heard + timeouts.ping_interval),
+            Ping::None | Ping::Outlived { .. } => Some(self.heard + timeouts.ping_interval),
             Ping::Queued { .. } => None,
             Ping::Sent { at } => Some(at + timeouts.pong),
         }
@@ -80,7 +96,7 @@ impl Heartbeat {
         self.deadline(timeouts)
             .filter(|deadline| *deadline <= now)?;
         match self.ping {
-            Ping::None => Some(Due::Ping),
+            Ping::None | Ping::Outlived { .. } => Some(Due::Ping),
             Ping::Queued { .. } => None,
             Ping::Sent { .. } => Some(Due::End),
         }

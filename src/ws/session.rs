@@ -328,7 +328,11 @@ impl Session {
                     Err(error) => Event::Failed(ProtocolError::ClosePayload(error)),
                 });
             }
-            // §5.5.3: a Pong needs no answer; that something was read is all that counts.
+            // §5.5.3: a Pong needs no answer, and says what its Ping said, which is nothing here.
+            Opcode::Pong if payload.is_empty() => {
+                let round_trip = self.heartbeat.handle_pong(now)?;
+                return Some(Event::Pong { round_trip });
+            }
             _ => {}
         }
         None

@@ -11,6 +11,7 @@
 
 mod client;
 mod crowd;
+pub(crate) mod http;
 mod program;
 mod scene;
 pub(crate) mod secrets;

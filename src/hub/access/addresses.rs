@@ -6,6 +6,7 @@
 //! [`IDLE_MAX`] are, the ones that were heard of last.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -54,6 +55,26 @@ pub enum Refused {
         /// When it may ask again.
         retry_after: Duration,
     },
+}
+
+impl Refused {
+    /// Whole seconds after which it may ask again; nobody knows when a connection ends.
+    #[must_use]
+    pub const fn retry_seconds(self) -> u64 {
+        match self {
+            Self::TooManyConnections => 10,
+            Self::TooManyUpgrades { retry_after } => retry_after.as_secs() + 1,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooManyConnections => "too many connections of this address",
+            Self::TooManyUpgrades { .. } => "too many requests of this address",
+        })
+    }
 }
 
 /// The addresses that are connected or were so lately.

@@ -279,6 +279,28 @@ fn time_is_held_against_nobody_whose_bytes_wait() {
 }
 
 #[test]
+fn the_lag_of_the_loop_is_by_how_much_timers_are_late() {
+    let mut engine = engine();
+    let (id, wire) = connect(&mut engine);
+    let timeouts = Timeouts::default();
+    let due = Timestamp::ZERO + timeouts.ping_interval;
+    engine.handle_timers(Timestamp::ZERO);
+    let lag = |engine: &TestEngine| engine.metrics().loop_lag_micros;
+    let count = |engine: &TestEngine| lag(engine).buckets().map(|(_, of)| of).sum::<u64>();
+    assert_eq!(count(&engine), 0, "nothing was due");
+    // On time, though the handshake that it was set for is done.
+    engine.handle_timers(Timestamp::ZERO + timeouts.handshake);
+    engine.handle_timers(due + Duration::from_micros(700));
+    assert_eq!((count(&engine), lag(&engine).sum()), (2, 700));
+    // And the way to the peer and back.
+    let pinged = due + Duration::from_micros(900);
+    engine.flush_deliveries(1, pinged);
+    wire.sent.borrow_mut().extend(control_frame(0xa));
+    engine.handle_ready(id, READABLE, pinged + Duration::from_micros(300));
+    assert_eq!(engine.metrics().ping_round_trip_micros.sum(), 300);
+}
+
+#[test]
 fn many_answers_are_written_at_once() {
     let mut engine = engine();
     let (pinger, wire) = connect(&mut engine);

@@ -91,6 +91,7 @@ impl Bench {
                 Event::Rejected(Rejection::Body(error)) => format!("rejected {error:?}"),
                 Event::Rejected(Rejection::Handshake(error)) => format!("rejected {error:?}"),
                 Event::Discarded => "discarded".to_owned(),
+                Event::Pong { round_trip } => format!("pong after {round_trip:?}"),
             };
             self.record.push(line);
         }
@@ -441,6 +442,44 @@ fn silence_is_pinged_and_then_given_up() {
     assert!(
         bench.session.is_closed() && bench.unsent().is_empty(),
         "no Close is sent"
+    );
+}
+
+#[test]
+fn the_answer_to_a_ping_tells_the_round_trip_once() {
+    let pong = frame(Opcode::Pong, b"");
+    let mut bench = Bench::open();
+    bench.record();
+    bench.receive(&pong);
+    assert_eq!(bench.record(), [""; 0], "nobody asked for it");
+    assert_eq!(bench.wait_ms(25_000), Some(Expiry::PingDue));
+    bench.receive(&pong);
+    assert_eq!(bench.record(), [""; 0], "the Ping has not left");
+    bench.sent();
+    assert_eq!(bench.wait_ms(30), None);
+    // The peer lives; its Pong is still to come.
+    bench.receive(&frame(Opcode::Text, b"a"));
+    assert_eq!(bench.wait_ms(12), None);
+    bench.receive(&frame(Opcode::Pong, b"its own"));
+    bench.receive(&[&pong[..], &pong].concat());
+    assert_eq!(bench.record(), ["a", "pong after 42ms"]);
+    // From the last life on.
+    assert_eq!(bench.deadline_ms(), Some(25_000));
+}
+
+#[test]
+fn a_ping_that_was_never_answered_is_followed_by_the_next() {
+    let mut bench = Bench::open();
+    for _ in 0..2 {
+        assert_eq!(bench.wait_ms(25_000), Some(Expiry::PingDue));
+        assert_eq!(bench.sent(), b"\x89\x00");
+        bench.receive(&frame(Opcode::Text, b"a"));
+    }
+    bench.now = bench.now + Duration::from_millis(7);
+    bench.receive(&frame(Opcode::Pong, b""));
+    assert_eq!(
+        bench.record().last().map(String::as_str),
+        Some("pong after 7ms")
     );
 }
 

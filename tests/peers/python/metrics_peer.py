@@ -25,6 +25,12 @@ def main(address):
         "crieur_match_seconds": "histogram",
         "crieur_fan_out_seconds": "histogram",
         "crieur_loop_turn_seconds": "histogram",
+        "crieur_loop_lag_seconds": "histogram",
+        "crieur_ping_round_trip_seconds": "histogram",
+        "crieur_tokens_refused": "counter",
+        "crieur_peers_dead": "counter",
+        "crieur_protocol_errors": "counter",
+        "crieur_slow_consumers": "counter",
         "crieur_send_queue_bytes": "gauge",
         "crieur_subscriptions": "gauge",
         "crieur_log_lines_dropped": "counter",
@@ -34,6 +40,10 @@ def main(address):
         "process_open_fds": "gauge",
     }.items():
         assert families[name].type == kind, (name, families[name].type)
+    roles = {sample.labels["role"] for sample in families["crieur_connections"].samples}
+    assert roles == {"client", "publisher", "http", "handshake", "closing"}, roles
+    results = {sample.labels["result"] for sample in families["crieur_notifications"].samples}
+    assert results == {"delivered", "invalid", "forbidden", "rate_limited"}, results
     labels = set()
     for family in families.values():
         assert family.documentation and family.type != "unknown", family
