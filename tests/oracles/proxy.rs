@@ -50,7 +50,7 @@ fn naive_client(peer: IpAddr, lines: &[&[u8]]) -> IpAddr {
         }
     }
     let stranger = way.iter().find(|address| !naive_is_trusted(**address));
-    *stranger.or(way.last()).expect("the peer")
+    *stranger.or_else(|| way.last()).expect("the peer")
 }
 
 fn naive_is_trusted(address: IpAddr) -> bool {
