@@ -528,6 +528,25 @@ mod tests {
     }
 
     #[test]
+    fn the_tables_are_counted_and_a_single_posting_takes_nothing() {
+        const COUNT: u32 = 1000;
+        let mut index = SubscriptionIndex::default();
+        for slot in 0..COUNT {
+            let id = ConnectionId {
+                index: slot,
+                serial: 0,
+            };
+            index.replace(id, &[Subscription::Channel("a".into())]);
+        }
+        let single = |slot: &Slot| matches!(slot.postings, Postings::One(_));
+        assert!(index.slots.iter().all(single));
+        assert!(index.slots.iter().all(|slot| slot.heap_bytes() == 0));
+        let of_tables = COUNT as usize * (size_of::<Mark>() + size_of::<Slot>());
+        let counted = index.heap_bytes() - index.lists.heap_bytes();
+        assert!((of_tables..2 * of_tables).contains(&counted), "{counted}");
+    }
+
+    #[test]
     fn memory_is_counted_where_it_is_large_and_given_back() {
         const LONG: usize = 10_000;
         let mut index = SubscriptionIndex::default();
@@ -551,7 +570,13 @@ mod tests {
         let filter = Filter::Named(NameMap::new(names).expect("two names"));
         index.replace(id, &[Subscription::Page(page, filter)]);
         // A list for each value of a criterion, and those of the other to look at.
-        assert!(index.heap_bytes() > 500 * size_of::<TextId>() + 500 * size_of::<Posting>());
+        let slot = &index.slots[0];
+        let of_slot = 500 * (size_of::<TextId>() + size_of::<Posting>());
+        assert!(
+            (of_slot..of_slot + 500).contains(&slot.heap_bytes()),
+            "{}",
+            slot.heap_bytes()
+        );
         index.remove(id);
         assert_eq!(index.heap_bytes(), 0);
     }
