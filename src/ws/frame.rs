@@ -353,6 +353,12 @@ mod tests {
         decode(bytes, role).expect("valid").expect("complete")
     }
 
+    #[test]
+    fn a_log_never_shows_a_payload() {
+        let frame = EncodedFrame::text(&[b"secret"]);
+        assert_eq!(format!("{frame:?}"), "EncodedFrame(8 bytes)");
+    }
+
     /// The examples of §5.7, byte for byte.
     #[test]
     fn examples_of_the_rfc() {

@@ -579,6 +579,29 @@ fn cutting_off_finishes_the_half_sent_frame() {
 }
 
 #[test]
+fn a_message_of_fragments_may_be_the_last_event_of_a_turn() {
+    let mut bench = Bench::open();
+    let fragments = [
+        fragment(Opcode::Text, b"a"),
+        frame(Opcode::Continuation, b"b"),
+        frame(Opcode::Text, b"next"),
+    ];
+    let mut received = fragments.concat();
+    let mut incoming = bench.session.take_incoming();
+    let mut input = incoming.input(&mut received);
+    let event = bench.session.next_event(&mut input, bench.now, 4096);
+    assert!(matches!(event, Some(Event::Message(Message::Text("ab")))));
+    // Whoever holds input back ends its turn here.
+    let leftover = input.finish();
+    bench
+        .session
+        .keep_incoming(incoming, &received, &leftover, bench.now);
+    bench.record();
+    bench.receive(b"");
+    assert_eq!(bench.record(), ["next"]);
+}
+
+#[test]
 fn cutting_off_keeps_the_answer_to_the_upgrade() {
     let shared = EncodedFrame::text(&[b"0123456789"]);
     for is_pipelined in [false, true] {
