@@ -21,6 +21,9 @@ class Attacker(Stream):
         self.siege = siege
         self.is_upgraded = False
         self.outcome = None
+        # The test itself was slow: what the server says of the time is right then.
+        self.is_late = False
+        self._dialled_at = siege.loop.now
         self._data = b""
         self._late = siege.loop.later(OUTCOME_SECONDS_MAX, lambda: self.end("nothing"))
         try:
@@ -40,6 +43,7 @@ class Attacker(Stream):
         """An answer, perhaps the outcome."""
 
     def on_connected(self):
+        self.is_late = self.loop.now - self._dialled_at > 1
         self.begin()
 
     def on_data(self, data):
@@ -300,5 +304,5 @@ class Siege:
         self.open -= 1
         name = type(attacker).__name__
         self.outcomes[name] += 1
-        if attacker.outcome not in attacker.expected:
+        if attacker.outcome not in attacker.expected and not (attacker.is_late and attacker.outcome in (408, "end")):
             self.unexpected.append(f"{name} was answered {attacker.outcome}, not {attacker.expected}")

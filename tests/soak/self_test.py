@@ -12,7 +12,9 @@ from crowd.program import Program
 
 def run():
     found = [*growth(), *attacks()]
-    print(f"self-test: {len(found)} defects found: {', '.join(found)}")
+    for defect in found:
+        print(f"found: {defect}")
+    print(f"self-test: {len(found)} defects found")
 
 
 def check(is_so, text):
