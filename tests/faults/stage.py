@@ -65,8 +65,8 @@ class Stage:
         crowd.gather(count, channels_of)
         return crowd
 
-    def publisher(self, name="p0", **how):
-        publisher = Publisher(self.loop, self.ledger, self.server.publish_address, name, CHANNELS, **how)
+    def publisher(self, name="p0", *, channels=CHANNELS, **how):
+        publisher = Publisher(self.loop, self.ledger, self.server.publish_address, name, channels, **how)
         self.publishers.append(publisher)
         self.loop.until(lambda: publisher.is_up, f"publisher {name} connected")
         return publisher

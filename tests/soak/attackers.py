@@ -304,5 +304,6 @@ class Siege:
         self.open -= 1
         name = type(attacker).__name__
         self.outcomes[name] += 1
-        if attacker.outcome not in attacker.expected and not (attacker.is_late and attacker.outcome in (408, "end")):
+        is_excused = attacker.is_late and attacker.outcome in (408, "end")
+        if attacker.outcome not in attacker.expected and not is_excused:
             self.unexpected.append(f"{name} was answered {attacker.outcome}, not {attacker.expected}")
