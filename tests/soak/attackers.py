@@ -215,8 +215,8 @@ class ForgedPost(Attacker):
 
     def begin(self):
         body = '{"notification":{"channel":"%s","forged":true}}' % self.siege.channel()
-        head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        self.send((head % len(body) + body).encode())
+        head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+        self.send(f"{head}{len(body)}\r\n\r\n{body}".encode())
 
 
 class PingFlood(Frames):
