@@ -155,11 +155,13 @@ def kill_clients(stage):
         herd.wait_until_ready()
     publisher = stage.publisher("p0")
     stage.publisher("p1", size=3000)
-    for number, herd in enumerate(stage.herds):
+    in_the_middle = 0
+    for herd in stage.herds:
         target = publisher.answered_count + 100
         stage.publish_until(lambda: publisher.answered_count >= target, "a fan-out")
-        stage.expect(publisher.in_flight > 0 or number, "nothing was under way")
+        in_the_middle += publisher.in_flight
         herd.kill()
+    stage.expect(in_the_middle > 0, "nothing was under way at any kill")
     stage.wait_until_idle()
     stage.publish(100)
     stage.expect_nobody_was_cut_off(direct)
@@ -184,12 +186,36 @@ def kill_server(stage):
         stage.loop.pause(0.1)
         stage.server.start()
         crowd.wait_until_ready()
-        stage.loop.until(lambda: all(publisher.is_up for publisher in stage.publishers), "publishers are back")
+        stage.wait_until_publishers_are_up()
         stage.publish(100)
     stage.expect(in_the_middle > 0, "nothing was under way at any kill")
     stage.expect(crowd.connects >= 200 * (kills + 1), "not all had to come back")
     lost = sum(publisher.lost for publisher in stage.publishers)
     return stage.finish(f"{kills} kills, {lost} notifications unanswered")
+
+
+def restart(stage):
+    """SIGTERM in the middle of a fan-out: all that was answered before arrives, then Close 1001; all come back."""
+    crowd = stage.crowd("crowd", 200, returns=True)
+    publisher = stage.publisher("p0")
+    stage.publisher("p1", size=2000)
+    restarts = 10 if stage.is_full else 2
+    in_the_middle = 0
+    for number in range(restarts):
+        target = publisher.answered_count + 100
+        stage.publish_until(lambda: publisher.answered_count >= target, "a fan-out")
+        in_the_middle += publisher.in_flight
+        for member in crowd.members:
+            member.inbox.mark()
+        stage.server.stop(stage.loop)
+        stage.loop.until(lambda: crowd.ready == 0, "all see the end")
+        stage.expect(crowd.ends[1001] == 200 * (number + 1), f"they ended with {dict(crowd.ends)}")
+        stage.server.start()
+        crowd.wait_until_ready()
+        stage.wait_until_publishers_are_up()
+        stage.publish(100)
+    stage.expect(in_the_middle > 0, "nothing was under way at any stop")
+    return stage.finish(f"{restarts} restarts, {crowd.ends[1001]} times 1001")
 
 
 def freeze_server(stage):
@@ -382,7 +408,7 @@ def stampede(stage):
     stage.loop.until(lambda: crowd.ready == 0, "all see the end")
     stage.server.start()
     crowd.wait_until_ready(120)
-    stage.loop.until(lambda: all(publisher.is_up for publisher in stage.publishers), "the publisher is back")
+    stage.wait_until_publishers_are_up()
     stage.publish(20)
     return stage.finish(f"{count} came back twice")
 
@@ -426,7 +452,7 @@ def storm(stage):
                 direct.wait_until_ready()
     proxy.heal()
     unlucky.wait_until_ready()
-    stage.loop.until(lambda: all(publisher.is_up for publisher in stage.publishers), "publishers are back")
+    stage.wait_until_publishers_are_up()
     stage.publish(100)
     stage.expect(proxy.cut > 20 and proxy.delayed > 20 and proxy.throttled > 20, "connections were too good")
     row = stage.finish(f"{proxy.cut} cut, {rounds} times killed and stopped")
@@ -447,7 +473,7 @@ def raise_descriptor_limit(count):
 
 ALL = {
     "delay": delay, "throttle": throttle, "truncate": truncate, "reset": reset, "silent": silent, "loss": loss,
-    "kill-clients": kill_clients, "kill-server": kill_server, "freeze-server": freeze_server,
+    "kill-clients": kill_clients, "kill-server": kill_server, "restart": restart, "freeze-server": freeze_server,
     "freeze-clients": freeze_clients, "descriptors": descriptors, "few-descriptors": few_descriptors,
     "stuck-log": stuck_log, "hasty-publishers": hasty_publishers, "stampede": stampede,
     "storm": storm,

@@ -71,6 +71,9 @@ class Stage:
         self.loop.until(lambda: publisher.is_up, f"publisher {name} connected")
         return publisher
 
+    def wait_until_publishers_are_up(self):
+        self.loop.until(lambda: all(publisher.is_up for publisher in self.publishers), "publishers are back")
+
     def publish(self, count, seconds_max=60):
         """So many by each publisher; all are answered when it returns."""
         for publisher in self.publishers:

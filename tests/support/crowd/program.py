@@ -85,6 +85,11 @@ class Program:
         self.process.kill()
         self.process.wait()
 
+    def stop(self, loop):
+        """SIGTERM, while clients go on."""
+        self.process.terminate()
+        loop.until(lambda: self.process.poll() is not None, "the server has stopped")
+
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)
 
