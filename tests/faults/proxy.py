@@ -71,10 +71,11 @@ class Proxy:
         self.is_silent = False
 
     def heal(self):
-        """Nothing is cut off any more."""
+        """From now on nothing is wrong with any connection."""
         self.fault_of = lambda _: Fault()
         for link in self.links:
-            link.client.way.left = link.server.way.left = None
+            link.fault = Fault()
+            link.client.way.left = link.server.way.left = link.server.way.rate = None
 
     def close(self):
         self._listener.close()
@@ -128,6 +129,9 @@ class _End(Stream):
         self.way.take(data)
 
     def on_end(self, error):
+        if self.way.is_silent:
+            # The other end isn't told of this either.
+            return
         if error is not None:
             self.way.link.end(is_reset=True)
         else:

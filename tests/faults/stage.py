@@ -65,11 +65,14 @@ class Stage:
         crowd.gather(count, channels_of)
         return crowd
 
-    def publisher(self, name="p0", **how):
-        publisher = Publisher(self.loop, self.ledger, self.server.publish_address, name, CHANNELS, **how)
+    def publisher(self, name="p0", *, channels=CHANNELS, **how):
+        publisher = Publisher(self.loop, self.ledger, self.server.publish_address, name, channels, **how)
         self.publishers.append(publisher)
         self.loop.until(lambda: publisher.is_up, f"publisher {name} connected")
         return publisher
+
+    def wait_until_publishers_are_up(self):
+        self.loop.until(lambda: all(publisher.is_up for publisher in self.publishers), "publishers are back")
 
     def publish(self, count, seconds_max=60):
         """So many by each publisher; all are answered when it returns."""

@@ -17,7 +17,7 @@ def line(row):
     """The memory is RssAnon at the start, at its peak, and when all have gone."""
     if row.skipped:
         return f"{row.name:<17}skipped: {row.skipped}"
-    tally = row.tally
+    tally = row.tally or Tally()
     values = [
         row.name, row.connections, tally.expected, tally.got, tally.missing, tally.doubled, tally.disordered,
         tally.misrouted, tally.damaged, "/".join(map(str, row.memory_kib)), "{} -> {}".format(*row.descriptors),

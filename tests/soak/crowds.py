@@ -43,7 +43,7 @@ class Fickle(Crowd):
 
 
 class Passing(Crowd):
-    """Come, subscribe, and go again: with a check and a Close, with a Close, hanging up, with a reset, at any moment."""
+    """Come, subscribe, and go again at any moment: checked to the end, with a Close, hanging up, with a reset."""
 
     def __init__(self, loop, ledger, address):
         super().__init__(loop, ledger, address, "passing")

@@ -48,7 +48,7 @@ class Client(Stream):
             self.status = wire.status(head + end)
             if self.status != 101:
                 self.close()
-                self.on_refused(head)
+                self.on_refused()
                 return
             self.is_upgraded = True
             self.on_upgraded()
@@ -63,21 +63,17 @@ class Client(Stream):
                 self.code, self.reason = int.from_bytes(payload[:2], "big") or 1005, payload[2:]
                 if not self._has_said_close:
                     self.send(wire.frame(wire.CLOSE, payload[:2]))
-                self.on_closing()
             elif opcode != wire.PONG:
                 raise wire.Violation(f"a frame with opcode {opcode}")
 
     def on_upgraded(self):
         pass
 
-    def on_refused(self, head):
+    def on_refused(self):
         """Another answer than 101 has come; the socket is closed."""
 
     def on_text(self, payload):
         pass
-
-    def on_closing(self):
-        """A Close has come; nothing but the end comes behind it."""
 
 
 class Subscriber:
@@ -201,15 +197,12 @@ class _Line(Client):
     def __init__(self, subscriber):
         crowd = subscriber.crowd
         self.subscriber = subscriber
-        super().__init__(
-            crowd.loop, crowd.address, source=crowd.source_of(subscriber), receive_buffer=crowd.receive_buffer
-        )
+        super().__init__(crowd.loop, crowd.address, source=next(crowd.sources), receive_buffer=crowd.receive_buffer)
 
     def on_upgraded(self):
-        self.subscriber.crowd.upgraded += 1
         self.subscriber.ask()
 
-    def on_refused(self, head):
+    def on_refused(self):
         self.subscriber.crowd.refused += 1
         self.subscriber.over(self.status)
 
@@ -221,21 +214,19 @@ class _Line(Client):
 
 
 class Crowd:
-    """Subscribers of one kind. Those that are `returns` come back with backoff."""
+    """Subscribers of one kind. With `returns` they come back, with backoff, whatever has cut them off."""
 
     def __init__(self, loop, ledger, address, name, *, returns=False, sources=(), receive_buffer=None):
         self.loop, self.ledger, self.address, self.name = loop, ledger, address, name
-        self.returns, self.sources, self.receive_buffer = returns, sources, receive_buffer
+        self.returns, self.receive_buffer = returns, receive_buffer
         self.members = []
         self.is_leaving = False
         # How many want to be connected, are subscribed, came out right at the end.
         self.open = self.ready = self.checked = 0
-        self.connects = self.upgraded = self.refused = self.got = 0
+        self.connects = self.refused = self.got = 0
         self.ends = collections.Counter()
-        self._next_source = itertools.cycle(sources) if sources else None
-
-    def source_of(self, _subscriber):
-        return next(self._next_source) if self._next_source else None
+        # Addresses of the loopback to come from: each has ports of its own.
+        self.sources = itertools.cycle(sources or [None])
 
     def join(self, channels):
         """One more."""
@@ -302,7 +293,7 @@ class _PublishLine(Client):
     def on_sent(self):
         self.publisher.pump()
 
-    def on_refused(self, head):
+    def on_refused(self):
         self.publisher.over()
 
     def on_end(self, error):

@@ -85,6 +85,11 @@ class Program:
         self.process.kill()
         self.process.wait()
 
+    def stop(self, loop):
+        """SIGTERM, while clients go on."""
+        self.process.terminate()
+        loop.until(lambda: self.process.poll() is not None, "the server has stopped")
+
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)
 
@@ -120,9 +125,9 @@ class Program:
     # What it looks like.
 
     def memory_kib(self):
-        """RssAnon."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"RssAnon:\s+(\d+)", status)[1])
+        """RssAnon, which a process that has just exited hasn't any more."""
+        found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(found[1]) if found else 0
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))

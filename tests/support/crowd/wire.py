@@ -35,15 +35,6 @@ def status(head):
     return code
 
 
-def field(head, name):
-    """The value of a header field, or nothing."""
-    for line in head.split(b"\r\n")[1:]:
-        key, _, value = line.partition(b":")
-        if key.lower() == name:
-            return value.strip().decode()
-    return None
-
-
 def frame(opcode, payload=b"", *, mask=True):
     """A frame that is a message of its own."""
     size = len(payload)
