@@ -525,6 +525,41 @@ mod tests {
             assert_eq!(last, ids);
             index.check_invariants();
         }
+        assert_eq!(index.stamp, 3, "all marks are looked at once");
+    }
+
+    fn named(criteria: &[(&'static str, Criterion<'static>)]) -> Subscription<'static> {
+        let criteria = criteria.iter();
+        let entries = criteria.map(|(name, criterion)| (Cow::Borrowed(*name), criterion.clone()));
+        let page = Page {
+            package: "p".into(),
+            page: "q".into(),
+        };
+        let names = NameMap::new(entries.collect()).expect("distinct names");
+        Subscription::Page(page, Filter::Named(names))
+    }
+
+    fn one_of(value: &'static str) -> Criterion<'static> {
+        Criterion::OneOf(Values::new(vec![value.into()]))
+    }
+
+    #[test]
+    fn a_subscription_waits_where_the_fewest_others_do() {
+        let mut index = SubscriptionIndex::default();
+        let id = |index| ConnectionId { index, serial: 0 };
+        for other in 0..10 {
+            index.replace(id(other), &[named(&[("x", one_of("a"))])]);
+        }
+        index.replace(id(10), &[named(&[("x", one_of("a")), ("y", one_of("b"))])]);
+        index.replace(
+            id(11),
+            &[named(&[("w", Criterion::Any), ("y", one_of("b"))])],
+        );
+        let list = |slot: usize| index.slots[slot].postings[0].list;
+        assert!(list(0) == list(9) && list(0) != list(10) && list(10) == list(11));
+        assert_eq!(index.connection_count(), 12);
+        assert_eq!(index.subscription_count(), 12);
+        assert_eq!(index.value_count(), 14);
     }
 
     #[test]
