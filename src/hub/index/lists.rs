@@ -176,16 +176,6 @@ impl Lists {
         moved
     }
 
-    /// How many pages there are.
-    pub(super) fn page_count(&self) -> usize {
-        self.pages.len()
-    }
-
-    /// How many lists there are.
-    pub(super) fn list_count(&self) -> usize {
-        self.lists.len()
-    }
-
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         let entries = self.lists.iter().map(|(_, list)| list.entries.heap_bytes());

@@ -42,7 +42,6 @@ pub struct SubscriptionIndex {
     stamp: u32,
     connections: usize,
     subscriptions: usize,
-    postings: usize,
     values: usize,
 }
 
@@ -161,7 +160,6 @@ impl SubscriptionIndex {
         self.connections += 1;
         self.subscriptions += subscriptions.len();
         self.values += values as usize;
-        self.postings += postings.len();
         self.slots[id.slot()] = Slot {
             postings: postings.into(),
             checks: (!checks.is_empty()).then(|| Box::new(checks)),
@@ -219,30 +217,6 @@ impl SubscriptionIndex {
         self.values
     }
 
-    /// How many entries the lists have.
-    #[must_use]
-    pub fn posting_count(&self) -> usize {
-        self.postings
-    }
-
-    /// How many pages anybody has subscribed to.
-    #[must_use]
-    pub fn page_count(&self) -> usize {
-        self.lists.page_count()
-    }
-
-    /// How many lists there are.
-    #[must_use]
-    pub fn list_count(&self) -> usize {
-        self.lists.list_count()
-    }
-
-    /// How many texts are stored.
-    #[must_use]
-    pub fn text_count(&self) -> usize {
-        self.lists.texts.len()
-    }
-
     /// The lengths of the texts that are stored.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
@@ -276,7 +250,6 @@ impl SubscriptionIndex {
         self.connections -= 1;
         self.subscriptions -= slot.subscriptions as usize;
         self.values -= slot.values as usize;
-        self.postings -= slot.postings.len();
         for ordinal in 0..slot.postings.len() {
             // Read anew each time: an entry that moves may be another one of this slot.
             let Posting { list, position, .. } = self.slots[index].postings[ordinal];
@@ -318,7 +291,6 @@ impl SubscriptionIndex {
         assert_eq!(values.sum::<usize>(), self.values);
         assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
         let postings = || tenants().flat_map(|slot| &*slot.postings);
-        assert_eq!(postings().count(), self.postings);
         for (slot, record) in (0..).zip(&self.slots) {
             for (ordinal, posting) in (0..).zip(&*record.postings) {
                 let entry = Entry {
