@@ -3,33 +3,44 @@
 //! Every connection stores several of these, so they are half the size of an `Instant`; and
 //! because nothing below the shell can make one up, a test moves time by hand.
 
+use std::num::NonZeroU64;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// Microseconds since an origin that the [`Clock`] chose; monotonic.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Timestamp(u64);
+///
+/// Kept as one more than they are, so that an `Option` of it is one word too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Timestamp(NonZeroU64);
+
+const _: () = assert!(size_of::<Option<Timestamp>>() == 8);
+
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
 
 impl Timestamp {
     /// The origin of the clock.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self::from_micros(0);
 
     /// A point `micros` microseconds after the origin.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        Self(NonZeroU64::MIN.saturating_add(micros))
     }
 
     /// Microseconds since the origin.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The time from `earlier` to `self`, zero if `earlier` is in fact later.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 

@@ -4,6 +4,7 @@ mod common;
 
 use std::io::Write;
 
+use common::secrets::SecretFile;
 use common::{Client, Server, response, upgrade_to};
 
 /// The status line, and the head, that answers an upgrade which isn't granted.
@@ -110,6 +111,44 @@ fn an_address_has_so_many_upgrades() {
     let head = refused(&server, &[BEHIND]);
     assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
     Client::connect_with(&server, "/", &["X-Forwarded-For: 192.0.2.2"]).leave();
+}
+
+#[test]
+fn who_has_yet_to_show_a_token_posts_as_often_as_it_may_come() {
+    let tokens = SecretFile::new("0123456789abcdef");
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--upgrades-per-address",
+        "0.01",
+        "--publish-token-file",
+        tokens.path(),
+    ]);
+    let post = |fields: &str| {
+        let mut stream = server.tcp();
+        let body = "{\"notification\":{\"channel\":\"a\"}}";
+        let request = format!(
+            "POST /publish HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n{fields}\r\n\r\n{body}",
+            body.len()
+        );
+        let sent = stream.write_all(request.as_bytes());
+        sent.expect("the server reads");
+        response(&mut stream).0
+    };
+    let first = post(BEHIND);
+    assert!(first.starts_with("HTTP/1.1 401 "), "{first}");
+    let second = post(BEHIND);
+    assert!(second.starts_with("HTTP/1.1 429 "), "{second}");
+    let other = post("X-Forwarded-For: 192.0.2.2");
+    assert!(other.starts_with("HTTP/1.1 401 "), "{other}");
+    // Who shows one in the head is not counted.
+    for _ in 0..3 {
+        let shown = post(&format!(
+            "{BEHIND}\r\nAuthorization: Bearer 0123456789abcdef"
+        ));
+        assert!(shown.starts_with("HTTP/1.1 200 "), "{shown}");
+    }
 }
 
 #[test]

@@ -296,7 +296,7 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
         return Err(HeadError::Field);
     }
     let name = std::str::from_utf8(name).map_err(|_| HeadError::Field)?;
-    let value = line[colon + 1..].trim_ascii();
+    let value = trim_blanks(&line[colon + 1..]);
     let is_value_byte = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
     // Without an early exit the compiler looks at many bytes at once.
     if !value
@@ -306,6 +306,18 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
         return Err(HeadError::Field);
     }
     Ok((name, value))
+}
+
+/// A value without the spaces and tabs around it (RFC 9110 §5.6.3). Nothing else is white space there:
+/// a carriage return, a line feed or a form feed is what another reader could take for an end.
+fn trim_blanks(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(is_text).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(is_text)
+        .map_or(start, |last| last + 1);
+    &value[start..end]
 }
 
 /// RFC 9110 §5.6.2: what a token is made of.
@@ -474,6 +486,14 @@ mod tests {
             "Host: a\0b",
             "Host: a\rb",
             "Host: a\nX: b",
+            // White to Rust, and an end of line to some.
+            "Host: a\r",
+            "Host:\ra",
+            "Host: a\x0c",
+            "Transfer-Encoding: \x0cchunked",
+            "X:\nContent-Length: 5",
+            "X: a\n",
+            "X:\n",
         ] {
             assert_eq!(
                 parse(&format!("GET / HTTP/1.1\r\n{line}\r\n\r\n")),

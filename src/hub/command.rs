@@ -775,6 +775,12 @@ mod tests {
 
     #[test]
     fn members_that_stand_twice() {
+        let twice = "{\"sender\":\"server\",\"sender\":\"server\",\"notification\":{}}";
+        let batch = parse_batch(twice).map(|_| ());
+        assert_eq!(
+            batch.map_err(|error| error.to_string()),
+            Err("unknown-message: sender stands twice".to_owned())
+        );
         let twice = "{\"sender\":\"client\",\"subscriptions\":[],\"subscr\\u0069ptions\":[]}";
         assert_eq!(
             parse_default(twice)

@@ -44,8 +44,8 @@ use super::timers::Timers;
 /// Bytes that are read at once, from whichever connection is at turn.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Reads of one connection before the others have their turn.
-const READS_A_TURN_MAX: usize = 4;
+/// Reads of a connection that is late before it is taken for late.
+const READS_BEFORE_EXPIRY_MAX: usize = 4;
 
 /// Bytes of answers that gather before they are written, beside those to what is read at once.
 /// A thousand connections that send nothing but Pings must not make us keep a thousand times
@@ -85,7 +85,7 @@ pub struct Engine<T, A, C> {
     shell: Shell<T, C>,
     timers: Timers,
     read_buffer: Vec<u8>,
-    /// Connections whose reading a budget cut short, or congestion.
+    /// Connections with more to read, or with input that was held back.
     ready: VecDeque<ConnectionId>,
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
@@ -236,7 +236,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         !self.ready.is_empty()
     }
 
-    /// Reads on where a budget cut the last turn short; one turn for each.
+    /// Reads on where the last turn left something; one turn for each.
     pub fn read_again(&mut self, now: Timestamp) {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else {
@@ -249,55 +249,50 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
-    /// A turn of reading: until the socket is drained or the budget is used up.
+    /// A turn of reading: what was held back, or else what one read brings. There may be more;
+    /// the others have their turn first.
     fn read(&mut self, id: ConnectionId, now: Timestamp) {
-        let mut buffer = mem::take(&mut self.read_buffer);
-        for _ in 0..READS_A_TURN_MAX {
-            let is_congested = self.shell.is_congested();
-            let Some(connection) = self.shell.connections.get_mut(id) else {
-                break;
-            };
-            if connection.session.is_closed() {
-                break;
-            }
-            if connection.throttled_until().is_some() {
-                self.handle_throttled(id);
-                break;
-            }
-            if connection.marks.has_input {
-                if is_congested {
-                    break;
-                }
+        let is_congested = self.shell.is_congested();
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && connection.is_to_be_read()
+        {
+            if !connection.marks.has_input {
+                self.read_once(id, now);
+            } else if !is_congested {
                 connection.marks.has_input = false;
                 self.handle_input(id, &mut [], now);
-                continue;
-            }
-            if !connection.marks.is_readable {
-                break;
-            }
-            match connection.transport.read(&mut buffer) {
-                Ok(0) => self.end(id, None),
-                Ok(received) => {
-                    // A short read drained the socket; the edge comes again with more.
-                    connection.marks.is_readable =
-                        received == buffer.len() || connection.marks.read_to_end;
-                    connection.session.handle_read(now);
-                    self.shell.metrics.bytes_read += received as u64;
-                    self.handle_input(id, &mut buffer[..received], now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    connection.marks.is_readable = false;
-                    if connection.marks.is_write_failed {
-                        self.end(id, Some(&error));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.end(id, Some(&error)),
             }
         }
-        self.read_buffer = buffer;
+        self.handle_throttled(id);
         self.settle(id);
         self.cut_off_overflowed(now);
+    }
+
+    fn read_once(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        let mut buffer = mem::take(&mut self.read_buffer);
+        match connection.transport.read(&mut buffer) {
+            Ok(0) => self.end(id, None),
+            Ok(received) => {
+                // A short read drained the socket; the edge comes again with more.
+                connection.marks.is_readable =
+                    received == buffer.len() || connection.marks.read_to_end;
+                connection.session.handle_read(now);
+                self.shell.metrics.bytes_read += received as u64;
+                self.handle_input(id, &mut buffer[..received], now);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.marks.is_readable = false;
+                if connection.marks.is_write_failed {
+                    self.end(id, Some(&error));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => self.end(id, Some(&error)),
+        }
+        self.read_buffer = buffer;
     }
 
     /// The input has come to its end, or to an error.
@@ -364,15 +359,26 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            return;
-        };
-        let peer = connection.peer;
         match event {
             Event::Message(message) => {
                 let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
                 self.application.handle_message(id, message, &mut outbox);
             }
+            event => self.handle_rare_event(id, event, now),
+        }
+        // Whoever has left must not be reached by the next event's message.
+        self.settle_gone(id);
+        self.cut_off_overflowed(now);
+    }
+
+    /// What happens once or twice in a connection's life, if at all.
+    fn handle_rare_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
+        let Some(connection) = self.shell.connections.get_mut(id) else {
+            return;
+        };
+        let peer = connection.peer;
+        match event {
+            Event::Message(_) => {}
             Event::Upgrade { head, accept } => {
                 let request = self.request(peer, &head, now);
                 self.give_up_place(id);
@@ -438,9 +444,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 }
             }
         }
-        // Whoever has left must not be reached by the next event's message.
-        self.settle_gone(id);
-        self.cut_off_overflowed(now);
     }
 
     fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
@@ -561,6 +564,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 is_ending: false,
             };
             self.handle_ready(id, readiness, now);
+            for _ in 1..READS_BEFORE_EXPIRY_MAX {
+                let connection = self.shell.connections.get(id);
+                if !connection.is_some_and(Connection::is_to_be_read) {
+                    break;
+                }
+                self.read(id, now);
+            }
         }
     }
 

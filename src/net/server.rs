@@ -292,6 +292,7 @@ impl<A: Application> Server<A> {
             Err(error) => return Err(error),
         }
         let now = self.engine.now();
+        let is_reading_on = self.engine.has_ready();
         self.turn_began.get_or_insert(now);
         for event in events.iter() {
             match event.token() {
@@ -315,7 +316,7 @@ impl<A: Application> Server<A> {
         self.accept(now);
         self.engine.read_again(now);
         self.engine.flush_replies(now);
-        Ok(!events.is_empty())
+        Ok(is_reading_on || !events.is_empty())
     }
 
     /// Looks for more input before deliveries are written, within bounds.

@@ -151,7 +151,9 @@ impl<T: Transport, C> ShellOutbox<'_, T, C> {
                 self.shell.overflowed.push(self.id);
             }
         }
-        self.shell.mark_reply(self.id);
+        if !mem::replace(&mut connection.marks.has_reply, true) {
+            self.shell.replies.push(self.id);
+        }
     }
 }
 

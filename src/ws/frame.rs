@@ -247,16 +247,16 @@ pub fn decode_frame(
 
 /// Appends the header of an unfragmented frame; lengths in their shortest form (§5.2).
 fn encode_header(into: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: bool) {
+    let first = 0x80 | opcode.bits();
     let mask_bit = if masked { 0x80 } else { 0 };
-    into.push(0x80 | opcode.bits());
     match (u8::try_from(payload_len), u16::try_from(payload_len)) {
-        (Ok(length @ ..=125), _) => into.push(mask_bit | length),
+        (Ok(length @ ..=125), _) => into.extend_from_slice(&[first, mask_bit | length]),
         (_, Ok(length)) => {
-            into.push(mask_bit | 126);
+            into.extend_from_slice(&[first, mask_bit | 126]);
             into.extend_from_slice(&length.to_be_bytes());
         }
         _ => {
-            into.push(mask_bit | 127);
+            into.extend_from_slice(&[first, mask_bit | 127]);
             into.extend_from_slice(&(payload_len as u64).to_be_bytes());
         }
     }
@@ -264,6 +264,7 @@ fn encode_header(into: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked:
 
 /// Appends a whole unmasked frame, as a server sends it.
 pub fn encode_frame(into: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    into.reserve(HEADER_BYTES_MAX + payload.len());
     encode_header(into, opcode, payload.len(), false);
     into.extend_from_slice(payload);
 }
@@ -350,6 +351,12 @@ mod tests {
 
     fn decode_whole(bytes: &[u8], role: Role) -> (FrameHeader, Vec<u8>) {
         decode(bytes, role).expect("valid").expect("complete")
+    }
+
+    #[test]
+    fn a_log_never_shows_a_payload() {
+        let frame = EncodedFrame::text(&[b"secret"]);
+        assert_eq!(format!("{frame:?}"), "EncodedFrame(8 bytes)");
     }
 
     /// The examples of §5.7, byte for byte.

@@ -58,6 +58,7 @@ pub fn fuzz_head(bytes: &[u8]) {
     let whole = Head::parse(bytes, 0, 1024);
     if let Ok(Some((head, length))) = &whole {
         assert!(bytes[..*length].ends_with(b"\r\n\r\n"));
+        check_lines(&bytes[..*length]);
         assert_eq!(
             whole,
             Head::parse(&bytes[..*length], 0, 1024),
@@ -79,6 +80,18 @@ pub fn fuzz_head(bytes: &[u8]) {
         if asks_for_upgrade(head) && check_upgrade(head).is_ok() {
             assert_eq!(head.method, "GET");
         }
+    }
+}
+
+/// A head that was taken reads the same to whoever ends lines at a line feed, or at a carriage return.
+fn check_lines(head: &[u8]) {
+    for (position, &byte) in head.iter().enumerate() {
+        let is_right = match byte {
+            b'\r' => head.get(position + 1) == Some(&b'\n'),
+            b'\n' => position > 0 && head[position - 1] == b'\r',
+            _ => byte == b'\t' || !byte.is_ascii_control(),
+        };
+        assert!(is_right, "{byte:#x} at {position}");
     }
 }
 

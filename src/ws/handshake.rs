@@ -152,11 +152,12 @@ fn is_key(key: &[u8]) -> bool {
 /// Appends the answer that completes the handshake (§4.2.2, item 5). No extension and no
 /// subprotocol is ever chosen.
 pub fn encode_accept(into: &mut Vec<u8>, accept: AcceptKey) {
-    into.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
-    );
+    const BEGIN: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
+    const END: &[u8] = b"\r\n\r\n";
+    into.reserve(BEGIN.len() + accept.as_bytes().len() + END.len());
+    into.extend_from_slice(BEGIN);
     into.extend_from_slice(accept.as_bytes());
-    into.extend_from_slice(b"\r\n\r\n");
+    into.extend_from_slice(END);
 }
 
 /// A client's side of the handshake (§4.1).

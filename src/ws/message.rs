@@ -91,6 +91,7 @@ impl MessageAssembler {
     ///
     /// # Errors
     /// Text that is not, and can't become, UTF-8.
+    #[inline]
     pub fn accept(
         &mut self,
         header: &FrameHeader,
@@ -100,14 +101,22 @@ impl MessageAssembler {
             !header.opcode.is_control(),
             "control frames are no part of a message"
         );
+        if self.begun.is_none() && header.fin {
+            return Ok(Progress::Whole);
+        }
+        self.accept_fragment(header, payload)
+    }
+
+    fn accept_fragment(
+        &mut self,
+        header: &FrameHeader,
+        payload: &[u8],
+    ) -> Result<Progress, ProtocolError> {
         let kind = match (self.begun, header.opcode) {
             (Some(kind), _) => kind,
             (None, Opcode::Text) => Kind::Text,
             (None, _) => Kind::Binary,
         };
-        if self.begun.is_none() && header.fin {
-            return Ok(Progress::Whole);
-        }
         self.begun = Some(kind);
         self.buffer.extend_from_slice(payload);
         if kind == Kind::Text {

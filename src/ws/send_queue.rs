@@ -46,7 +46,11 @@ impl Segment {
 #[derive(Default, Debug)]
 pub struct SendQueue {
     front: Option<Segment>,
-    rest: VecDeque<Segment>,
+    #[expect(
+        clippy::box_collection,
+        reason = "few connections have more than one segment, and all would be 24 bytes wider"
+    )]
+    rest: Option<Box<VecDeque<Segment>>>,
     /// How much of the first segment has been sent.
     front_sent: usize,
     unsent_bytes: usize,
@@ -104,7 +108,8 @@ impl SendQueue {
 
     /// Queues what `write` appends to the buffer that it is given.
     pub fn push_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let last = self.rest.back_mut().or(self.front.as_mut());
+        let rest = self.rest.as_mut().and_then(|rest| rest.back_mut());
+        let last = rest.or(self.front.as_mut());
         if let Some(Segment::Own(bytes)) = last
             && bytes.len() < OWN_SEGMENT_BYTES_MAX
         {
@@ -128,7 +133,7 @@ impl SendQueue {
         if self.front.is_none() {
             self.front = Some(segment);
         } else {
-            self.rest.push_back(segment);
+            self.rest.get_or_insert_default().push_back(segment);
         }
     }
 
@@ -136,15 +141,15 @@ impl SendQueue {
     #[must_use]
     pub fn single(&self) -> Option<&[u8]> {
         let front = self.front.as_ref()?;
-        self.rest
-            .is_empty()
+        let rest = self.rest.as_ref();
+        rest.is_none_or(|rest| rest.is_empty())
             .then(|| &front.as_bytes()[self.front_sent..])
     }
 
     /// How many segments wait.
     #[must_use]
     pub fn segments_len(&self) -> usize {
-        usize::from(self.front.is_some()) + self.rest.len()
+        usize::from(self.front.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
     /// Fills `slices` with the unsent bytes in order, for a vectored write, and says how many
@@ -154,7 +159,11 @@ impl SendQueue {
             .front
             .iter()
             .map(|front| &front.as_bytes()[self.front_sent..]);
-        let rest = self.rest.iter().map(Segment::as_bytes);
+        let rest = self
+            .rest
+            .iter()
+            .flat_map(|rest| rest.iter())
+            .map(Segment::as_bytes);
         let mut filled = 0;
         for (slice, bytes) in slices.iter_mut().zip(front.chain(rest)) {
             *slice = IoSlice::new(bytes);
@@ -169,7 +178,11 @@ impl SendQueue {
             .front
             .iter()
             .map(|front| &front.as_bytes()[self.front_sent..]);
-        let rest = self.rest.iter().map(Segment::as_bytes);
+        let rest = self
+            .rest
+            .iter()
+            .flat_map(|rest| rest.iter())
+            .map(Segment::as_bytes);
         for bytes in front.chain(rest) {
             if into.len() + bytes.len() > bytes_max {
                 break;
@@ -195,37 +208,53 @@ impl SendQueue {
             sent -= left;
             self.own_bytes -= front.own_capacity();
             self.front_sent = 0;
-            self.front = self.rest.pop_front();
+            self.front = self.rest.as_mut().and_then(|rest| rest.pop_front());
         }
         // Nobody is served by what an idle connection keeps.
-        self.rest = VecDeque::new();
+        self.rest = None;
     }
 
-    /// Forgets all but a segment that has been sent in part: the peer must be able to read
-    /// the frame to its end, or it could not read the Close behind it.
-    pub fn discard_unsent(&mut self) {
-        self.rest = VecDeque::new();
-        if self.front_sent == 0 {
-            self.front = None;
-        }
-        self.unsent_bytes = self
+    /// Forgets all but what the peer has to be able to read before the Close that comes next: a
+    /// segment that has been sent in part, and those with bytes before the position `needed`.
+    pub fn discard_unsent(&mut self, needed: u64) {
+        let needed = needed.max(self.sent_bytes_total);
+        let mut end = self.sent_bytes_total - self.front_sent as u64;
+        let mut is_kept = |segment: &Segment| {
+            let is_kept = end < needed;
+            if is_kept {
+                end += segment.as_bytes().len() as u64;
+            }
+            is_kept
+        };
+        self.front = self.front.take().filter(&mut is_kept);
+        self.rest = self.rest.take().and_then(|mut rest| {
+            rest.truncate(rest.iter().take_while(|one| is_kept(one)).count());
+            rest.shrink_to_fit();
+            (!rest.is_empty()).then_some(rest)
+        });
+        self.unsent_bytes = (end - self.sent_bytes_total) as usize;
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        self.own_bytes = self
             .front
-            .as_ref()
-            .map_or(0, |front| front.as_bytes().len() - self.front_sent);
-        self.own_bytes = self.front.as_ref().map_or(0, Segment::own_capacity);
+            .iter()
+            .chain(rest)
+            .map(Segment::own_capacity)
+            .sum();
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.front_sent = 0;
-        self.discard_unsent();
+        self.front = None;
+        self.rest = None;
+        (self.front_sent, self.unsent_bytes, self.own_bytes) = (0, 0, 0);
     }
 
     /// Brings the charge to the process up to date with what the queue pins: its own segments
     /// and its entries. To be called after the queue was changed.
     #[inline]
     pub fn settle(&mut self, pinned: &PinnedBytes) {
-        let pins = self.own_bytes + self.rest.capacity() * size_of::<Segment>();
+        let rest_capacity = self.rest.as_ref().map_or(0, |rest| rest.capacity());
+        let pins = self.own_bytes + rest_capacity * size_of::<Segment>();
         if pins > self.charged_bytes {
             pinned.add(pins - self.charged_bytes);
         } else if pins < self.charged_bytes {
@@ -310,7 +339,7 @@ mod tests {
         queue.push_shared(frame.clone());
         queue.push_shared(frame.clone());
         queue.advance(5);
-        queue.discard_unsent();
+        queue.discard_unsent(0);
         assert_eq!(unsent(&queue), frame.as_bytes()[5..]);
         assert_eq!(queue.unsent_bytes(), frame.as_bytes().len() - 5);
         assert_eq!(queue.kept_bytes(), frame.as_bytes().len());
@@ -318,9 +347,38 @@ mod tests {
         let mut queue = SendQueue::default();
         queue.push_shared(frame.clone());
         queue.push_shared(frame);
-        queue.discard_unsent();
+        queue.discard_unsent(0);
         assert!(queue.is_empty());
         assert_eq!(queue.unsent_bytes(), 0);
+    }
+
+    #[test]
+    fn discarding_keeps_what_is_needed() {
+        let frame = EncodedFrame::text(&[b"0123456789"]);
+        let pinned = PinnedBytes::new(usize::MAX);
+        let whole = [b"answer", frame.as_bytes(), frame.as_bytes()].concat();
+        let len = frame.as_bytes().len();
+        for sent in 0..whole.len() {
+            for needed in 0..=whole.len() {
+                let mut queue = SendQueue::default();
+                own(&mut queue, b"answer");
+                queue.push_shared(frame.clone());
+                queue.push_shared(frame.clone());
+                queue.advance(sent);
+                queue.discard_unsent(needed as u64);
+                // To the end of the segment that has been begun, or that is needed.
+                let ends = [0, 6, 6 + len, whole.len()];
+                let end = ends.into_iter().find(|&end| end >= needed.max(sent));
+                let end = end.expect("it is within");
+                assert_eq!(unsent(&queue), whole[sent..end], "{sent}, {needed}");
+                assert_eq!(queue.unsent_bytes(), end - sent);
+                assert_eq!(queue.is_empty(), end == sent);
+                own(&mut queue, b"close");
+                queue.advance(queue.unsent_bytes());
+                queue.settle(&pinned);
+                assert_eq!(pinned.bytes(), 0);
+            }
+        }
     }
 
     #[test]

@@ -62,9 +62,19 @@ struct PongPayload(Box<[u8]>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    Connecting { since: Timestamp, step: RequestStep },
-    Open { message_bytes_max: usize },
-    Closing { since: Timestamp, step: ClosingStep },
+    Connecting {
+        since: Timestamp,
+        step: RequestStep,
+    },
+    Open {
+        message_bytes_max: usize,
+        /// Where the answer to the upgrade ends in the stream of bytes.
+        answer_end: u64,
+    },
+    Closing {
+        since: Timestamp,
+        step: ClosingStep,
+    },
     Closed,
 }
 
@@ -89,7 +99,7 @@ enum ClosingStep {
 }
 
 /// What an idle connection costs is mostly this.
-const _: () = assert!(size_of::<Session>() <= 192);
+const _: () = assert!(size_of::<Session>() <= 160);
 
 impl Session {
     /// A session whose connection was accepted at `now`.
@@ -245,7 +255,9 @@ impl Session {
                 ..
             } => self.next_body(input, now),
             State::Connecting { .. } => self.next_request(input, now, head_bytes_max),
-            State::Open { message_bytes_max } => self.next_frame(input, message_bytes_max, now),
+            State::Open {
+                message_bytes_max, ..
+            } => self.next_frame(input, message_bytes_max, now),
             State::Closing {
                 since,
                 step: ClosingStep::AwaitClose { skip_bytes },
@@ -340,12 +352,18 @@ impl Session {
     /// Completes the handshake; messages up to `message_bytes_max` are taken from now on.
     pub fn accept(&mut self, accept: AcceptKey, message_bytes_max: usize) {
         self.queue.push_own(|into| encode_accept(into, accept));
-        self.set_state(State::Open { message_bytes_max });
+        self.set_state(State::Open {
+            message_bytes_max,
+            answer_end: self.queue.end_position(),
+        });
     }
 
     /// Messages up to `message_bytes_max` are taken from the next one on.
     pub fn limit_messages(&mut self, bytes_max: usize) {
-        if let State::Open { message_bytes_max } = &mut self.state {
+        if let State::Open {
+            message_bytes_max, ..
+        } = &mut self.state
+        {
             *message_bytes_max = bytes_max;
         }
     }

@@ -8,11 +8,14 @@ use crieur::hub::filter::{
 };
 
 use crate::dice::Dice;
+use crate::trust::TOKEN;
 
 /// A notification, and how its publisher writes it.
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) notification: Notification<'static>,
+    /// Whether a publisher's token stands beside it.
+    pub(crate) has_token: bool,
     /// The whole message.
     pub(crate) text: String,
     /// What each subscriber gets.
@@ -110,7 +113,7 @@ fn object_json<T>(map: &NameMap<'_, T>, entry: impl Fn(&T) -> String) -> String 
 }
 
 /// A notification that no other is equal to, because of its `number`.
-pub(crate) fn publication(dice: &mut Dice, number: u64) -> Publication {
+pub(crate) fn publication(dice: &mut Dice, number: u64, has_token: bool) -> Publication {
     let shape = dice.below(8);
     let notification = Notification {
         page: (shape != 0).then(|| page(dice)),
@@ -145,9 +148,16 @@ pub(crate) fn publication(dice: &mut Dice, number: u64) -> Publication {
     let json = format!("{{{}}}", members.join(dice.pick(&[",", " , ", ",\n"])));
     let kind = dice.pick(&[None, Some("\"refresh\\u0063ontent\"")]);
     let kind_member = kind.map_or_else(String::new, |kind| format!("\"type\":{kind},"));
+    let token_member = match has_token {
+        true => format!(",\"token\":\"{TOKEN}\""),
+        false => String::new(),
+    };
     Publication {
         notification,
-        text: format!("{{{kind_member}\"sender\":\"server\",\"notification\": {json} }}"),
+        has_token,
+        text: format!(
+            "{{{kind_member}\"sender\":\"server\",\"notification\": {json} {token_member}}}"
+        ),
         delivered: format!(
             "{{\"type\":{},\"notification\":{json}}}",
             kind.unwrap_or("\"notification\"")

@@ -10,7 +10,8 @@ use crieur::id::ConnectionId;
 /// What the hub was asked for.
 #[derive(Debug)]
 pub(crate) enum Note {
-    Admitted(ConnectionId),
+    /// To let somebody in, and whether it did.
+    Asked(ConnectionId, bool),
     Heard(ConnectionId, Vec<u8>, bool),
     Gone(ConnectionId),
 }
@@ -27,8 +28,11 @@ impl Application for Witness {
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Result<Admission, Response> {
-        self.notes.borrow_mut().push(Note::Admitted(id));
-        self.hub.borrow_mut().handle_upgrade(id, request)
+        let answer = self.hub.borrow_mut().handle_upgrade(id, request);
+        self.notes
+            .borrow_mut()
+            .push(Note::Asked(id, answer.is_ok()));
+        answer
     }
 
     fn handle_request(&mut self, request: &Request<'_>) -> Response {
@@ -43,6 +47,10 @@ impl Application for Witness {
         let note = Note::Heard(id, payload.to_vec(), is_text);
         self.notes.borrow_mut().push(note);
         self.hub.borrow_mut().handle_message(id, message, outbox);
+    }
+
+    fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        self.hub.borrow_mut().handle_deadline(id, outbox);
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {

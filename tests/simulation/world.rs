@@ -1,23 +1,23 @@
 //! The server's loop without a poll: the world decides which bytes arrive when, in which order
 //! readiness is told, and what time it is; and holds what comes out against what must.
 
+mod judge;
+
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crieur::application::{Lane, Peer};
+use crieur::application::Lane;
 use crieur::config::{HubConfig, ServerLimits, Timeouts};
 use crieur::hub::Hub;
-use crieur::hub::access::policy::Policy;
 use crieur::id::ConnectionId;
 use crieur::net::engine::{Engine, Readiness};
 use crieur::time::{Clock, Timestamp};
 
-use crate::client::{Cause, Circumstances, Client, Counts, Expected, PONG_MICROS, Said, Stage};
+use crate::client::{Client, Stage};
 use crate::dice::Dice;
-use crate::texts::Publication;
+use crate::trust::{Papers, Trust};
 use crate::wire::{End, Socket};
 use crate::witness::{Note, Witness};
 
@@ -48,7 +48,10 @@ enum Phase {
     Input,
     Timers,
     Shed,
+    /// Everybody but publishers is told that the server stops.
     Shutdown,
+    /// They are told too.
+    LastShutdown,
 }
 
 /// What a run has seen.
@@ -58,6 +61,12 @@ pub(crate) struct Tally {
     pub(crate) published: u64,
     pub(crate) deliveries: u64,
     pub(crate) cut_off: u64,
+    /// Upgrades that were refused because of their origin.
+    pub(crate) forbidden: u64,
+    /// Connections that had to make room for others.
+    pub(crate) displaced: u64,
+    /// Clients who were not read for a while.
+    pub(crate) throttled: u64,
 }
 
 /// The server, its clients, and what is to be true of them.
@@ -65,6 +74,9 @@ pub(crate) struct World {
     dice: Dice,
     clock: Rc<Cell<u64>>,
     limits: ServerLimits,
+    trust: Trust,
+    /// How many clients there are at most, and how many come at once.
+    crowd: (usize, usize),
     engine: Engine<Socket, Witness, VirtualClock>,
     hub: Rc<RefCell<Hub>>,
     notes: Rc<RefCell<Vec<Note>>>,
@@ -92,6 +104,9 @@ pub(crate) fn run(seed: u64) -> Tally {
         }
     }
     world.end();
+    let metrics = world.engine.metrics();
+    world.tally.displaced = metrics.connections_displaced;
+    world.tally.throttled = metrics.reads_throttled;
     world.tally
 }
 
@@ -100,18 +115,19 @@ impl World {
         let mut dice = Dice::new(seed);
         let limits = ServerLimits {
             connections_max: dice.pick(&[6, 40]),
+            publishers_max: dice.pick(&[3, 40]),
             send_queue_bytes_max: dice.pick(&[2_000, 20_000, 200_000]),
             buffer_bytes_max: dice.pick(&[150_000, 100_000_000]),
             messages_per_second: dice.pick(&[None, None, NonZeroU32::new(1)]),
+            bytes_per_second: dice.pick(&[None, None, NonZeroU32::new(5000)]),
             ..ServerLimits::default()
         };
-        let hub = Hub::new(
-            HubConfig::default(),
-            Policy {
-                local_publish: true,
-                ..Policy::default()
-            },
-        );
+        let trust = Trust::new(&mut dice);
+        let crowd = match dice.chance(10) {
+            true => (150, 12),
+            false => (30, 1),
+        };
+        let hub = Hub::new(HubConfig::default(), trust.policy());
         let hub = Rc::new(RefCell::new(hub));
         let notes = Rc::new(RefCell::new(Vec::new()));
         let witness = Witness {
@@ -125,6 +141,8 @@ impl World {
             dice,
             clock,
             limits,
+            trust,
+            crowd,
             engine,
             hub,
             notes,
@@ -149,8 +167,9 @@ impl World {
     fn live(&mut self) {
         let now = self.clock.get();
         self.clock.set(now + self.dice.below(400) as u64);
-        if self.clients.len() < 4 || (self.clients.len() < 30 && self.dice.chance(20)) {
-            self.connect();
+        let (crowd_max, count) = self.crowd;
+        if self.clients.len() < 4 || (self.clients.len() < crowd_max && self.dice.chance(20)) {
+            (0..count).for_each(|_| self.connect());
         }
         for _ in 0..self.dice.below(10) {
             let which = self.dice.below(self.clients.len());
@@ -178,26 +197,20 @@ impl World {
     }
 
     fn connect(&mut self) {
-        if !self.engine.has_room(Lane::Clients) {
+        let papers = Papers::new(self.trust, &mut self.dice);
+        if !self.engine.has_room(papers.lane) {
             return;
         }
-        let may_publish = self.dice.chance(80);
-        let address = match may_publish {
-            true => [127, 0, 0, 1],
-            false => [192, 0, 2, 1],
-        };
-        let peer = Peer {
-            address: Some((address, 1).into()),
-            lane: Lane::Clients,
-        };
         let (socket, wire) = Socket::pair();
         if self.dice.chance(10) {
             wire.borrow_mut().room = self.dice.below(300);
         }
-        let id = self.engine.insert(socket, peer, self.now());
+        let id = self.engine.insert(socket, papers.peer(), self.now());
         let now = self.clock.get();
-        let mut client = Client::new(id, wire, may_publish, now, &mut self.dice);
-        client.is_limited = !may_publish && self.limits.messages_per_second.is_some();
+        let mut client = Client::new(id, wire, self.trust, papers, now, &mut self.dice);
+        let has_rate =
+            self.limits.messages_per_second.is_some() || self.limits.bytes_per_second.is_some();
+        client.is_limited = has_rate && papers.is_limited(self.trust);
         self.clients.push(client);
         self.tally.clients += 1;
     }
@@ -288,12 +301,13 @@ impl World {
         self.observe();
         if self.publishers_told_by.is_some_and(|by| by <= self.now()) || self.is_their_turn() {
             self.publishers_told_by = None;
-            self.phase = Phase::Shutdown;
+            self.phase = Phase::LastShutdown;
             self.engine.shut_down_publishers(self.now());
             self.observe();
         }
         self.phase = Phase::Input;
         self.engine.make_room(Lane::Clients, self.now());
+        self.engine.make_room(Lane::Publishers, self.now());
         self.engine.reap(self.now());
         self.observe();
         self.drop_the_dropped();
@@ -409,196 +423,5 @@ impl World {
         self.engine.shut_down(self.now());
         self.observe();
         self.phase = Phase::Input;
-    }
-
-    // What must come of it.
-
-    /// Follows what the hub was asked for, then looks at what was written.
-    fn observe(&mut self) {
-        let notes = self.notes.take();
-        let clients = self.clients.iter().enumerate();
-        let positions: HashMap<_, _> = clients.map(|(at, client)| (client.id, at)).collect();
-        for (number, note) in notes.iter().enumerate() {
-            match note {
-                Note::Admitted(id) => self.clients[positions[id]].admitted(),
-                Note::Heard(id, payload, is_text) => {
-                    let said = self.clients[positions[id]].heard(payload, *is_text);
-                    let lost: Vec<_> = notes[number + 1..]
-                        .iter()
-                        .map_while(|note| match note {
-                            Note::Gone(id) => Some(positions[id]),
-                            _ => None,
-                        })
-                        .collect();
-                    self.follow(positions[id], said, &lost);
-                }
-                Note::Gone(id) => self.lose(positions[id]),
-            }
-        }
-        self.slow_consumers = self.engine.metrics().slow_consumers;
-        let circumstances = Circumstances {
-            now: self.clock.get(),
-            may_refuse: self.is_stopping || self.is_tight() || self.limits.connections_max < 30,
-            may_shed: self.is_tight(),
-        };
-        for client in &mut self.clients {
-            client.take(circumstances, &mut self.dice);
-        }
-    }
-
-    fn is_tight(&self) -> bool {
-        self.limits.buffer_bytes_max < 1_000_000
-    }
-
-    /// What follows from what a client said. `lost` have left the next moment.
-    fn follow(&mut self, who: usize, said: Said, lost: &[usize]) {
-        let client = &mut self.clients[who];
-        let may_publish = client.may_publish;
-        match said {
-            Said::Subscribe(_, subscriptions) => {
-                let count = subscriptions.len();
-                client.subscriptions = subscriptions;
-                let reply = format!(
-                    "{{\"type\":\"subscribed\",\"subscriptions\":{count},\"heartbeat\":25}}"
-                );
-                client.expect(Expected::Exactly(reply.into()));
-            }
-            Said::Ping(_) => client.expect(Expected::Exactly("{\"type\":\"pong\"}".into())),
-            Said::Bad(_, code) => client.expect(Expected::Error(code)),
-            Said::Binary(_) => client.cause = Some(Cause::Binary),
-            Said::Publish(_) | Said::BadPublish if !may_publish => {
-                client.expect(Expected::Error("forbidden"));
-                client.cause = Some(Cause::Policy("forbidden"));
-            }
-            Said::BadPublish => {
-                client.expect(Expected::Error("invalid-notification"));
-                if !client.stays {
-                    client.cause = Some(Cause::Policy("invalid-notification"));
-                }
-            }
-            Said::Publish(publication) => self.deliver(who, &publication, lost),
-            Said::Request | Said::Close(_) | Said::Violation(_) => unreachable!("no messages"),
-        }
-    }
-
-    fn deliver(&mut self, who: usize, publication: &Publication, lost: &[usize]) {
-        let delivered: Rc<str> = publication.delivered.as_str().into();
-        let mut recipients = 0;
-        let (mut cut_off, mut perhaps) = (0, 0);
-        for (position, client) in self.clients.iter_mut().enumerate() {
-            if !client.wants(&publication.notification) {
-                continue;
-            }
-            recipients += 1;
-            client.expect(Expected::Exactly(Rc::clone(&delivered)));
-            // Writing to who has reset fails, which fills a queue too.
-            let is_writable = !client.is_slow() && !client.has_hung_up();
-            if lost.contains(&position) && !is_writable {
-                let is_clear = position != who
-                    && self.phase == Phase::Input
-                    && !client.has_ended_itself()
-                    && !client.has_hung_up();
-                cut_off += usize::from(is_clear);
-                perhaps += usize::from(!is_clear);
-            }
-        }
-        let counts = Counts {
-            recipients,
-            dropped: cut_off..=cut_off + perhaps,
-        };
-        let client = &mut self.clients[who];
-        if client.stays {
-            client.expect(Expected::Published(counts));
-        } else {
-            client.cause = Some(Cause::Published(counts));
-        }
-    }
-
-    /// A connection is no longer open: is there a reason?
-    fn lose(&mut self, who: usize) {
-        let now = self.clock.get();
-        let client = &mut self.clients[who];
-        assert_eq!(client.stage, Stage::Open, "{}: gone twice", client.id);
-        client.stage = Stage::Gone;
-        if self.phase == Phase::Shutdown {
-            client.cause = Some(Cause::Shutdown);
-            return;
-        }
-        if client.has_ended_itself() {
-            return;
-        }
-        if client.is_slow() {
-            self.tally.cut_off += 1;
-            return;
-        }
-        if client.has_hung_up() {
-            // A write that failed may have left its queue full before it was heard out.
-            let is_cut_off = self.engine.metrics().slow_consumers > self.slow_consumers;
-            let is_excused = client.is_limited || (client.has_reset() && is_cut_off);
-            let is_heard = !client.has_unheard();
-            assert!(is_heard || is_excused, "{}: unheard; {client}", client.id);
-            return;
-        }
-        let is_due = match self.phase {
-            Phase::Shed => self.limits.buffer_bytes_max < 1_000_000,
-            Phase::Timers => {
-                let is_dead = client.is_silent && now >= client.arrived_at + PONG_MICROS;
-                is_dead || client.stuck_at.is_some()
-            }
-            Phase::Input | Phase::Shutdown => false,
-        };
-        assert!(
-            is_due,
-            "{}: gone in {:?} for nothing",
-            client.id, self.phase
-        );
-    }
-
-    fn drop_the_dropped(&mut self) {
-        let (past, tally) = (&mut self.past, &mut self.tally);
-        self.clients.retain(|client| {
-            let is_dropped = client.wire.borrow().is_dropped;
-            if is_dropped {
-                client.check_dropped();
-                past.push(client.id);
-                tally.deliveries += client.deliveries_got;
-            }
-            !is_dropped
-        });
-    }
-
-    fn check_turn(&mut self) {
-        self.turns += 1;
-        assert_eq!(self.engine.connections_len(), self.clients.len());
-        assert!(
-            self.engine.pinned_bytes() <= 2 * self.limits.buffer_bytes_max,
-            "{} bytes are kept",
-            self.engine.pinned_bytes()
-        );
-        for client in &self.clients {
-            client.check_bound(self.limits.send_queue_bytes_max);
-        }
-        if self.turns.is_multiple_of(16) {
-            let hub = self.hub.borrow();
-            hub.index().check_invariants();
-            let open = self.clients.iter();
-            let open = open.filter(|client| client.stage == Stage::Open);
-            let subscriptions: usize = open.map(|client| client.subscriptions.len()).sum();
-            assert_eq!(hub.index().subscription_count(), subscriptions);
-        }
-    }
-
-    /// Everybody has gone: nothing may be left.
-    fn check_end(&mut self) {
-        let left: Vec<_> = self.clients.iter().map(|client| client.id).collect();
-        assert!(left.is_empty(), "{left:?} are still there");
-        assert_eq!(self.engine.pinned_bytes(), 0);
-        assert_eq!(self.engine.next_deadline(), None);
-        assert!(!self.engine.has_ready() && !self.engine.has_deliveries());
-        let metrics = self.engine.metrics();
-        assert_eq!(metrics.connections_accepted, metrics.connections_dropped);
-        let hub = self.hub.borrow();
-        hub.index().check_invariants();
-        assert_eq!(hub.index().heap_bytes(), 0);
     }
 }

@@ -198,7 +198,14 @@ mod tests {
         let longest = "a".repeat(SECRET_CHARS_MAX);
         assert_eq!(read(&longest).map(|secrets| secrets.len()), Ok(1));
         let longer = format!("a\n{longest}a");
-        assert_eq!(read(&longer), Err(SecretsError::TooLong { line: 2 }));
+        let too_long = SecretsError::TooLong { line: 2 };
+        let said = too_long.to_string();
+        assert!(said.starts_with("line 2 is longer than "), "{said}");
+        assert_eq!(read(&longer), Err(too_long));
+        assert_eq!(
+            SecretsError::NotBase64 { line: 1 }.to_string(),
+            "line 1 must be Base64 behind base64:"
+        );
         assert_eq!(check_len(1, b"12", 2), Ok(()));
         assert_eq!(
             check_len(1, b"12", 3).map_err(|error| error.to_string()),

@@ -493,3 +493,91 @@ fn never_passes(filter: &Filter<'_>) -> bool {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::hub::filter::{NotificationValues, Page};
+
+    fn channel(name: &str) -> Notification<'_> {
+        Notification {
+            page: None,
+            channel: Some(name.into()),
+            values: NotificationValues::Absent,
+        }
+    }
+
+    #[test]
+    fn marks_begin_again_and_nobody_is_left_out() {
+        let mut index = SubscriptionIndex::default();
+        let ids = [0, 1].map(|index| ConnectionId { index, serial: 0 });
+        for id in ids {
+            index.replace(id, &[Subscription::Channel("a".into())]);
+        }
+        let mut last = Vec::new();
+        index.stamp = u32::MAX - 1;
+        for _ in 0..4 {
+            last.clear();
+            index.collect_recipients(&channel("a"), &mut last);
+            last.sort_unstable();
+            assert_eq!(last, ids);
+            index.check_invariants();
+        }
+    }
+
+    #[test]
+    fn the_tables_are_counted_and_a_single_posting_takes_nothing() {
+        const COUNT: u32 = 1000;
+        let mut index = SubscriptionIndex::default();
+        for slot in 0..COUNT {
+            let id = ConnectionId {
+                index: slot,
+                serial: 0,
+            };
+            index.replace(id, &[Subscription::Channel("a".into())]);
+        }
+        let single = |slot: &Slot| matches!(slot.postings, Postings::One(_));
+        assert!(index.slots.iter().all(single));
+        assert!(index.slots.iter().all(|slot| slot.heap_bytes() == 0));
+        let of_tables = COUNT as usize * (size_of::<Mark>() + size_of::<Slot>());
+        let counted = index.heap_bytes() - index.lists.heap_bytes();
+        assert!((of_tables..2 * of_tables).contains(&counted), "{counted}");
+    }
+
+    #[test]
+    fn memory_is_counted_where_it_is_large_and_given_back() {
+        const LONG: usize = 10_000;
+        let mut index = SubscriptionIndex::default();
+        let id = ConnectionId {
+            index: 0,
+            serial: 0,
+        };
+        let long = "x".repeat(LONG);
+        index.replace(id, &[Subscription::Channel(long.into())]);
+        assert!(index.heap_bytes() > LONG, "a long text");
+        let values = (0..500).map(|value| Cow::Owned(value.to_string()));
+        let criterion = Criterion::OneOf(Values::new(values.collect()));
+        let names = vec![
+            (Cow::Borrowed("x"), criterion.clone()),
+            (Cow::Borrowed("y"), criterion),
+        ];
+        let page = Page {
+            package: "p".into(),
+            page: "q".into(),
+        };
+        let filter = Filter::Named(NameMap::new(names).expect("two names"));
+        index.replace(id, &[Subscription::Page(page, filter)]);
+        // A list for each value of a criterion, and those of the other to look at.
+        let slot = &index.slots[0];
+        let of_slot = 500 * (size_of::<TextId>() + size_of::<Posting>());
+        assert!(
+            (of_slot..of_slot + 500).contains(&slot.heap_bytes()),
+            "{}",
+            slot.heap_bytes()
+        );
+        index.remove(id);
+        assert_eq!(index.heap_bytes(), 0);
+    }
+}

@@ -226,9 +226,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Tells the application of a connection that has left Open, once; and whoever has
     /// published over HTTP and leaves gives up its place.
     pub(super) fn settle_gone(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.shell.connections.get(id)
-            && !connection.session.is_connecting()
-        {
+        let Some(connection) = self.shell.connections.get(id) else {
+            return;
+        };
+        if connection.session.is_open() && !connection.marks.is_publisher {
+            return;
+        }
+        if !connection.session.is_connecting() {
             self.give_up_place(id);
         }
         if let Some(connection) = self.shell.connections.get_mut(id)

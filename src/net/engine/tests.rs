@@ -305,7 +305,7 @@ fn many_answers_are_written_at_once() {
     let mut engine = engine();
     let (pinger, wire) = connect(&mut engine);
     // As much as a turn reads.
-    let pings = READS_A_TURN_MAX * READ_BUFFER_BYTES / 6;
+    let pings = READ_BUFFER_BYTES / 6;
     let sent = control_frame(0x9).repeat(pings);
     wire.sent.borrow_mut().extend(sent);
     engine.handle_ready(pinger, READABLE, Timestamp::ZERO);
@@ -314,6 +314,30 @@ fn many_answers_are_written_at_once() {
     assert!(unsent_bytes <= Some(ANSWER_BYTES_MAX), "{unsent_bytes:?}");
     engine.flush_replies(Timestamp::ZERO);
     assert!(wire.got.take() == [0x8a, 0].repeat(pings));
+}
+
+#[test]
+fn who_sends_more_than_a_buffer_waits_for_the_others() {
+    let mut engine = engine();
+    let connections: Vec<_> = (0..2).map(|_| connect(&mut engine)).collect();
+    let pings = 3 * READ_BUFFER_BYTES / 6;
+    for (_, wire) in &connections {
+        wire.sent
+            .borrow_mut()
+            .extend(control_frame(0x9).repeat(pings));
+    }
+    for &(id, _) in &connections {
+        engine.handle_ready(id, READABLE, Timestamp::ZERO);
+    }
+    for turn in 1..=4 {
+        engine.flush_replies(Timestamp::ZERO);
+        for (_, wire) in &connections {
+            let answered = wire.got.borrow().len() / 2;
+            assert_eq!(answered, (turn * READ_BUFFER_BYTES / 6).min(pings));
+        }
+        assert_eq!(engine.has_ready(), turn < 4);
+        engine.read_again(Timestamp::ZERO);
+    }
 }
 
 #[test]

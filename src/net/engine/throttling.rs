@@ -22,14 +22,14 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
-    /// A connection that isn't to be read has input. One that has hung up doesn't wait: its slot
-    /// would be one that nobody has to pay for. If it may be a publisher, what the socket has of
-    /// it is read at once; else what it said beyond its rate is of no use to anybody.
+    /// A connection that isn't to be read doesn't wait if it has hung up: its slot would be one
+    /// that nobody has to pay for. If it may be a publisher, what the socket has of it is read at
+    /// once; else what it said beyond its rate is of no use to anybody.
     pub(super) fn handle_throttled(&mut self, id: ConnectionId) {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
-        if !connection.marks.read_to_end {
+        if !connection.marks.read_to_end || connection.throttled_until().is_none() {
             return;
         }
         match connection.marks.is_heard_out {

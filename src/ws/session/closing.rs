@@ -36,10 +36,11 @@ impl Session {
     }
 
     /// Fails a connection for which too much is kept: the frame that is half written is
-    /// finished, the rest is discarded, the Close comes next; unfinished input goes too.
+    /// finished, and so is the answer to its upgrade, without which it could not read a frame; the
+    /// rest is discarded, the Close comes next; unfinished input goes too.
     pub fn cut_off(&mut self, frame: &CloseFrame, now: Timestamp) {
-        if self.is_open() {
-            self.queue.discard_unsent();
+        if let State::Open { answer_end, .. } = self.state {
+            self.queue.discard_unsent(answer_end);
             self.fail(frame, now);
         }
     }

@@ -579,6 +579,56 @@ fn cutting_off_finishes_the_half_sent_frame() {
 }
 
 #[test]
+fn a_message_of_fragments_may_be_the_last_event_of_a_turn() {
+    let mut bench = Bench::open();
+    let fragments = [
+        fragment(Opcode::Text, b"a"),
+        frame(Opcode::Continuation, b"b"),
+        frame(Opcode::Text, b"next"),
+    ];
+    let mut received = fragments.concat();
+    let mut incoming = bench.session.take_incoming();
+    let mut input = incoming.input(&mut received);
+    let event = bench.session.next_event(&mut input, bench.now, 4096);
+    assert!(matches!(event, Some(Event::Message(Message::Text("ab")))));
+    // Whoever holds input back ends its turn here.
+    let leftover = input.finish();
+    bench
+        .session
+        .keep_incoming(incoming, &received, &leftover, bench.now);
+    bench.record();
+    bench.receive(b"");
+    assert_eq!(bench.record(), ["next"]);
+}
+
+#[test]
+fn cutting_off_keeps_the_answer_to_the_upgrade() {
+    let shared = EncodedFrame::text(&[b"0123456789"]);
+    for is_pipelined in [false, true] {
+        let mut bench = Bench::connecting();
+        if is_pipelined {
+            bench.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1");
+        }
+        bench.receive(&upgrade());
+        bench.session.send_shared(shared.clone());
+        bench.session.handle_blocked(bench.now);
+        let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "");
+        bench.session.cut_off(&frame, bench.now);
+        let sent = bench.sent();
+        let answers = sent.split(|&byte| byte == b'\n');
+        let statuses: Vec<_> = answers
+            .filter(|line| line.starts_with(b"HTTP/1.1 "))
+            .collect();
+        assert_eq!(
+            statuses.len(),
+            1 + usize::from(is_pipelined),
+            "{statuses:?}"
+        );
+        assert!(sent.ends_with(b"\r\n\r\n\x88\x02\x03\xf5"), "and no more");
+    }
+}
+
+#[test]
 fn what_is_kept_is_charged_and_given_back() {
     let pinned = PinnedBytes::new(usize::MAX);
     let mut bench = Bench::open();

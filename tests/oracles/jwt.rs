@@ -1,0 +1,120 @@
+//! The tokens of clients against a reading of them as any JSON: what is taken must say all that it
+//! has to. Tokens are signed here, with the key that the product knows, so that what is behind the
+//! signature is reached.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crieur::config::HubLimits;
+use crieur::hub::access::jwt::{ClientKeys, TokenError};
+use crieur::random::Random;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+const NOW: u64 = 1_700_000_000;
+const LEEWAY: f64 = 30.0;
+
+/// The first line is the header, the rest the claims; all together is a token too.
+pub(crate) fn check(bytes: &[u8]) {
+    let keys = ClientKeys::parse(KEY).expect("a key");
+    let verify = |token: &str| {
+        let now = Duration::from_secs(NOW);
+        keys.verify(token, now, &HubLimits::default())
+    };
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        assert!(verify(text).is_err(), "nobody signs by chance");
+    }
+    let line = bytes.iter().position(|&byte| byte == b'\n');
+    let (header, claims) = bytes.split_at(line.unwrap_or(0));
+    let claims = claims.strip_prefix(b"\n").unwrap_or(claims);
+    let (header, claims) = (
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims),
+    );
+    let signed = format!("{header}.{claims}");
+    let mac: Hmac<Sha256> = Hmac::new_from_slice(KEY.as_bytes()).expect("any length");
+    let mut signature = mac.chain_update(&signed).finalize().into_bytes().to_vec();
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&signature));
+    let granted = verify(&token);
+    assert_ne!(granted, Err(TokenError::Signature));
+    if token.len() > 8192 {
+        assert_eq!(granted, Err(TokenError::TooLong));
+    } else if granted.is_ok() {
+        check_granted(bytes);
+        signature[7] ^= 1;
+        let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&signature));
+        assert_eq!(verify(&forged), Err(TokenError::Signature));
+        assert_eq!(verify(&format!("{token}=")), Err(TokenError::Malformed));
+        assert_eq!(verify(&format!("{token}.")), Err(TokenError::Malformed));
+    }
+}
+
+/// Asserts that a token that was taken says what it must.
+fn check_granted(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).expect("a token is text");
+    let (header, claims) = text.split_once('\n').expect("two parts");
+    let header: Value = serde_json::from_str(header).expect("JSON");
+    assert_eq!(header["alg"], "HS256");
+    assert_eq!(header.get("crit"), None);
+    let claims: Value = serde_json::from_str(claims).expect("JSON");
+    let time = |name: &str| {
+        claims
+            .get(name)
+            .map(|time| time.as_f64().expect("a number"))
+    };
+    let now = NOW as f64;
+    assert!(time("exp").expect("it ends") + LEEWAY > now);
+    assert!(time("nbf").is_none_or(|begins| begins <= now + LEEWAY));
+    assert!(claims.get("allow").is_none_or(Value::is_array));
+}
+
+/// Headers and claims that are right for the most part.
+#[allow(dead_code, reason = "the fuzz target brings bytes of its own")]
+pub(crate) fn random(random: &mut Random) -> Vec<u8> {
+    let mut pick = |from: &[&'static str]| from[random.between(0, from.len() as u64 - 1) as usize];
+    let alg = pick(&[
+        "\"HS256\"",
+        "\"HS256\"",
+        "\"HS256\"",
+        "\"none\"",
+        "\"hs256\"",
+        "null",
+        "1",
+    ]);
+    let crit = pick(&[
+        "",
+        "",
+        "",
+        ",\"crit\":[]",
+        ",\"crit\":null",
+        ",\"alg\":\"HS256\"",
+    ]);
+    let exp = pick(&[
+        "1700000100",
+        "1699999975.5",
+        "1699999970",
+        "1e300",
+        "-1",
+        "\"1700000100\"",
+    ]);
+    let nbf = pick(&[
+        "",
+        "",
+        ",\"nbf\":1",
+        ",\"nbf\":1700000030",
+        ",\"nbf\":1700000031",
+        ",\"nbf\":{}",
+    ]);
+    let allow = pick(&[
+        "",
+        ",\"allow\":[\"a\"]",
+        ",\"allow\":[]",
+        ",\"allow\":\"a\"",
+        ",\"allow\":[{}]",
+    ]);
+    let end = pick(&["", "", "", " ", "}", ",\"exp\":1", "\0"]);
+    format!("{{\"alg\":{alg}{crit}}}\n{{\"exp\":{exp}{nbf}{allow}}}{end}").into_bytes()
+}
