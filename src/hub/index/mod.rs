@@ -290,7 +290,6 @@ impl SubscriptionIndex {
         let values = tenants().map(|slot| slot.values as usize);
         assert_eq!(values.sum::<usize>(), self.values);
         assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
-        let postings = || tenants().flat_map(|slot| &*slot.postings);
         for (slot, record) in (0..).zip(&self.slots) {
             for (ordinal, posting) in (0..).zip(&*record.postings) {
                 let entry = Entry {
