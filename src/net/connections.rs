@@ -12,6 +12,7 @@ use crate::id::ConnectionId;
 use crate::memory;
 
 use super::connection::Connection;
+use super::socket::Socket;
 
 /// Connections in a chunk.
 pub(super) const CHUNK: usize = 1024;
@@ -27,6 +28,13 @@ enum Slot<T> {
     /// The next vacant slot of the chunk, or [`CHUNK`].
     Vacant(usize),
 }
+
+const _: () = {
+    // That it is vacant is written where a tenant's own enums have values to spare.
+    assert!(size_of::<Slot<Socket>>() == size_of::<Connection<Socket>>());
+    // What malloc aligns by itself; beyond it, nothing is made shorter where it lies.
+    assert!(align_of::<Slot<Socket>>() <= 16);
+};
 
 /// Slots with a list of the vacant ones.
 #[derive(Debug)]

@@ -125,11 +125,6 @@ impl Texts {
         self.records[id.record()].text.as_slice() == text.as_bytes()
     }
 
-    /// How many texts are in use.
-    pub(super) fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// The lengths of all texts together.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
@@ -185,7 +180,7 @@ mod tests {
         let mut texts = Texts::default();
         let (first, second) = (texts.acquire("a"), texts.acquire("a"));
         let other = texts.acquire("");
-        assert_eq!((first, texts.len(), texts.bytes()), (second, 2, 1));
+        assert_eq!((first, texts.records.len(), texts.bytes()), (second, 2, 1));
         texts.release(first);
         assert_eq!((texts.text(second), texts.find("a")), ("a", Some(second)));
         texts.release(second);
