@@ -48,7 +48,7 @@ impl Url {
             Some(("wss", _)) => {
                 return Err("wss:// needs TLS, which is not spoken here: use ws://".to_owned());
             }
-            _ => return Err(format!("{:?} is not a ws:// URL", without_token(text))),
+            _ => return Err(format!("{:?} is not a ws:// URL", without_secrets(text))),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
@@ -68,13 +68,13 @@ impl Url {
             Some(colon) => {
                 let port = authority[colon + 1..]
                     .parse()
-                    .map_err(|_| format!("{:?} has no valid port", without_token(text)))?;
+                    .map_err(|_| format!("{:?} has no valid port", without_secrets(text)))?;
                 (&authority[..colon], port)
             }
             None => (authority, 80),
         };
         if host.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("{:?} is not a ws:// URL", without_token(text)));
+            return Err(format!("{:?} is not a ws:// URL", without_secrets(text)));
         }
         Ok(Self {
             host: host.to_owned(),
@@ -132,6 +132,14 @@ fn without_token(url: &str) -> String {
         }
     }
     shown + rest
+}
+
+/// What was taken for a URL, as it may be printed: without what may be a name and a password too.
+fn without_secrets(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{}", without_token(rest)),
+        None => without_token(text),
+    }
 }
 
 /// Why the client can't go on.
@@ -399,6 +407,10 @@ mod tests {
             "ws://host:port/?token=secret",
             "ws://host/?token=secret\u{e9}",
             "ws://somebody:secret@host/",
+            "ws://somebody:sec/secret@host/",
+            "http://somebody:secret@host/",
+            "somebody:secret@host",
+            "http://host/?token=secret@a",
         ] {
             let error = Url::parse(text).expect_err("a mistake");
             assert!(!error.contains("secret"), "{error}");

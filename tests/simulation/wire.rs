@@ -97,7 +97,8 @@ impl Read for Socket {
         let length = wire.to_server.len().min(buffer.len()).min(wire.read_max);
         buffer[..length].copy_from_slice(&wire.to_server.make_contiguous()[..length]);
         wire.to_server.drain(..length);
-        wire.has_arrived |= !wire.to_server.is_empty();
+        // A read that fills its buffer promises nothing: who stops there is told of no edge.
+        wire.has_arrived |= length < buffer.len() && !wire.to_server.is_empty();
         Ok(length)
     }
 }
