@@ -364,15 +364,15 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
                 self.application.handle_message(id, message, &mut outbox);
             }
-            event => self.handle_rare_event(id, event, now),
+            event => self.handle_other_event(id, event, now),
         }
         // Whoever has left must not be reached by the next event's message.
         self.settle_gone(id);
         self.cut_off_overflowed(now);
     }
 
-    /// What happens once or twice in a connection's life, if at all.
-    fn handle_rare_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
+    /// Whatever isn't a message. Apart, so that messages don't pay for what this needs.
+    fn handle_other_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };

@@ -279,6 +279,20 @@ fn time_is_held_against_nobody_whose_bytes_wait() {
 }
 
 #[test]
+fn the_rest_of_a_message_may_wait_behind_more_than_one_read() {
+    let mut engine = engine();
+    let (id, wire) = connect(&mut engine);
+    let first = [0x01, 0x81, 0, 0, 0, 0, b'a'];
+    send(&mut engine, id, &wire, &first, Timestamp::ZERO);
+    let pings = 2 * READ_BUFFER_BYTES / PING.len();
+    let rest = [&PING.repeat(pings)[..], &[0x80, 0x81, 0, 0, 0, 0, b'b']].concat();
+    wire.sent.borrow_mut().extend(rest);
+    engine.handle_timers(Timestamp::ZERO + Timeouts::default().message);
+    assert_eq!(engine.metrics().protocol_errors, 0);
+    assert!(wire.sent.borrow().is_empty());
+}
+
+#[test]
 fn the_lag_of_the_loop_is_by_how_much_timers_are_late() {
     let mut engine = engine();
     let (id, wire) = connect(&mut engine);
