@@ -25,7 +25,7 @@ const CHECK_BIT: u32 = 1 << 31;
 
 impl Tenant {
     /// The tenant of a slot.
-    pub(super) fn new(slot: u32, is_checked: bool) -> Self {
+    pub(super) const fn new(slot: u32, is_checked: bool) -> Self {
         assert!(slot < CHECK_BIT, "descriptors end long before slots do");
         Self(slot | if is_checked { CHECK_BIT } else { 0 })
     }
@@ -87,7 +87,7 @@ impl Entries {
         if let Some(moved) = moved {
             self.set(position, moved);
         }
-        if self.len() * 4 < self.capacity() || self.len == 0 {
+        if self.len() * 4 < self.capacity() {
             self.resize(self.len() * 2);
         }
         moved
@@ -145,5 +145,24 @@ mod tests {
         assert_eq!(entries.heap_bytes(), 0);
         let odd = entry(1).tenant;
         assert_eq!((odd.slot(), odd.is_checked()), (3, true));
+    }
+
+    #[test]
+    fn room_grows_by_half_and_is_halved_when_three_quarters_are_free() {
+        let entry = Entry {
+            tenant: Tenant::new(0, false),
+            ordinal: 0,
+        };
+        let mut entries = Entries::default();
+        let growing = [1, 2, 4, 4, 7, 7, 7, 11, 11, 11, 11, 17];
+        for capacity in growing {
+            entries.push(entry);
+            assert_eq!(entries.capacity(), capacity);
+        }
+        let shrinking = [17, 17, 17, 17, 17, 17, 17, 8, 8, 8, 2, 0];
+        for capacity in shrinking {
+            entries.swap_remove(0);
+            assert_eq!(entries.capacity(), capacity);
+        }
     }
 }

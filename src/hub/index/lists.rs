@@ -383,6 +383,9 @@ impl Lists {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::super::entries::Tenant;
     use super::*;
 
     #[test]
@@ -392,5 +395,95 @@ mod tests {
             "{}",
             size_of::<Option<List>>()
         );
+    }
+
+    const ENTRY: Entry = Entry {
+        tenant: Tenant::new(0, false),
+        ordinal: 0,
+    };
+
+    const fn key<'a>(page: PageId, name: Option<&'a str>, value: Option<&'a str>) -> Key<'a> {
+        Key { page, name, value }
+    }
+
+    /// Two numbers whose hashes a table can't tell apart, of which any 80,000 hold a pair.
+    fn twins(hash: impl Fn(&str) -> u64) -> [String; 2] {
+        let mut seen = HashMap::new();
+        for n in 0u32.. {
+            let text = n.to_string();
+            let low_half = hash(&text) & u64::from(u32::MAX);
+            if let Some(first) = seen.insert(low_half, text.clone()) {
+                return [first, text];
+            }
+        }
+        unreachable!("there are more numbers than hashes")
+    }
+
+    #[test]
+    fn pages_with_one_hash_are_told_apart() {
+        let mut lists = Lists::default();
+        let [a, b] = twins(|page| lists.hasher.hash_one(("p", page)));
+        let [c, d] = twins(|package| lists.hasher.hash_one((package, "q")));
+        let keys = [("p", &*a), ("p", &b), (&c, "q"), (&d, "q")];
+        let pages = keys.map(|(package, page)| lists.make_page(package, page));
+        for (n, (package, page)) in keys.into_iter().enumerate() {
+            assert_eq!(lists.find_page(package, page), Some(pages[n]));
+            assert!(!pages[..n].contains(&pages[n]));
+        }
+    }
+
+    #[test]
+    fn lists_with_one_hash_are_told_apart() {
+        let mut lists = Lists::default();
+        let page = lists.make_page("p", "q");
+        let [a, b] = twins(|value| lists.hash(key(page, Some("n"), Some(value))));
+        let [c, d] = twins(|name| lists.hash(key(page, Some(name), Some("v"))));
+        let [e, f] = twins(|value| lists.hash(key(page, None, Some(value))));
+        let keys = [
+            key(page, Some("n"), Some(&a)),
+            key(page, Some("n"), Some(&b)),
+            key(page, Some(&c), Some("v")),
+            key(page, Some(&d), Some("v")),
+            key(page, None, Some(&e)),
+            key(page, None, Some(&f)),
+        ];
+        let ids = keys.map(|key| lists.push(key, ENTRY).0);
+        for (n, key) in keys.into_iter().enumerate() {
+            assert_eq!(lists.find(key), Some(ids[n]));
+            assert!(!ids[..n].contains(&ids[n]));
+        }
+    }
+
+    #[test]
+    fn a_hash_depends_on_page_name_and_value() {
+        let mut lists = Lists::default();
+        let pages = [lists.make_page("p", "q"), lists.make_page("p", "r")];
+        let texts = [None, Some("a"), Some("b")];
+        let mut hashes = HashSet::new();
+        for page in pages {
+            for name in texts {
+                hashes.extend(texts.map(|value| lists.hash(Key { page, name, value })));
+            }
+        }
+        assert_eq!(hashes.len(), 18);
+    }
+
+    #[test]
+    fn what_nobody_on_a_page_has_is_not_looked_for() {
+        let mut lists = Lists::default();
+        let page = lists.make_page("p", "q");
+        let has = |lists: &Lists| (lists.has_wildcards(page), lists.has_nameless(page));
+        let by = |name, value| key(page, name, value);
+        lists.push(by(None, None), ENTRY);
+        lists.push(by(Some("n"), Some("v")), ENTRY);
+        assert_eq!(has(&lists), (false, false));
+        let wildcard = lists.push(by(Some("n"), None), ENTRY);
+        assert_eq!(has(&lists), (true, false));
+        let nameless = lists.push(by(None, Some("v")), ENTRY);
+        assert_eq!(has(&lists), (true, true));
+        for (list, position) in [wildcard, nameless] {
+            lists.swap_remove(list, position);
+        }
+        assert_eq!(has(&lists), (false, false));
     }
 }
