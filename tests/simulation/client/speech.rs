@@ -163,6 +163,16 @@ impl Client {
         self.pings.push_back((self.written, payload));
     }
 
+    /// More at once than the server reads in a turn, and a question behind it.
+    pub(crate) fn burst(&mut self, dice: &mut Dice) {
+        let mut bytes = Vec::new();
+        for _ in 0..dice.between(501, 700) {
+            push_frame(&mut bytes, 0x80 | PONG, &[b'p'; 125], dice);
+        }
+        self.write(&bytes, None);
+        self.ping(dice);
+    }
+
     pub(crate) fn publish(&mut self, number: u64, dice: &mut Dice) {
         if dice.chance(3) {
             self.say(Said::BadPublish, dice);
