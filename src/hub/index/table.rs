@@ -95,7 +95,7 @@ impl IdTable {
         self.len -= 1;
         if self.len == 0 {
             self.buckets = Vec::new();
-        } else if self.len * 8 < self.buckets.len() && self.buckets.len() > BUCKETS_MIN {
+        } else if self.len * 8 < self.buckets.len() {
             self.resize(self.buckets.len() / 2);
         }
     }
@@ -257,6 +257,35 @@ mod tests {
                 assert_eq!(table.len(), order.len());
             }
             assert_eq!(table.heap_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_table_is_doubled_above_five_eighths_and_halved_below_an_eighth() {
+        let mut table = IdTable::default();
+        let growing = [8, 8, 8, 8, 8, 16, 16, 16, 16, 16, 32];
+        for (id, buckets) in (0..).zip(growing) {
+            table.insert(u64::from(id), id);
+            assert_eq!(table.buckets.len(), buckets);
+        }
+        let shrinking = [32, 32, 32, 32, 32, 32, 32, 16, 16, 8, 0];
+        for (id, buckets) in (0..).zip(shrinking) {
+            table.remove(u64::from(id), id);
+            assert_eq!(table.buckets.len(), buckets);
+        }
+    }
+
+    #[test]
+    fn only_ids_with_the_hash_are_asked_for() {
+        let mut table = IdTable::default();
+        (0..100).for_each(|id| table.insert(u64::from(id), id));
+        for id in 0..100 {
+            let mut asked = Vec::new();
+            table.find(u64::from(id), |other| {
+                asked.push(other);
+                false
+            });
+            assert_eq!(asked, [id]);
         }
     }
 
