@@ -276,10 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn only_ids_with_the_hash_are_asked_for() {
+    fn an_id_lies_where_its_hash_says_and_no_other_is_asked_for() {
         let mut table = IdTable::default();
         (0..100).for_each(|id| table.insert(u64::from(id), id));
         for id in 0..100 {
+            assert_eq!(table.buckets[id as usize].id, id);
             let mut asked = Vec::new();
             table.find(u64::from(id), |other| {
                 asked.push(other);
