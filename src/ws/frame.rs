@@ -536,6 +536,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode_frame(&mut bytes, Opcode::Text, &vec![b'x'; payload_len]);
             assert_eq!(bytes.len(), header_len + payload_len);
+            assert!(bytes.capacity() <= HEADER_BYTES_MAX + payload_len);
             let (header, payload) = decode_whole(&bytes, Role::Client);
             assert_eq!(
                 (header.header_len, payload.len()),

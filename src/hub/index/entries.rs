@@ -143,8 +143,9 @@ mod tests {
             assert!(entries.tenants().eq(model.iter().map(|entry| entry.tenant)));
         }
         assert_eq!(entries.heap_bytes(), 0);
-        let odd = entry(1).tenant;
+        let (odd, even) = (entry(1).tenant, entry(2).tenant);
         assert_eq!((odd.slot(), odd.is_checked()), (3, true));
+        assert_eq!((even.slot(), even.is_checked()), (6, false));
     }
 
     #[test]
