@@ -328,4 +328,14 @@ mod tests {
             [0, 1, 2, 3, 4]
         );
     }
+
+    #[test]
+    fn room_is_made_by_a_quarter() {
+        let mut records = Vec::new();
+        for capacity in [1, 2, 3, 4, 6, 6, 8, 8, 11, 11, 11, 14] {
+            reserve_gently(&mut records);
+            records.push(0u64);
+            assert_eq!(records.capacity(), capacity);
+        }
+    }
 }
