@@ -116,6 +116,7 @@ class Stage:
 
     def finish(self, note="", seconds_max=GIVEN_BACK_SECONDS_MAX):
         """All check that nothing is missing and leave; then the server must be as it was."""
+        self._look()
         self.connections += sum(crowd.connects for crowd in self.crowds)
         self.connections += sum(len(herd.inboxes) for herd in self.herds)
         for crowd in self.crowds:
@@ -140,9 +141,10 @@ class Stage:
             self.failures.append("nothing was delivered at all")
         if tally.faults:
             self.failures += [f"{tally.faults} deliveries are wrong", *tally.samples]
+        memory_peak_kib = max(self.memory_peak_kib, after[0])
         return Row(
             self.name, self.connections, tally,
-            (self.memory_before_kib, self.memory_peak_kib, after[0]), (self.descriptors_before, after[1]),
+            (self.memory_before_kib, memory_peak_kib, after[0]), (self.descriptors_before, after[1]),
             time.monotonic() - self.began, note, self.failures,
         )
 
