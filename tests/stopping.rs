@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use common::http::{Http, post};
 use common::{
     Client, DEADLINE, Received, Server, close_reason, delivery, frame, message, response,
     subscriber, upgrade,
@@ -174,6 +175,34 @@ fn publishers_are_served_until_the_last_client_is_told() {
     publisher.expect_close(1001);
     publisher.answer_close(1001);
     client.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn who_asks_on_the_lane_is_told_that_it_stops() {
+    let flags = ["--publish-listen", "127.0.0.1:0", "--drain-timeout", "60"];
+    let mut server = Server::with(&[&flags[..], &["--send-queue-bytes", "67108864"]].concat());
+    let mut client = Client::over(server.narrow_tcp()).upgrade("/", &[]);
+    client.subscribe(r#"["c"]"#);
+    let mut http = Http::over(Server::tcp_to(server.publish_address()));
+    let ask = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    http.send(ask);
+    http.expect(200, "ok\n");
+    // More than the kernel takes: the client's Close waits behind it, and the lane's end for that.
+    let large = format!(r#"{{"channel":"c","t":"{}"}}"#, "x".repeat(1_000_000));
+    for _ in 0..16 {
+        http.send(post(&message(&large)));
+        http.expect(200, r#"{"delivered":1}"#);
+    }
+    server.terminate();
+    server.wait_for_line("stopping");
+    http.send(ask);
+    http.expect(503, "stopping\n");
+    client.expect_texts(&vec![delivery(&large); 16]);
+    client.expect_close(1001);
+    client.answer_close(1001);
+    http.expect_end();
+    drop(http);
     assert_eq!(server.wait().status, Some(0));
 }
 
