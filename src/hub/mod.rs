@@ -953,6 +953,13 @@ mod tests {
         for index in 1..COUNT {
             hub.handle_gone(id(index));
         }
+        // The tables are looked at now and then.
+        for _ in 0..100 {
+            let text = r#"{"sender":"client","subscriptions":["c"]}"#;
+            hub.handle_message(id(0), Message::Text(text), &mut Record::default());
+            let text = r#"{"sender":"client","subscriptions":[]}"#;
+            hub.handle_message(id(0), Message::Text(text), &mut Record::default());
+        }
         assert!(hub.heap_bytes() < 1024, "{} bytes", hub.heap_bytes());
         hub.handle_gone(id(0));
         assert_eq!(hub.heap_bytes(), 0);

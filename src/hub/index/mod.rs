@@ -36,14 +36,27 @@ pub struct SubscriptionIndex {
     lists: Lists,
     /// What matching touches of each slot, kept apart because it fits into the cache.
     marks: Vec<Mark>,
-    /// The rest of each slot. As long as `marks`; the last slot is never vacant.
+    /// The rest of each slot. As long as `marks`.
     slots: Vec<Slot>,
+    /// How many times a slot was given up since the vacant ones were looked at.
+    cleared: usize,
     /// The number of the latest notification; no mark is ahead of it.
     stamp: u32,
     connections: usize,
     subscriptions: usize,
     values: usize,
 }
+
+/// When the vacant slots are given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trim {
+    Now,
+    /// If more were given up since the last look than are left.
+    IfDue,
+}
+
+/// How many more.
+const CLEARED_MIN: usize = 64;
 
 /// What matching needs to know of a slot.
 #[derive(Clone, Copy, Default)]
@@ -138,7 +151,7 @@ impl SubscriptionIndex {
     pub fn replace(&mut self, id: ConnectionId, subscriptions: &[Subscription<'_>]) {
         self.clear(id.slot());
         if subscriptions.is_empty() {
-            return;
+            return self.trim(Trim::IfDue);
         }
         self.grow(id.slot());
         self.marks[id.slot()].serial = id.serial;
@@ -173,6 +186,10 @@ impl SubscriptionIndex {
         if self.subscriptions_of(id) > 0 {
             self.clear(id.slot());
         }
+        self.trim(match self.connections {
+            0 => Trim::Now,
+            _ => Trim::IfDue,
+        });
     }
 
     /// How many subscriptions `id` has.
@@ -248,6 +265,7 @@ impl SubscriptionIndex {
             return;
         };
         self.connections -= 1;
+        self.cleared += 1;
         self.subscriptions -= slot.subscriptions as usize;
         self.values -= slot.values as usize;
         for ordinal in 0..slot.postings.len() {
@@ -264,14 +282,23 @@ impl SubscriptionIndex {
                 self.lists.texts.release(value);
             }
         }
-        while self
-            .slots
-            .last()
-            .is_some_and(|slot| slot.subscriptions == 0)
-        {
-            self.slots.pop();
-            self.marks.pop();
+    }
+
+    /// Gives the vacant slots at the end back. Whoever has the last slot would have all of them
+    /// made again with each list, so it waits until many connections have given theirs up.
+    fn trim(&mut self, trim: Trim) {
+        if trim == Trim::IfDue && self.cleared < self.connections + CLEARED_MIN {
+            return;
         }
+        self.cleared = 0;
+        let is_taken = |slot: &Slot| slot.subscriptions > 0;
+        let len = self
+            .slots
+            .iter()
+            .rposition(is_taken)
+            .map_or(0, |last| last + 1);
+        self.slots.truncate(len);
+        self.marks.truncate(len);
         shrink_sparse(&mut self.slots, 0);
         shrink_sparse(&mut self.marks, 0);
     }
@@ -279,7 +306,6 @@ impl SubscriptionIndex {
     /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.
     pub fn check_invariants(&self) {
         assert_eq!(self.marks.len(), self.slots.len());
-        assert!(self.slots.last().is_none_or(|slot| slot.subscriptions > 0));
         let tenants = || self.slots.iter().filter(|slot| slot.subscriptions > 0);
         let vacancies = || self.slots.iter().filter(|slot| slot.subscriptions == 0);
         assert!(vacancies().all(|slot| slot.postings.is_empty() && slot.checks.is_none()));
@@ -531,6 +557,27 @@ mod tests {
         assert_eq!(index.connection_count(), 12);
         assert_eq!(index.subscription_count(), 12);
         assert_eq!(index.value_count(), 14);
+    }
+
+    #[test]
+    fn whoever_has_the_last_slot_does_not_make_the_others_anew_each_time() {
+        const LAST: u32 = 100_000;
+        const ROUNDS: usize = 10_000;
+        let id = |index| ConnectionId { index, serial: 0 };
+        let lists = [&[Subscription::Channel("a".into())][..], &[]];
+        let mut index = SubscriptionIndex::default();
+        let mut lengths = Vec::new();
+        for list in lists.into_iter().cycle().take(ROUNDS) {
+            index.replace(id(LAST), list);
+            lengths.push(index.slots.len());
+        }
+        lengths.dedup();
+        // Every other list is empty, and each look is followed by growth.
+        let looks = lengths.len() / 2;
+        assert!(looks <= ROUNDS / 2 / CLEARED_MIN, "{looks}");
+        // A last look when nobody is left, however few have left.
+        index.remove(id(LAST));
+        assert_eq!(index.heap_bytes(), 0);
     }
 
     #[test]
