@@ -171,6 +171,13 @@ impl<T: Transport> Connection<T> {
         }
     }
 
+    /// The same for who is about to be cut off: that there is room again may be among what has
+    /// come and is yet to be looked at.
+    pub fn flush_at_last(&mut self, scratch: &mut Vec<u8>, now: Timestamp) {
+        self.marks.is_blocked = false;
+        self.flush(scratch, now);
+    }
+
     /// A write that was taken in part means that the next would block: it isn't tried.
     fn write(&mut self, scratch: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
         while !self.session.queue().is_empty() {

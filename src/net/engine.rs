@@ -333,10 +333,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             else {
                 break;
             };
-            let unwritten = self.shell.unwritten;
+            let (was_congested, unwritten) = (self.shell.is_congested(), self.shell.unwritten);
             self.handle_event(id, event, now);
             // A publisher that sends much at once waits until subscribers have had their turn.
-            if self.shell.is_congested() && self.shell.unwritten > unwritten {
+            let is_congested = was_congested || self.shell.is_congested();
+            if is_congested && self.shell.unwritten != unwritten {
                 is_held = true;
                 break;
             }

@@ -83,6 +83,17 @@ impl<T: Transport, C> Shell<T, C> {
             .with_field("Retry-After", seconds.to_string())
     }
 
+    /// Writes what is queued, where one event brings more than may wait. Those that it was for
+    /// stay on the list, for what else follows from a write.
+    fn relieve(&mut self, now: Timestamp) {
+        for &id in &self.deliveries {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.flush(&mut self.scratch, now);
+            }
+        }
+        self.unwritten = 0;
+    }
+
     /// Queues `frame` to one connection and says whether its queue took it; `None` if the
     /// connection takes no part any more.
     #[inline]
@@ -92,7 +103,6 @@ impl<T: Transport, C> Shell<T, C> {
         id: ConnectionId,
         now: Timestamp,
     ) -> Option<bool> {
-        let is_congested = self.is_congested();
         let connection = self.connections.get_mut(id)?;
         if !connection.session.is_open() || connection.marks.is_overflowed {
             return None;
@@ -100,7 +110,7 @@ impl<T: Transport, C> Shell<T, C> {
         let frame_len = frame.as_bytes().len();
         if !connection.has_room(frame_len, self.send_queue_bytes_max) {
             // It may be long only because nobody has tried to write it yet.
-            connection.flush(&mut self.scratch, now);
+            connection.flush_at_last(&mut self.scratch, now);
             if !connection.has_room(frame_len, self.send_queue_bytes_max) {
                 connection.marks.is_overflowed = true;
                 self.overflowed.push(id);
@@ -108,10 +118,6 @@ impl<T: Transport, C> Shell<T, C> {
             }
         }
         connection.session.send_shared(frame.clone());
-        if is_congested {
-            // Within one message nobody waits for the list of deliveries to be written.
-            connection.flush(&mut self.scratch, now);
-        }
         if !mem::replace(&mut connection.marks.has_delivery, true) {
             self.deliveries.push_back(id);
         }
@@ -144,7 +150,7 @@ impl<T: Transport, C> ShellOutbox<'_, T, C> {
         }
         connection.session.send(opcode, payload);
         if connection.is_over(self.shell.send_queue_bytes_max) {
-            connection.flush(&mut self.shell.scratch, self.now);
+            connection.flush_at_last(&mut self.shell.scratch, self.now);
             // Who asks without reading the answers is a slow consumer too.
             if connection.is_over(self.shell.send_queue_bytes_max) {
                 connection.marks.is_overflowed = true;
@@ -170,6 +176,9 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
         let mut delivered = Delivered::default();
         if !recipients.is_empty() {
             frame.pin(&self.shell.pinned);
+        }
+        if self.shell.is_congested() {
+            self.shell.relieve(self.now);
         }
         for &id in recipients {
             match self.shell.deliver_to(frame, id, self.now) {

@@ -156,7 +156,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         };
         connection.session.answer(response, now);
         if connection.is_over(self.limits.send_queue_bytes_max) {
-            connection.flush(&mut self.shell.scratch, now);
+            connection.flush_at_last(&mut self.shell.scratch, now);
             if connection.is_over(self.limits.send_queue_bytes_max) {
                 info!("{id} {}: it does not read its answers", connection.peer);
                 self.shell.metrics.slow_consumers += 1;

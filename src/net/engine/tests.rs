@@ -21,6 +21,7 @@ struct Wire {
     has_ended: Cell<bool>,
     got: RefCell<Vec<u8>>,
     room: Cell<usize>,
+    writes: Cell<usize>,
 }
 
 impl Default for Wire {
@@ -30,6 +31,7 @@ impl Default for Wire {
             has_ended: Cell::default(),
             got: RefCell::default(),
             room: Cell::new(usize::MAX),
+            writes: Cell::new(0),
         }
     }
 }
@@ -51,6 +53,7 @@ impl Read for WireEnd {
 
 impl Write for WireEnd {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.writes.set(self.0.writes.get() + 1);
         let taken = bytes.len().min(self.0.room.get());
         if taken == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -101,6 +104,9 @@ const ADMISSION: Admission = Admission {
     closes_last: false,
 };
 
+/// Hands over as many notifications as the number behind it says.
+const MANY: &str = "many ";
+
 /// What lifts a connection's deadline.
 const RENEW: &[u8] = b"renew";
 
@@ -130,7 +136,17 @@ impl Application for ToAllOthers {
             .copied()
             .filter(|&other| other != id)
             .collect();
-        outbox.deliver(&EncodedFrame::text(&[text.as_bytes()]), &others);
+        let count = text
+            .strip_prefix(MANY)
+            .map_or(1, |count| count.parse().expect("a number"));
+        for number in 0..count {
+            let text = if count == 1 {
+                text.to_owned()
+            } else {
+                number.to_string()
+            };
+            outbox.deliver(&EncodedFrame::text(&[text.as_bytes()]), &others);
+        }
     }
 
     fn handle_deadline(&mut self, _: ConnectionId, outbox: &mut dyn Outbox) {
@@ -205,6 +221,67 @@ fn texts(wire: &Wire) -> Vec<String> {
         rest = &mut rest[length..];
     }
     texts
+}
+
+#[test]
+fn many_notifications_of_one_event_are_written_together() {
+    const SUBSCRIBERS: usize = 1500;
+    const COUNT: usize = 3000;
+    let mut engine = engine();
+    let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| connect(&mut engine)).collect();
+    let (publisher, wire) = connect(&mut engine);
+    let text = format!("{MANY}{COUNT}");
+    let key = MaskingKey([1, 2, 3, 4]);
+    encode_masked_frame(
+        &mut wire.sent.borrow_mut(),
+        Opcode::Text,
+        text.as_bytes(),
+        key,
+    );
+    subscribers.iter().for_each(|(_, wire)| wire.writes.set(0));
+    engine.handle_ready(publisher, READABLE, Timestamp::ZERO);
+    assert!(engine.shell.unwritten < UNWRITTEN_MAX + SUBSCRIBERS);
+    while engine.has_deliveries() {
+        engine.flush_deliveries(100, Timestamp::ZERO);
+    }
+    let expected: Vec<_> = (0..COUNT).map(|number| number.to_string()).collect();
+    for (_, wire) in &subscribers {
+        assert_eq!(texts(wire), expected);
+        assert!(wire.writes.get() <= SUBSCRIBERS * COUNT / UNWRITTEN_MAX + 1);
+    }
+}
+
+#[test]
+fn who_has_room_again_is_not_cut_off_before_that_is_seen() {
+    let limits = ServerLimits {
+        send_queue_bytes_max: 1000,
+        ..ServerLimits::default()
+    };
+    let mut engine = engine_with(limits, Timeouts::default());
+    let (_, subscriber) = connect(&mut engine);
+    let (publisher, wire) = connect(&mut engine);
+    let mut publish = |text: &str| {
+        let key = MaskingKey([1, 2, 3, 4]);
+        encode_masked_frame(
+            &mut wire.sent.borrow_mut(),
+            Opcode::Text,
+            text.as_bytes(),
+            key,
+        );
+        engine.handle_ready(publisher, READABLE, Timestamp::ZERO);
+        engine.flush_deliveries(1, Timestamp::ZERO);
+        engine.metrics().slow_consumers
+    };
+    subscriber.room.set(0);
+    let (first, second, third) = ("a".repeat(900), "b".repeat(900), "c".repeat(900));
+    assert_eq!(publish(&first), 0);
+    // What says that there is room is yet to be looked at.
+    subscriber.room.set(2000);
+    assert_eq!(publish(&second), 0);
+    subscriber.room.set(0);
+    assert_eq!(publish(&third), 0);
+    assert_eq!(texts(&subscriber), [first, second]);
+    assert_eq!(publish("d".repeat(900).as_str()), 1);
 }
 
 #[test]
