@@ -508,6 +508,15 @@ fn probes_are_answered_and_keep_their_connection() {
         assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Length: 3\r\n"));
     }
     refusal(&server, "POST /livez HTTP/1.1\r\n\r\n", 405);
+    let mut stream = server.tcp();
+    let request = b"HEAD /publish HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).expect("the server reads");
+    let mut head = String::new();
+    stream
+        .read_to_string(&mut head)
+        .expect("text, then the end");
+    assert!(head.starts_with("HTTP/1.1 405 ") && head.contains("\r\nAllow: POST\r\n"));
+    assert!(head.ends_with("\r\n\r\n"), "no body: {head}");
     refusal(
         &server,
         "GET /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",

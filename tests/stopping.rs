@@ -184,7 +184,9 @@ fn who_asks_on_the_lane_is_told_that_it_stops() {
     let mut server = Server::with(&[&flags[..], &["--send-queue-bytes", "67108864"]].concat());
     let mut client = Client::over(server.narrow_tcp()).upgrade("/", &[]);
     client.subscribe(r#"["c"]"#);
-    let mut http = Http::over(Server::tcp_to(server.publish_address()));
+    let [mut http, mut late] = [0; 2].map(|_| Http::over(Server::tcp_to(server.publish_address())));
+    late.send(post(&message(r#"{"channel":"nobody's"}"#)));
+    late.expect(200, r#"{"delivered":0}"#);
     let ask = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
     http.send(ask);
     http.expect(200, "ok\n");
@@ -198,11 +200,19 @@ fn who_asks_on_the_lane_is_told_that_it_stops() {
     server.wait_for_line("stopping");
     http.send(ask);
     http.expect(503, "stopping\n");
+    // It would reach nobody; whoever takes over hears it.
+    late.send(post(&message(r#"{"channel":"c"}"#)));
+    let (status, head, _) = late.receive();
+    assert!(
+        status == 503 && head.contains("\r\nRetry-After: "),
+        "{head}"
+    );
+    late.expect_end();
     client.expect_texts(&vec![delivery(&large); 16]);
     client.expect_close(1001);
     client.answer_close(1001);
     http.expect_end();
-    drop(http);
+    drop((http, late));
     assert_eq!(server.wait().status, Some(0));
 }
 

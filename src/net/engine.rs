@@ -596,14 +596,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.shell.metrics.handshakes_expired += 1;
                 None
             }
-            Expiry::PingDue => None,
+            Expiry::PingDue | Expiry::Idle | Expiry::Close => None,
             Expiry::PongOverdue => {
                 debug!(connection:% = id, peer:% = peer; "{id} {peer}: no sign of life");
                 self.shell.metrics.peers_dead += 1;
                 self.shell.metrics.closed.count(NO_CLOSE);
                 None
             }
-            Expiry::Close => None,
             Expiry::Message => Some(CloseCause::UnfinishedMessage),
             Expiry::Write => Some(CloseCause::SlowConsumer),
         };

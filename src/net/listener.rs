@@ -24,7 +24,7 @@ use super::socket::Socket;
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
 
-/// How long accepting pauses when there are no descriptors or no memory for it.
+/// How long accepting pauses when there are no descriptors or no memory for it, or it fails otherwise.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the next word about it waits.
@@ -162,21 +162,25 @@ impl Listener {
                     self.is_ready = false;
                     return None;
                 }
-                Err(error) if is_exhausted(&error) => {
-                    self.paused_until = Some(now + PAUSE);
-                    // Connections that come and go would make it a line for each pause.
-                    if self
-                        .pause_logged
-                        .is_none_or(|at| at + PAUSE_LOG_INTERVAL <= now)
-                    {
-                        self.pause_logged = Some(now);
-                        warn!("accepting pauses: {error}");
-                    }
+                // The connection failed before we came to it, or a signal came: the next.
+                Err(error) if is_passing(&error) => {}
+                Err(error) => {
+                    self.pause(now, &error);
                     return None;
                 }
-                // The connection failed before we came to it, or a signal came: the next.
-                Err(_) => {}
             }
+        }
+    }
+
+    /// No descriptors, no memory, or what else may last: to go on at once would be to go round
+    /// in circles.
+    fn pause(&mut self, now: Timestamp, error: &io::Error) {
+        self.paused_until = Some(now + PAUSE);
+        // Connections that come and go would make it a line for each pause.
+        let last = self.pause_logged;
+        if last.is_none_or(|at| at + PAUSE_LOG_INTERVAL <= now) {
+            self.pause_logged = Some(now);
+            warn!("accepting pauses: {error}");
         }
     }
 }
@@ -287,14 +291,43 @@ impl Drop for SocketFile {
     }
 }
 
-/// No descriptors (EMFILE, ENFILE) or no memory (ENOBUFS, ENOMEM) for another connection.
-fn is_exhausted(error: &io::Error) -> bool {
-    const ENOMEM: i32 = 12;
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: i32 = 105;
+/// Whether it was about the one connection that was to be accepted, or about nothing.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
     matches!(
-        error.raw_os_error(),
-        Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_for_ever_is_tried_now_and_then() {
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let mut listener = Listener::bind(&address, Lane::Clients, 0).expect("a free port");
+        let ListenerSocket::Tcp(socket) = &listener.socket else {
+            unreachable!("it is TCP");
+        };
+        SockRef::from(socket)
+            .shutdown(Shutdown::Both)
+            .expect("it listens");
+        listener.handle_ready();
+        let now = Timestamp::ZERO;
+        assert!(listener.accept(now).is_none());
+        assert!(listener.is_paused(now) && !listener.is_paused(now + PAUSE));
+        assert!(listener.accept(now + PAUSE).is_none());
+    }
 }

@@ -74,9 +74,10 @@ pub enum Rejection {
 /// What a deadline that passed means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expiry {
-    /// A request was not finished in time, or none came; 408 has been queued for who had begun
-    /// one, or never sent one.
+    /// A request was not finished in time, or none ever came; 408 has been queued.
     Handshake,
+    /// No further request came on a connection that was kept for one; it is ended without a word.
+    Idle,
     /// The peer was silent; a Ping has been queued.
     PingDue,
     /// The peer gave no sign of life after the Ping; the session is closed.

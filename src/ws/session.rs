@@ -440,8 +440,7 @@ impl Session {
                     .request_deadline(timeouts)
                     .is_some_and(|deadline| deadline <= now) =>
             {
-                self.handle_late_request(now);
-                Some(Expiry::Handshake)
+                Some(self.handle_late_request(now))
             }
             State::Closing { since, .. } if is_due(since, timeouts.close) => {
                 self.set_state(State::Closed);

@@ -102,7 +102,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 let stays = head.keeps_connection() && !has_body && response.status == Status::OK;
                 self.answer(id, &response, stays, now);
             }
-            Err(response) => self.respond(id, &response, now),
+            Err(mut response) => {
+                response.is_head = head.method == "HEAD";
+                self.respond(id, &response, now);
+            }
         }
     }
 
@@ -201,6 +204,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Whether a connection that publishes over HTTP has a place, or may be given one.
     fn check_place_of(&mut self, id: ConnectionId) -> Result<(), Response> {
+        if self.is_stopping {
+            return Err(self.shell.unavailable("stopping"));
+        }
         match self.shell.connections.get(id) {
             Some(connection) if !connection.marks.is_publisher => {
                 self.check_places(connection.peer.lane)

@@ -12,7 +12,7 @@ use crate::http::head::Head;
 use crate::http::response::{CONTINUE, Response};
 use crate::http::status::Status;
 use crate::time::Timestamp;
-use crate::ws::event::{Event, Rejection};
+use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::handshake::{asks_for_upgrade, check_upgrade};
 use crate::ws::incoming::Input;
 
@@ -190,13 +190,13 @@ impl Session {
         })
     }
 
-    pub(super) fn handle_late_request(&mut self, now: Timestamp) {
+    pub(super) fn handle_late_request(&mut self, now: Timestamp) -> Expiry {
         if self.is_between_requests() {
-            return self.leave(now);
+            self.leave(now);
+            return Expiry::Idle;
         }
-        self.respond(
-            &Response::new(Status::REQUEST_TIMEOUT, "no request in time"),
-            now,
-        );
+        let response = Response::new(Status::REQUEST_TIMEOUT, "no request in time");
+        self.respond(&response, now);
+        Expiry::Handshake
     }
 }

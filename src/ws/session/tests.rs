@@ -723,7 +723,7 @@ fn heads_bodies_and_silence_have_their_times() {
     bench.receive(&[&head[..], b"abc"].concat());
     bench.sent();
     let expiry = bench.session.handle_timeout(at(0) + times.message, &times);
-    assert_eq!(expiry, Some(Expiry::Handshake));
+    assert_eq!(expiry, Some(Expiry::Idle));
     assert!(bench.sent().is_empty() && bench.session.take_shutdown());
 }
 
