@@ -29,11 +29,21 @@ fn expect_refused(server: &Server, token: &str) {
     assert_eq!(error_code(&publisher.text()), "forbidden");
 }
 
-/// A client that shows a token signed with `key`, subscribed or refused.
-fn client(server: &Server, key: &str) -> Client {
+fn token(key: &str) -> String {
     let claims = format!(r#"{{"exp":{},"allow":["c"]}}"#, unix_now() + 600.0);
-    let field = format!("Authorization: Bearer {}", sign(key, &claims));
+    sign(key, &claims)
+}
+
+/// A client that shows `token` with its upgrade, let in or refused.
+fn client(server: &Server, token: &str) -> Client {
+    let field = format!("Authorization: Bearer {token}");
     Client::connect_with(server, "/", &[FOREIGN, &field])
+}
+
+fn subscribe_with(client: &mut Client, token: &str) {
+    client.send(&format!(
+        r#"{{"sender":"client","token":"{token}","subscriptions":["c"]}}"#
+    ));
 }
 
 #[test]
@@ -67,20 +77,27 @@ fn tokens_are_exchanged_and_connections_stay() {
 fn keys_are_exchanged_and_connections_stay() {
     let file = SecretFile::new(KEY);
     let server = Server::with(&["--client-key-file", file.path()]);
-    let mut before = client(&server, KEY);
+    let old = token(KEY);
+    let mut before = client(&server, &old);
     before.subscribe(r#"["c"]"#);
 
     file.write(OTHER_KEY);
     server.hang_up();
     server.wait_for_line("--client-key-file: 1 added, 1 removed, 1 in force");
-    let mut refused = client(&server, KEY);
+    let mut refused = client(&server, &old);
     let (word, _) = close_reason(&refused.expect_close(3000));
     assert_eq!(word, "token-invalid");
-    let mut after = client(&server, OTHER_KEY);
+    let mut after = client(&server, &token(OTHER_KEY));
     after.subscribe(r#"["c"]"#);
     // What the old key allowed holds until the token that it signed expires.
     before.subscribe("[]");
-    before.subscribe(r#"["c"]"#);
+    // A page shows it with every list; another one is looked at.
+    subscribe_with(&mut before, &old);
+    assert!(before.text().contains(r#""subscriptions":1"#));
+    let mut changed = client(&server, &token(OTHER_KEY));
+    subscribe_with(&mut changed, &old);
+    let (word, _) = close_reason(&changed.expect_close(3000));
+    assert_eq!(word, "token-invalid");
     assert_eq!(publish(&server, C), r#"{"delivered":2}"#);
     for client in [&mut before, &mut after] {
         assert_eq!(client.text(), delivery(C));
@@ -116,7 +133,7 @@ fn a_bad_file_leaves_the_old_one_in_force() {
         assert!(line.contains("what was in force stays so"), "{line}");
         assert!(!line.contains("tooshort"), "{line}");
     }
-    let mut client = client(&server, KEY);
+    let mut client = client(&server, &token(KEY));
     client.subscribe(r#"["c"]"#);
     expect_published(&mut publisher(&server, TOKEN));
     // In the message: in the upgrade it would be taken for a client's.

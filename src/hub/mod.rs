@@ -18,6 +18,7 @@ mod post;
 mod probes;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Hub {
     connections: Connections,
     /// Where clients need tokens: what they have shown.
     clearances: HashMap<ConnectionId, Clearance>,
+    /// Keyed, so that nobody makes a token with the hash of another.
+    token_hasher: RandomState,
     index: SubscriptionIndex,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
@@ -71,6 +74,8 @@ enum Clearance {
         allowed: Vec<Subscription<'static>>,
         /// When the token expires.
         until: Timestamp,
+        /// The token's hash, by which it is known again.
+        shown: u64,
     },
     /// A bad token with its upgrade.
     Refused(TokenError),
@@ -87,6 +92,7 @@ impl Hub {
             reload: Box::new(|_| ()),
             connections: Connections::default(),
             clearances: HashMap::new(),
+            token_hasher: RandomState::new(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
@@ -182,8 +188,12 @@ impl Hub {
             Some(token) => match keys.verify(&token, request.unix_now, &self.config.limits) {
                 Ok(grant) => {
                     let until = request.now + grant.time_left(request.unix_now);
-                    let allowed = grant.allow;
-                    (Clearance::Granted { allowed, until }, until)
+                    let granted = Clearance::Granted {
+                        allowed: grant.allow,
+                        until,
+                        shown: self.token_hasher.hash_one(&*token),
+                    };
+                    (granted, until)
                 }
                 Err(error) => {
                     info!(connection:% = id, reason:% = error; "{id}: {error}");
@@ -247,7 +257,8 @@ impl Hub {
 
     /// Checks that a client may subscribe to these by the token that comes with them, or by the
     /// one before. A new token replaces the old one together with the subscriptions, or not at
-    /// all: nobody keeps what only an older one allows.
+    /// all: nobody keeps what only an older one allows. The one that was granted may come with
+    /// every list: it isn't looked at again, so it holds when the key that signed it has gone.
     fn clear(
         &mut self,
         id: ConnectionId,
@@ -258,7 +269,10 @@ impl Hub {
         let rights = self.connections.find(id).map(|(rights, _)| rights);
         let may_publish = rights.is_some_and(|rights| rights.publish == PublishRight::Granted);
         let is_stranger = !may_publish && !self.clearances.contains_key(&id);
-        let grant = match (token, &self.policy.client_keys) {
+        let shown = token.map(|token| self.token_hasher.hash_one(token));
+        let clearance = self.clearances.get(&id);
+        let is_known = matches!(clearance, Some(Clearance::Granted { shown: known, .. }) if Some(*known) == shown);
+        let grant = match (token.filter(|_| !is_known), &self.policy.client_keys) {
             // On the publishers' lane a client's token is of no use.
             _ if is_stranger => None,
             (Some(token), Some(keys)) => {
@@ -270,7 +284,7 @@ impl Hub {
             }
             _ => None,
         };
-        let allowed = match (&grant, self.clearances.get(&id)) {
+        let allowed = match (&grant, clearance) {
             (Some(grant), _) => &grant.allow,
             (None, Some(Clearance::Granted { allowed, .. })) => allowed,
             (None, Some(Clearance::Refused(error))) => {
@@ -287,9 +301,12 @@ impl Hub {
         }
         if let Some(grant) = grant {
             let until = outbox.now() + grant.time_left(outbox.unix_now());
-            let allowed = grant.allow;
-            self.clearances
-                .insert(id, Clearance::Granted { allowed, until });
+            let granted = Clearance::Granted {
+                allowed: grant.allow,
+                until,
+                shown: shown.unwrap_or_default(),
+            };
+            self.clearances.insert(id, granted);
             if let Some(rights) = rights {
                 outbox.readmit(self.admission(rights, Some(until)));
             }
