@@ -25,7 +25,8 @@ Sends a notification, prints how many connections it was delivered to as
 
   NOTIFICATION    a JSON object with package and page, or channel, or all three;
                   or - to read one a line from standard input and to send them all
-                  over one connection
+                  over one connection, where /publish takes the place of the
+                  path of URL
   --url URL       the server [ws://127.0.0.1:8000/, or CRIEUR_URL]
   --token-file FILE
                   the first line is a publisher's token, to be shown to the server
