@@ -574,7 +574,7 @@ mod tests {
         lengths.dedup();
         // Every other list is empty, and each look is followed by growth.
         let looks = lengths.len() / 2;
-        assert!(looks <= ROUNDS / 2 / CLEARED_MIN, "{looks}");
+        assert_eq!(looks, ROUNDS / 2 / CLEARED_MIN);
         // A last look when nobody is left, however few have left.
         index.remove(id(LAST));
         assert_eq!(index.heap_bytes(), 0);
