@@ -176,9 +176,9 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
         let mut delivered = Delivered::default();
         if !recipients.is_empty() {
             frame.pin(&self.shell.pinned);
-        }
-        if self.shell.is_congested() {
-            self.shell.relieve(self.now);
+            if self.shell.is_congested() {
+                self.shell.relieve(self.now);
+            }
         }
         for &id in recipients {
             match self.shell.deliver_to(frame, id, self.now) {

@@ -203,6 +203,17 @@ fn connect(engine: &mut TestEngine) -> (ConnectionId, Rc<Wire>) {
     (id, wire)
 }
 
+/// The peer sends a text.
+fn say(wire: &Wire, text: &str) {
+    let key = MaskingKey([1, 2, 3, 4]);
+    encode_masked_frame(
+        &mut wire.sent.borrow_mut(),
+        Opcode::Text,
+        text.as_bytes(),
+        key,
+    );
+}
+
 /// A masked control frame without a payload.
 const fn control_frame(opcode: u8) -> [u8; 6] {
     [0x80 | opcode, 0x80, 0, 0, 0, 0]
@@ -231,13 +242,7 @@ fn many_notifications_of_one_event_are_written_together() {
     let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| connect(&mut engine)).collect();
     let (publisher, wire) = connect(&mut engine);
     let text = format!("{MANY}{COUNT}");
-    let key = MaskingKey([1, 2, 3, 4]);
-    encode_masked_frame(
-        &mut wire.sent.borrow_mut(),
-        Opcode::Text,
-        text.as_bytes(),
-        key,
-    );
+    say(&wire, &text);
     subscribers.iter().for_each(|(_, wire)| wire.writes.set(0));
     engine.handle_ready(publisher, READABLE, Timestamp::ZERO);
     assert!(engine.shell.unwritten < UNWRITTEN_MAX + SUBSCRIBERS);
@@ -261,13 +266,7 @@ fn who_has_room_again_is_not_cut_off_before_that_is_seen() {
     let (_, subscriber) = connect(&mut engine);
     let (publisher, wire) = connect(&mut engine);
     let mut publish = |text: &str| {
-        let key = MaskingKey([1, 2, 3, 4]);
-        encode_masked_frame(
-            &mut wire.sent.borrow_mut(),
-            Opcode::Text,
-            text.as_bytes(),
-            key,
-        );
+        say(&wire, text);
         engine.handle_ready(publisher, READABLE, Timestamp::ZERO);
         engine.flush_deliveries(1, Timestamp::ZERO);
         engine.metrics().slow_consumers
@@ -293,13 +292,7 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
     let (publisher, wire) = connect(&mut engine);
     let expected: Vec<_> = (0..MESSAGES).map(|number| number.to_string()).collect();
     for text in &expected {
-        let key = MaskingKey([1, 2, 3, 4]);
-        encode_masked_frame(
-            &mut wire.sent.borrow_mut(),
-            Opcode::Text,
-            text.as_bytes(),
-            key,
-        );
+        say(&wire, text);
     }
     assert!(wire.sent.borrow().len() < READ_BUFFER_BYTES, "one read");
     // It hangs up at once, which must not be believed before all is handled.
