@@ -271,7 +271,10 @@ impl Hub {
         let is_stranger = !may_publish && !self.clearances.contains_key(&id);
         let shown = token.map(|token| self.token_hasher.hash_one(token));
         let clearance = self.clearances.get(&id);
-        let is_known = matches!(clearance, Some(Clearance::Granted { shown: known, .. }) if Some(*known) == shown);
+        let is_known = match clearance {
+            Some(Clearance::Granted { shown: known, .. }) => shown == Some(*known),
+            _ => false,
+        };
         let grant = match (token.filter(|_| !is_known), &self.policy.client_keys) {
             // On the publishers' lane a client's token is of no use.
             _ if is_stranger => None,
@@ -299,12 +302,12 @@ impl Hub {
                 format!("subscriptions[{position}] is not among what the token allows"),
             )));
         }
-        if let Some(grant) = grant {
+        if let (Some(grant), Some(shown)) = (grant, shown) {
             let until = outbox.now() + grant.time_left(outbox.unix_now());
             let granted = Clearance::Granted {
                 allowed: grant.allow,
                 until,
-                shown: shown.unwrap_or_default(),
+                shown,
             };
             self.clearances.insert(id, granted);
             if let Some(rights) = rights {

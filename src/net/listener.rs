@@ -24,7 +24,8 @@ use super::socket::Socket;
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
 
-/// How long accepting pauses when there are no descriptors or no memory for it, or it fails otherwise.
+/// How long accepting pauses when there are no descriptors or no memory for it, or it fails for
+/// what else may last.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the next word about it waits.
