@@ -167,7 +167,8 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
     }
 }
 
-/// Notifications in one request. Their deliveries are queued without a look at anything else.
+/// Notifications in one request. Their deliveries are queued, and written where too many wait,
+/// without a look at anything else.
 pub const BATCH_MAX: usize = 1000;
 
 /// What a request publishes, whose content nobody has looked at yet.
