@@ -102,7 +102,7 @@ fn upgrade(criterion: &mut Criterion) {
 /// Reads `bytes` in a session and counts its messages.
 fn turn(session: &mut Session, bytes: &mut [u8]) -> usize {
     let mut incoming = session.take_incoming();
-    let mut input = incoming.input(bytes);
+    let mut input = incoming.input(bytes, usize::MAX);
     let mut messages = 0;
     while let Some(event) = session.next_event(&mut input, Timestamp::ZERO, MAX) {
         match event {

@@ -166,7 +166,7 @@ pub trait Figures {
     /// What has been counted so far.
     fn metrics(&self) -> &Metrics;
 
-    /// How many there are of everything now; it takes a look at each connection.
+    /// How many there are of everything now.
     fn census(&self) -> Census;
 }
 
@@ -199,6 +199,12 @@ pub trait Application {
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Result<Admission, Response>;
+
+    /// Whether a request that asks for no upgrade may be one to publish: it is handled before
+    /// others are.
+    fn is_urgent(&self, _head: &Head<'_>) -> bool {
+        false
+    }
 
     /// Decides whether the body of a request that asks for no upgrade is wanted; `None` if it
     /// isn't, and [`Application::handle_request`] has the answer.

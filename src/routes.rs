@@ -8,6 +8,7 @@ use crate::application::{
     Request, Response, Status,
 };
 use crate::config::Console;
+use crate::http::head::Head;
 use crate::hub::{Hub, access};
 use crate::id::ConnectionId;
 use crate::web::{self, File};
@@ -82,6 +83,10 @@ impl Application for Routes {
         let mut response = self.route(request);
         response.is_head = request.head.method == "HEAD";
         response
+    }
+
+    fn is_urgent(&self, head: &Head<'_>) -> bool {
+        self.hub.is_urgent(head)
     }
 
     fn permit_body(

@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 use common::{
     Client, DEADLINE, DELIVERY_MAX, Received, Server, close_reason, delivery, error_code, frame,
-    message, raise_descriptor_limit, response, subscriber, upgrade, withstand,
+    largest_list, message, raise_descriptor_limit, response, subscriber, upgrade, withstand,
 };
 
 const KIB: usize = 1024;
@@ -506,18 +506,6 @@ fn other_protocols() {
 }
 
 // Subscriptions.
-
-/// As many subscriptions and values as a connection may have, different for each `seed`.
-fn largest_list(seed: usize) -> String {
-    let list: Vec<_> = (0..256)
-        .map(|number| {
-            let value = |part| format!(r#""{seed}-{number}-{part}""#);
-            let values = [0, 1, 2, 3].map(value).join(",");
-            format!(r#"{{"package":"p","page":"q","filters":{{"values":{{"f":[{values}]}}}}}}"#)
-        })
-        .collect();
-    format!("[{}]", list.join(","))
-}
 
 #[test]
 fn the_largest_lists_all_different() {

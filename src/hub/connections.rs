@@ -20,6 +20,12 @@ pub(super) struct Rights {
     pub(super) stays: bool,
 }
 
+impl Rights {
+    fn is_kept_publisher(self) -> bool {
+        self.stays && self.publish == PublishRight::Granted
+    }
+}
+
 /// A peer's address in 18 bytes instead of 32; the zone of a link-local address is lost, and
 /// that of a Unix socket is the unspecified one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +67,8 @@ impl fmt::Display for CompactAddress {
 #[derive(Default)]
 pub(super) struct Connections {
     records: Vec<Option<Record>>,
+    /// How many publish and stay.
+    publishers: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -86,6 +94,7 @@ impl Connections {
             serial: id.serial,
             rights,
         });
+        self.publishers += usize::from(rights.is_kept_publisher());
     }
 
     /// Lets a connection publish from now on.
@@ -93,7 +102,9 @@ impl Connections {
         if let Some(Some(record)) = self.records.get_mut(id.slot())
             && record.serial == id.serial
         {
+            self.publishers -= usize::from(record.rights.is_kept_publisher());
             record.rights.publish = PublishRight::Granted;
+            self.publishers += usize::from(record.rights.is_kept_publisher());
         }
     }
 
@@ -101,6 +112,7 @@ impl Connections {
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<(Rights, CompactAddress)> {
         let known = self.find(id)?;
         self.records[id.slot()] = None;
+        self.publishers -= usize::from(known.0.is_kept_publisher());
         while let Some(None) = self.records.last() {
             self.records.pop();
         }
@@ -115,11 +127,8 @@ impl Connections {
     }
 
     /// How many publish and stay.
-    pub(super) fn publishers_len(&self) -> usize {
-        let is_publisher = |record: &&Record| {
-            record.rights.stays && record.rights.publish == PublishRight::Granted
-        };
-        self.records.iter().flatten().filter(is_publisher).count()
+    pub(super) const fn publishers_len(&self) -> usize {
+        self.publishers
     }
 
     /// Bytes on the heap.

@@ -36,6 +36,7 @@ use crate::application::{
     Outbox, Request, Response, Status,
 };
 use crate::config::HubConfig;
+use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::metrics::HubMetrics;
 use crate::time::Timestamp;
@@ -500,6 +501,10 @@ impl Application for Hub {
             is_limited: !is_exempt,
             ..admission
         })
+    }
+
+    fn is_urgent(&self, head: &Head<'_>) -> bool {
+        post::is_for(head)
     }
 
     fn permit_body(

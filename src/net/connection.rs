@@ -11,12 +11,20 @@ use crate::ws::send_queue::SLICES_MAX;
 use crate::ws::session::Session;
 
 use super::connections::CHUNK;
+use super::engine::Readiness;
+use super::schedule::Priority;
 use super::socket::Socket;
 use super::throttle::Throttle;
 
 /// Frames that are smaller than this on average are copied together: one piece costs the
 /// kernel less than many, and the copy less than that.
 const COPIED_BYTES_MAX: usize = 512;
+
+/// Bytes that are read at once, at most.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes that are read at once of a connection of which little is expected.
+pub(super) const BRIEF_READ_BYTES: usize = 4096;
 
 /// Bytes that are copied together at most.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -30,6 +38,20 @@ pub trait Transport: Read + Write {
     fn shutdown_write(&mut self) -> io::Result<()>;
 }
 
+/// What a connection is, for whoever counts them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Kind {
+    /// It has not been let in yet.
+    #[default]
+    Handshake,
+    /// It has published over HTTP.
+    Http,
+    /// Its session is open.
+    Open,
+    /// It is about to end.
+    Closing,
+}
+
 /// Where a connection stands in the loop; each list holds a connection once.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Marks {
@@ -41,6 +63,11 @@ pub struct Marks {
     pub has_input: bool,
     /// The end of the input is near: read on even after a short read.
     pub read_to_end: bool,
+    /// A short read doesn't mean that the socket is drained: it ended at urgent data (RFC 9293
+    /// §3.8.5) or, on a Unix socket, at a descriptor that was sent along (unix(7)).
+    pub may_read_short: bool,
+    /// A turn took something of its input, beside an upgrade: others come first.
+    pub is_served: bool,
     /// A write failed: only reading is left to do.
     pub is_write_failed: bool,
     /// What it has sent counts though it has hung up.
@@ -74,6 +101,8 @@ pub struct Marks {
 pub struct Connection<T> {
     /// Where it comes from.
     pub peer: Peer,
+    /// What it is counted as.
+    pub counted: Kind,
     /// When the application wants to be asked about it, if it is open then.
     pub deadline: Option<Timestamp>,
     /// Its name.
@@ -120,17 +149,70 @@ impl<T: Transport> Connection<T> {
         self.marks.closes_last || self.peer.lane == Lane::Publishers
     }
 
-    /// Until when it isn't read. Who is leaving isn't held up: its input is discarded.
+    /// Until when it isn't read. A connection that ends isn't held up: its input is discarded.
     pub fn throttled_until(&self) -> Option<Timestamp> {
         let throttle = self.throttle.as_ref()?;
-        throttle.until().filter(|_| self.session.is_open())
+        let is_heard = self.session.is_open() || self.session.is_connecting();
+        throttle.until().filter(|_| is_heard)
     }
 
-    /// Whether it has input that may be taken.
+    /// Whether it has input that may be taken. What was read is handled even while nothing more
+    /// is read.
     pub fn is_to_be_read(&self) -> bool {
-        (self.marks.is_readable || self.marks.has_input)
-            && !self.session.is_closed()
-            && self.throttled_until().is_none()
+        let is_readable = self.marks.is_readable && self.throttled_until().is_none();
+        (is_readable || self.marks.has_input) && !self.session.is_closed()
+    }
+
+    /// What it is.
+    pub(super) fn kind(&self) -> Kind {
+        match (self.session.is_open(), self.session.is_connecting()) {
+            (true, _) => Kind::Open,
+            (_, true) if self.marks.is_publisher => Kind::Http,
+            (_, true) => Kind::Handshake,
+            _ => Kind::Closing,
+        }
+    }
+
+    /// Notes what an event says.
+    pub(super) const fn note(&mut self, readiness: Readiness) {
+        self.marks.is_readable |= readiness.is_readable || readiness.is_ending;
+        self.marks.read_to_end |= readiness.is_ending;
+        self.marks.may_read_short |= readiness.is_urgent;
+    }
+
+    /// Whether it has hung up while it isn't read, and nothing of it is left to be handled.
+    pub(super) fn has_hung_up_unread(&self) -> bool {
+        self.marks.read_to_end && !self.marks.has_input && self.throttled_until().is_some()
+    }
+
+    /// Whether a turn has something to do for it.
+    pub(super) fn has_work(&self) -> bool {
+        self.is_to_be_read() || (self.has_hung_up_unread() && !self.session.is_closed())
+    }
+
+    /// When it is read, among others.
+    pub(super) fn priority(&self) -> Priority {
+        let marks = &self.marks;
+        if self.peer.lane == Lane::Publishers || marks.closes_last || marks.is_publisher {
+            Priority::Publisher
+        } else if !marks.is_served || self.session.is_receiving() {
+            Priority::New
+        } else {
+            Priority::Served
+        }
+    }
+
+    /// How much of its input is read at once. What isn't handled in the same turn is kept, so
+    /// little is read of a connection that rarely has much to say, unless it is amid it.
+    pub(super) fn read_bytes_max(&self) -> usize {
+        let session = &self.session;
+        let is_brief = session.is_connecting() || self.priority() == Priority::Served;
+        // What fills half of a brief read and is not finished is long.
+        let is_long = session.is_receiving() || session.unfinished_bytes() > BRIEF_READ_BYTES / 2;
+        match is_brief && !is_long {
+            true => BRIEF_READ_BYTES,
+            false => READ_BUFFER_BYTES,
+        }
     }
 
     /// When the application is to be asked about it.

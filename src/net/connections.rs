@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::application::{Lane, Peer};
-    use crate::net::connection::Marks;
+    use crate::net::connection::{Kind, Marks};
     use crate::random::Random;
     use crate::time::Timestamp;
     use crate::ws::session::Session;
@@ -263,6 +263,7 @@ mod tests {
         connections.insert(|id| Connection {
             id,
             peer,
+            counted: Kind::default(),
             transport,
             session: Session::new(Timestamp::ZERO),
             deadline: None,

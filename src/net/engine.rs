@@ -1,14 +1,16 @@
 //! The body of the loop: what readiness, time and the application's answers do to connections.
 //!
 //! Generic over the application and over the transport; knows no mio. The server (or a
-//! simulation) brings readiness in and calls, in every iteration: [`Engine::handle_ready`],
-//! [`Engine::read_again`], [`Engine::flush_replies`], then [`Engine::flush_deliveries`] in
-//! slices, [`Engine::handle_timers`], [`Engine::make_room`] if somebody waits to be accepted,
-//! and [`Engine::reap`].
+//! simulation) brings readiness in and calls, in every iteration: [`Engine::begin_turn`],
+//! [`Engine::handle_ready`], [`Engine::read_again`], [`Engine::flush_replies`], then
+//! [`Engine::flush_deliveries`] in slices, [`Engine::handle_timers`], [`Engine::make_room`] if
+//! somebody waits to be accepted, and [`Engine::reap`].
 //!
 //! Invariants: a connection leaves its slot in `reap` only; a session that has left Open is
 //! known to the application as gone before the call that made it leave returns; each list
-//! holds a connection once.
+//! holds a connection once. An iteration has a bound in time, whatever peers send: a connection's
+//! turn ends after so many frames or bytes of answers, the taking in of input after
+//! [`INPUT_TIME_MAX`]; what is left waits in its list, by priority.
 
 mod closing;
 mod requests;
@@ -35,21 +37,40 @@ use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::pinned::PinnedBytes;
 use crate::ws::session::Session;
 
-use super::connection::{Connection, Marks, Transport};
+pub use super::connection::READ_BUFFER_BYTES;
+use super::connection::{Connection, Kind, Marks, Transport};
 use super::connections::Connections;
+use super::schedule::{Priority, ReadyLists};
 use super::shell::{Shell, ShellOutbox};
 use super::throttle::Throttle;
 use super::timers::Timers;
 
-/// Bytes that are read at once, from whichever connection is at turn.
-pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// How long an iteration takes input in before deliveries are written and readiness is looked
+/// at again.
+pub const INPUT_TIME_MAX: Duration = Duration::from_millis(1);
+
+/// What connections of each priority get of it at least, so that nobody waits for ever. A
+/// connection's turn may end later than this by its own length.
+const INPUT_TIME_MIN: Duration = Duration::from_micros(250);
+
+/// Frames or requests of a connection that are handled in one turn.
+const FRAMES_A_TURN_MAX: usize = 64;
+
+/// How long an iteration handles what is due. One connection may take longer by the reads that it
+/// gets before it is taken for late.
+const TIMERS_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Reads of a connection that is late before it is taken for late.
 const READS_BEFORE_EXPIRY_MAX: usize = 4;
 
-/// Bytes of answers that gather before they are written, beside those to what is read at once.
-/// A thousand connections that send nothing but Pings must not make us keep a thousand times
-/// what a turn reads.
+/// A connection that is late by less than this isn't taken for late while there is input of it that
+/// there was no time for; it is looked at again after so long.
+const LATE_MAX: Duration = Duration::from_secs(5);
+const LATE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Bytes of answers after which a connection's turn ends, and beyond which they are written at
+/// once. A thousand connections that send nothing but Pings must not make us keep a thousand
+/// times what a turn reads.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
@@ -77,6 +98,8 @@ pub struct Readiness {
     pub is_writable: bool,
     /// The peer sends no more, or the connection failed.
     pub is_ending: bool,
+    /// There is urgent data (`EPOLLPRI`), which ends reads early.
+    pub is_urgent: bool,
 }
 
 /// Sessions, timers and lists, driven by whoever owns the sockets.
@@ -86,7 +109,9 @@ pub struct Engine<T, A, C> {
     timers: Timers,
     read_buffer: Vec<u8>,
     /// Connections with more to read, or with input that was held back.
-    ready: VecDeque<ConnectionId>,
+    ready: ReadyLists,
+    /// When this iteration began.
+    turn_began: Timestamp,
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
     /// By [`Lane`].
@@ -121,10 +146,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 random: Random::new(seed),
                 metrics: Metrics::default(),
                 send_queue_bytes_max: limits.send_queue_bytes_max,
+                kinds: [0; 4],
             },
             timers: Timers::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
-            ready: VecDeque::new(),
+            ready: ReadyLists::default(),
+            turn_began: Timestamp::ZERO,
             closed: Vec::new(),
             lanes: Default::default(),
             trimmer: Trimmer::default(),
@@ -171,24 +198,25 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.metrics.accept_pauses += 1;
     }
 
-    /// Counts a turn of the loop.
-    pub fn count_turn(&mut self, time: Duration) {
-        let micros = time.as_micros() as u64;
-        self.shell.metrics.turn_micros.observe(micros);
-    }
-
     /// Takes a new connection in.
     pub fn insert(&mut self, transport: T, peer: Peer, now: Timestamp) -> ConnectionId {
+        let marks = Marks {
+            // A Unix socket has no address.
+            may_read_short: peer.address.is_none(),
+            ..Marks::default()
+        };
         let id = self.shell.connections.insert(|id| Connection {
             id,
             peer,
+            counted: Kind::default(),
             transport,
             session: Session::new(now),
             deadline: None,
-            marks: Marks::default(),
+            marks,
             throttle: None,
         });
         self.lanes[peer.lane as usize].connections += 1;
+        self.shell.kinds[Kind::Handshake as usize] += 1;
         self.shell.metrics.connections_accepted += 1;
         self.timers.set(id.index, now + self.timeouts.handshake);
         id
@@ -207,6 +235,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.timers.clear(id.index);
         if let Some(connection) = self.shell.connections.remove(id) {
             self.lanes[connection.peer.lane as usize].connections -= 1;
+            self.shell.kinds[connection.counted as usize] -= 1;
         }
     }
 
@@ -217,18 +246,39 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     // Input.
 
-    /// Does what an event asks for. An event for a connection that is gone is ignored.
+    /// Begins an iteration at `now`: it takes input in for a while.
+    pub const fn begin_turn(&mut self, now: Timestamp) {
+        self.turn_began = now;
+    }
+
+    /// Ends an iteration.
+    pub fn end_turn(&mut self) {
+        let micros = (self.now() - self.turn_began).as_micros() as u64;
+        self.shell.metrics.turn_micros.observe(micros);
+    }
+
+    /// Whether this iteration has taken input in for as long as it may.
+    pub fn is_input_over(&self) -> bool {
+        self.now() - self.turn_began >= INPUT_TIME_MAX
+    }
+
+    /// Does what an event asks for, or notes it where others wait or the time is over. An event
+    /// for a connection that is gone is ignored.
     pub fn handle_ready(&mut self, id: ConnectionId, readiness: Readiness, now: Timestamp) {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             self.shell.metrics.events_stale += 1;
             return;
         };
-        connection.marks.is_readable |= readiness.is_readable || readiness.is_ending;
-        connection.marks.read_to_end |= readiness.is_ending;
+        connection.note(readiness);
+        let priority = connection.priority();
         if readiness.is_writable && mem::replace(&mut connection.marks.is_blocked, false) {
-            self.flush(id, now);
+            self.shell.mark_delivery(id);
         }
-        self.read(id, now);
+        if self.ready.len(priority) == 0 && !self.is_input_over() {
+            self.read(id, now);
+        } else {
+            self.schedule(id);
+        }
     }
 
     /// Whether connections wait to be read again.
@@ -236,16 +286,36 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         !self.ready.is_empty()
     }
 
-    /// Reads on where the last turn left something; one turn for each.
+    /// Reads on where an earlier turn left something; one turn for each, as far as the time allows.
     pub fn read_again(&mut self, now: Timestamp) {
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else {
-                return;
+        for priority in Priority::ALL {
+            let count = self.ready.len(priority);
+            let until = match count {
+                0 => continue,
+                _ => (self.turn_began + INPUT_TIME_MAX).max(self.now() + INPUT_TIME_MIN),
             };
-            if let Some(connection) = self.shell.connections.get_mut(id) {
-                connection.marks.is_ready = false;
-                self.read(id, now);
+            for _ in 0..count {
+                let Some(id) = self.ready.pop(priority) else {
+                    break;
+                };
+                if let Some(connection) = self.shell.connections.get_mut(id) {
+                    connection.marks.is_ready = false;
+                    self.read(id, now);
+                    if self.now() >= until {
+                        break;
+                    }
+                }
             }
+        }
+    }
+
+    /// Puts a connection that is to be read on the list of its priority.
+    fn schedule(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && connection.has_work()
+            && !mem::replace(&mut connection.marks.is_ready, true)
+        {
+            self.ready.push(id, connection.priority());
         }
     }
 
@@ -263,7 +333,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.handle_input(id, &mut [], now);
             }
         }
-        self.handle_throttled(id);
+        self.handle_throttled(id, now);
         self.settle(id);
         self.cut_off_overflowed(now);
     }
@@ -273,12 +343,14 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         let mut buffer = mem::take(&mut self.read_buffer);
-        match connection.transport.read(&mut buffer) {
-            Ok(0) => self.end(id, None),
+        let bytes_max = connection.read_bytes_max();
+        match connection.transport.read(&mut buffer[..bytes_max]) {
+            Ok(0) => self.end(id, None, now),
             Ok(received) => {
                 // A short read drained the socket; the edge comes again with more.
-                connection.marks.is_readable =
-                    received == buffer.len() || connection.marks.read_to_end;
+                let marks = &mut connection.marks;
+                marks.is_readable =
+                    received == bytes_max || marks.read_to_end || marks.may_read_short;
                 connection.session.handle_read(now);
                 self.shell.metrics.bytes_read += received as u64;
                 self.handle_input(id, &mut buffer[..received], now);
@@ -286,17 +358,17 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 connection.marks.is_readable = false;
                 if connection.marks.is_write_failed {
-                    self.end(id, Some(&error));
+                    self.end(id, Some(&error), now);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => self.end(id, Some(&error)),
+            Err(error) => self.end(id, Some(&error), now),
         }
         self.read_buffer = buffer;
     }
 
     /// The input has come to its end, or to an error.
-    fn end(&mut self, id: ConnectionId, error: Option<&io::Error>) {
+    fn end(&mut self, id: ConnectionId, error: Option<&io::Error>, now: Timestamp) {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
@@ -314,7 +386,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
         connection.marks.is_readable = false;
         connection.marks.is_write_failed |= error.is_some();
-        connection.session.handle_end();
+        if connection.marks.is_write_failed {
+            return connection.session.handle_end();
+        }
+        connection.session.handle_eof(now);
+        self.shell.mark_reply(id);
     }
 
     /// Hands the input to the session and its events to the application.
@@ -323,9 +399,15 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         let mut incoming = connection.session.take_incoming();
-        let mut input = incoming.input(received);
+        let mut input = incoming.input(received, FRAMES_A_TURN_MAX);
+        let unsent_bytes_max = connection.session.queue().unsent_bytes() + ANSWER_BYTES_MAX;
         let mut is_held = false;
         while let Some(connection) = self.shell.connections.get_mut(id) {
+            if connection.session.queue().unsent_bytes() > unsent_bytes_max {
+                is_held = !input.is_used_up();
+                break;
+            }
+            let position = input.position();
             let Some(event) =
                 connection
                     .session
@@ -333,12 +415,23 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             else {
                 break;
             };
-            let (was_congested, unwritten) = (self.shell.is_congested(), self.shell.unwritten);
+            if let Event::Request { head, .. } = &event
+                && !connection.marks.is_served
+                && !self.application.is_urgent(head)
+            {
+                // Those that may be about to publish come first, however many ask for pages.
+                connection.marks.is_served = true;
+                input.put_back(position);
+                is_held = true;
+                break;
+            }
+            let unwritten = self.shell.unwritten;
             self.handle_event(id, event, now);
             // A publisher that sends much at once waits until subscribers have had their turn.
-            let is_congested = was_congested || self.shell.is_congested();
-            if is_congested && self.shell.unwritten != unwritten {
-                is_held = true;
+            if self.shell.unwritten != unwritten
+                && (self.shell.is_congested() || self.is_input_over())
+            {
+                is_held = !input.is_used_up();
                 break;
             }
         }
@@ -348,7 +441,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             connection
                 .session
                 .keep_incoming(incoming, received, &leftover, now);
-            connection.marks.has_input = is_held;
+            connection.marks.has_input = is_held || leftover.is_cut_short;
+            connection.marks.is_served |= leftover.frames > 0;
             let unsent_bytes = connection.session.queue().unsent_bytes();
             if unsent_bytes > 0 {
                 self.shell.mark_reply(id);
@@ -396,6 +490,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                             }
                         }
                         self.lanes[peer.lane as usize].admitted += 1;
+                        self.shell.recount(id);
                         self.shell.metrics.upgrades += 1;
                     }
                     Err(response) => {
@@ -493,9 +588,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         connection.flush(&mut self.shell.scratch, now);
-        if connection.marks.is_write_failed && !mem::replace(&mut connection.marks.is_ready, true) {
-            self.ready.push_back(id);
-        }
         if connection.session.take_shutdown() {
             // A peer that is gone already has no use for it.
             let _ = connection.transport.shutdown_write();
@@ -521,15 +613,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             let micros = lag.as_micros() as u64;
             self.shell.metrics.loop_lag_micros.observe(micros);
         }
+        let began = self.now();
         while let Some((deadline, slot)) = self.timers.first()
             && deadline <= now
+            && self.now() - began < TIMERS_TIME_MAX
         {
             let Some(id) = self.shell.connections.id_at(slot) else {
                 self.timers.clear(slot);
                 continue;
             };
             self.handle_pause(id, now);
-            self.look_before_expiry(id, now);
+            if !self.is_heard(id, began, now) {
+                self.timers.set(slot, now + LATE_INTERVAL);
+                continue;
+            }
             self.handle_expiry(id, now);
             let next = self
                 .shell
@@ -551,28 +648,43 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     /// If something is due: reads what waits in the socket and writes what it takes. A process
-    /// that was stopped for a while sees the time before it sees the events.
-    fn look_before_expiry(&mut self, id: ConnectionId, now: Timestamp) {
-        let is_due = self.shell.connections.get(id).is_some_and(|connection| {
-            let session = connection.session.poll_timeout(&self.timeouts);
-            let own = connection.own_deadline();
-            [session, own].into_iter().flatten().any(|due| due <= now)
-        });
-        if is_due {
-            let readiness = Readiness {
-                is_readable: true,
-                is_writable: true,
-                is_ending: false,
-            };
-            self.handle_ready(id, readiness, now);
-            for _ in 1..READS_BEFORE_EXPIRY_MAX {
-                let connection = self.shell.connections.get(id);
-                if !connection.is_some_and(Connection::is_to_be_read) {
-                    break;
-                }
-                self.read(id, now);
+    /// that was stopped for a while sees the time before it sees the events. Says whether what is
+    /// still due then is to be taken for late; `began` is when this iteration's timers began.
+    fn is_heard(&mut self, id: ConnectionId, began: Timestamp, now: Timestamp) -> bool {
+        if self.due(id, now).is_none() {
+            return true;
+        }
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && mem::replace(&mut connection.marks.is_blocked, false)
+        {
+            self.flush(id, now);
+        }
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            connection.marks.is_readable = true;
+        }
+        let mut reads = 0;
+        while let Some(connection) = self.shell.connections.get(id)
+            && connection.is_to_be_read()
+            && reads < READS_BEFORE_EXPIRY_MAX
+        {
+            reads += usize::from(!connection.marks.has_input);
+            self.read(id, now);
+            // What was read is handled once what it has caused is written.
+            if self.shell.is_congested() || self.now() - began >= TIMERS_TIME_MAX {
+                break;
             }
         }
+        let connection = self.shell.connections.get(id);
+        let is_unheard = connection.is_some_and(Connection::is_to_be_read);
+        !is_unheard || self.due(id, now).is_none_or(|due| now - due >= LATE_MAX)
+    }
+
+    /// What is due by `now` for a connection, of its session's deadline and the application's.
+    fn due(&self, id: ConnectionId, now: Timestamp) -> Option<Timestamp> {
+        let connection = self.shell.connections.get(id)?;
+        let session = connection.session.poll_timeout(&self.timeouts);
+        let deadlines = session.into_iter().chain(connection.own_deadline());
+        deadlines.min().filter(|due| *due <= now)
     }
 
     fn handle_expiry(&mut self, id: ConnectionId, now: Timestamp) {

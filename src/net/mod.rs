@@ -4,6 +4,7 @@ pub mod connection;
 pub mod connections;
 pub mod engine;
 pub mod listener;
+mod schedule;
 pub mod server;
 mod shell;
 pub mod socket;

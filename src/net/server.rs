@@ -27,8 +27,10 @@ use super::socket::Socket;
 /// Events that one poll may bring.
 const EVENTS_MAX: usize = 1024;
 
-/// Connections that one listener accepts before others have their turn.
+/// Connections that one listener accepts before others have their turn, and those that it accepts
+/// however little time there is.
 const ACCEPTS_A_TURN_MAX: usize = 256;
+const ACCEPTS_A_TURN_MIN: usize = 16;
 
 /// How often the loop looks for more input before it writes deliveries, and for how long.
 const GATHER_ROUNDS_MAX: usize = 16;
@@ -38,7 +40,7 @@ const GATHER_TIME_MAX: Duration = Duration::from_micros(300);
 const LAST_ROUNDS_MAX: usize = 64;
 
 /// Connections written between two looks at the clock, and the time until input is taken in.
-const FLUSHES_A_CHUNK: usize = 32;
+const FLUSHES_A_CHUNK: usize = 8;
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Tokens that no connection can have: its slot would be out of reach.
@@ -130,8 +132,6 @@ pub struct Server<A> {
     listeners: Vec<Listener>,
     engine: Engine<Socket, A, MonotonicClock>,
     drain: Duration,
-    /// When the poll of this turn returned.
-    turn_began: Option<Timestamp>,
     /// When the last connection must be gone, once the server is stopping.
     drained_by: Option<Timestamp>,
     /// When publishers are told that the server stops, if not all clients have been by then.
@@ -187,7 +187,6 @@ impl<A: Application> Server<A> {
             listeners,
             engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
             drain: config.drain,
-            turn_began: None,
             drained_by: None,
             publishers_told_by: None,
             is_stop_asked: false,
@@ -216,7 +215,9 @@ impl<A: Application> Server<A> {
         observe(Phase::Serving);
         loop {
             let timeout = self.poll_timeout();
-            self.take_input(&mut events, timeout)?;
+            self.poll(&mut events, timeout)?;
+            self.engine.begin_turn(self.engine.now());
+            self.take_input(&events);
             self.gather(&mut events)?;
             if mem::take(&mut self.is_reload_asked) && !self.is_stop_asked {
                 observe(Phase::Reloading);
@@ -239,9 +240,7 @@ impl<A: Application> Server<A> {
                 }
             }
             self.engine.reap(now);
-            if let Some(began) = self.turn_began.take() {
-                self.engine.count_turn(self.engine.now() - began);
-            }
+            self.engine.end_turn();
             if let Some(signal) = self.forced_by {
                 return Ok(Stopped::Forced(signal));
             }
@@ -283,17 +282,22 @@ impl<A: Application> Server<A> {
         Some(Duration::from_millis(wait.as_micros().div_ceil(1000) as u64))
     }
 
-    /// Polls once and takes in what is ready: connections, input, signals. Answers are
-    /// written, deliveries only queued. Says whether anything came.
-    fn take_input(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<bool> {
+    /// Waits for events. A signal that comes meanwhile is one of them.
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            polled => polled,
         }
+    }
+
+    /// Takes in what is ready: connections, input, signals. Answers are written, deliveries only
+    /// queued. Says whether anything came.
+    fn take_input(&mut self, events: &Events) -> bool {
         let now = self.engine.now();
         let is_reading_on = self.engine.has_ready();
-        self.turn_began.get_or_insert(now);
         for event in events.iter() {
             match event.token() {
                 SIGNALS => self.handle_signals(),
@@ -307,6 +311,7 @@ impl<A: Application> Server<A> {
                         is_readable: event.is_readable(),
                         is_writable: event.is_writable(),
                         is_ending: event.is_read_closed() || event.is_error(),
+                        is_urgent: event.is_priority(),
                     };
                     self.engine
                         .handle_ready(connection_of(token), readiness, now);
@@ -316,7 +321,7 @@ impl<A: Application> Server<A> {
         self.accept(now);
         self.engine.read_again(now);
         self.engine.flush_replies(now);
-        Ok(is_reading_on || !events.is_empty())
+        is_reading_on || !events.is_empty()
     }
 
     /// Looks for more input before deliveries are written, within bounds.
@@ -326,8 +331,11 @@ impl<A: Application> Server<A> {
         }
         let start = self.engine.now();
         for _ in 0..GATHER_ROUNDS_MAX {
-            let came = self.take_input(events, Some(Duration::ZERO))?;
-            if !came || self.engine.now() - start >= GATHER_TIME_MAX {
+            if self.engine.now() - start >= GATHER_TIME_MAX || self.engine.is_input_over() {
+                break;
+            }
+            self.poll(events, Some(Duration::ZERO))?;
+            if !self.take_input(events) {
                 break;
             }
         }
@@ -338,7 +346,9 @@ impl<A: Application> Server<A> {
     /// that have yet to be accepted.
     fn take_all_input(&mut self, events: &mut Events) -> io::Result<()> {
         for _ in 0..LAST_ROUNDS_MAX {
-            if !self.take_input(events, Some(Duration::ZERO))? {
+            self.poll(events, Some(Duration::ZERO))?;
+            self.engine.begin_turn(self.engine.now());
+            if !self.take_input(events) {
                 break;
             }
         }
@@ -357,7 +367,10 @@ impl<A: Application> Server<A> {
 
     fn accept(&mut self, now: Timestamp) {
         for listener in &mut self.listeners {
-            for _ in 0..ACCEPTS_A_TURN_MAX {
+            for accepted in 0..ACCEPTS_A_TURN_MAX {
+                if accepted >= ACCEPTS_A_TURN_MIN && self.engine.is_input_over() {
+                    break;
+                }
                 if !listener.is_ready(now) || !self.engine.has_room(listener.lane()) {
                     break;
                 }
@@ -371,7 +384,7 @@ impl<A: Application> Server<A> {
                 let Some(socket) = self.engine.transport_mut(id) else {
                     continue;
                 };
-                let interest = Interest::READABLE | Interest::WRITABLE;
+                let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
                 if let Err(error) = self
                     .poll
                     .registry()

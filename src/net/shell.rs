@@ -45,12 +45,24 @@ pub(super) struct Shell<T, C> {
     pub(super) random: Random,
     pub(super) metrics: Metrics,
     pub(super) send_queue_bytes_max: usize,
+    /// How many connections there are, by [`super::connection::Kind`].
+    pub(super) kinds: [u64; 4],
 }
 
 impl<T: Transport, C> Shell<T, C> {
     /// Whether deliveries are to be written before more of them are queued.
     pub(super) const fn is_congested(&self) -> bool {
         self.unwritten >= UNWRITTEN_MAX
+    }
+
+    /// Counts a connection as what it has become.
+    pub(super) fn recount(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let kind = connection.kind();
+            let counted = mem::replace(&mut connection.counted, kind);
+            self.kinds[counted as usize] -= 1;
+            self.kinds[kind as usize] += 1;
+        }
     }
 
     /// Puts a connection on the list of those with an answer to be written.

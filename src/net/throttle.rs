@@ -12,10 +12,14 @@ use std::time::Duration;
 use crate::config::ServerLimits;
 use crate::time::Timestamp;
 
-use super::engine::READ_BUFFER_BYTES;
+use super::connection::READ_BUFFER_BYTES;
 
 /// What a client that was silent may send at once, in seconds of its rate.
 const BURST_SECONDS: i64 = 2;
+
+/// The largest debt, in seconds of the rate. While a client isn't read, neither its Close nor its
+/// answer to a Ping is seen, so it must not be for long, whatever one read has brought.
+const DEBT_SECONDS_MAX: i64 = 5;
 
 const MICROS_A_SECOND: i64 = 1_000_000;
 
@@ -112,7 +116,8 @@ impl Bucket {
         self.at = now;
         let charge = (amount as i64).saturating_mul(MICROS_A_SECOND);
         self.level = self.level.saturating_add(refill).min(self.level_max);
-        self.level = self.level.saturating_sub(charge);
+        let level_min = -self.rate * DEBT_SECONDS_MAX * MICROS_A_SECOND;
+        self.level = self.level.saturating_sub(charge).max(level_min);
         let micros = self.level.min(0).unsigned_abs().div_ceil(self.rate as u64);
         (micros > 0).then(|| now + Duration::from_micros(micros))
     }

@@ -139,7 +139,7 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
         rest = behind;
         let mut received = received.to_vec();
         let mut incoming = session.take_incoming();
-        let mut input = incoming.input(&mut received);
+        let mut input = incoming.input(&mut received, usize::MAX);
         while let Some(event) = session.next_event(&mut input, now, 1024) {
             let line = format!("{event:?}");
             match event {

@@ -34,8 +34,10 @@ pub struct Input<'a> {
     pub(super) has_finished: bool,
     /// Whether the assembler holds a message that was lent and is done with.
     pub(super) is_lent: bool,
-    /// How many frames were taken from the input.
+    /// How many frames or requests were taken from the input, but for the upgrade.
     pub(super) frames: usize,
+    /// How many may be, so that a turn ends whatever the input is made of.
+    pub(super) frames_max: usize,
 }
 
 /// What a turn left over, to be given back to [`Incoming::keep`].
@@ -44,11 +46,37 @@ pub struct Leftover {
     position: usize,
     head_scanned: usize,
     has_finished: bool,
-    /// How many frames the turn took from the input.
+    /// How many frames or requests the turn took from the input, but for the upgrade.
     pub frames: usize,
+    /// Whether it took as many as it may, and there may be more.
+    pub is_cut_short: bool,
 }
 
 impl Input<'_> {
+    /// How many bytes are used up.
+    #[must_use]
+    pub const fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Whether every byte is used up.
+    #[must_use]
+    pub const fn is_used_up(&self) -> bool {
+        self.position == self.bytes.len()
+    }
+
+    /// Puts the request that was taken last back: `position` is where it began.
+    pub fn put_back(&mut self, position: usize) {
+        debug_assert!(position < self.position, "nothing was taken");
+        self.position = position;
+        self.frames -= 1;
+    }
+
+    /// Whether the turn has taken as much as it may.
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.frames >= self.frames_max
+    }
+
     /// Ends the turn.
     #[must_use]
     pub fn finish(self) -> Leftover {
@@ -60,13 +88,15 @@ impl Input<'_> {
             head_scanned: self.head_scanned,
             has_finished: self.has_finished,
             frames: self.frames,
+            is_cut_short: self.is_exhausted() && !self.is_used_up(),
         }
     }
 }
 
 impl Incoming {
-    /// The view for a turn in which `received` was read.
-    pub fn input<'a>(&'a mut self, received: &'a mut [u8]) -> Input<'a> {
+    /// The view for a turn in which `received` was read, and which takes `frames_max` frames or
+    /// requests from it at most.
+    pub fn input<'a>(&'a mut self, received: &'a mut [u8], frames_max: usize) -> Input<'a> {
         let bytes = if self.tail.is_empty() {
             received
         } else {
@@ -81,6 +111,7 @@ impl Incoming {
             has_finished: false,
             is_lent: false,
             frames: 0,
+            frames_max,
         }
     }
 
@@ -120,6 +151,12 @@ impl Incoming {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.tail.is_empty() && !self.assembler.is_unfinished()
+    }
+
+    /// Bytes that are kept, fragments included.
+    #[must_use]
+    pub const fn unfinished_bytes(&self) -> usize {
+        self.tail.len() + self.assembler.buffered_len()
     }
 
     /// When the first byte came of what is unfinished.

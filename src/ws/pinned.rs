@@ -14,6 +14,7 @@ pub struct PinnedBytes(Rc<Account>);
 struct Account {
     bytes: Cell<usize>,
     bytes_max: usize,
+    unsent_bytes: Cell<usize>,
 }
 
 impl PinnedBytes {
@@ -23,6 +24,7 @@ impl PinnedBytes {
         Self(Rc::new(Account {
             bytes: Cell::new(0),
             bytes_max,
+            unsent_bytes: Cell::new(0),
         }))
     }
 
@@ -30,6 +32,20 @@ impl PinnedBytes {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.bytes.get()
+    }
+
+    /// Bytes that wait in all send queues, a shared frame once for each of its recipients: a figure
+    /// to be shown, which bounds nothing.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.0.unsent_bytes.get()
+    }
+
+    /// Notes that a send queue holds `unsent_bytes` instead of `noted`.
+    pub fn note_unsent(&self, noted: usize, unsent_bytes: usize) {
+        debug_assert!(self.unsent_bytes() >= noted, "less is noted than was");
+        let others = self.unsent_bytes().saturating_sub(noted);
+        self.0.unsent_bytes.set(others.saturating_add(unsent_bytes));
     }
 
     /// Whether more is charged than the limit allows.

@@ -58,7 +58,9 @@ pub struct SendQueue {
     sent_bytes_total: u64,
     own_bytes: usize,
     /// What this queue has charged to the process.
-    charged_bytes: usize,
+    charged_bytes: u32,
+    /// How many unsent bytes it has noted there.
+    noted_bytes: u32,
 }
 
 impl SendQueue {
@@ -96,7 +98,7 @@ impl SendQueue {
     /// Bytes that this queue has charged to the process; shared frames charge themselves.
     #[must_use]
     pub const fn charged_bytes(&self) -> usize {
-        self.charged_bytes
+        self.charged_bytes as usize
     }
 
     /// Queues a frame that others share.
@@ -254,14 +256,24 @@ impl SendQueue {
     #[inline]
     pub fn settle(&mut self, pinned: &PinnedBytes) {
         let rest_capacity = self.rest.as_ref().map_or(0, |rest| rest.capacity());
-        let pins = self.own_bytes + rest_capacity * size_of::<Segment>();
+        let pins = saturate(self.own_bytes + rest_capacity * size_of::<Segment>());
         if pins > self.charged_bytes {
-            pinned.add(pins - self.charged_bytes);
+            pinned.add((pins - self.charged_bytes) as usize);
         } else if pins < self.charged_bytes {
-            pinned.subtract(self.charged_bytes - pins);
+            pinned.subtract((self.charged_bytes - pins) as usize);
         }
         self.charged_bytes = pins;
+        let unsent_bytes = saturate(self.unsent_bytes);
+        if unsent_bytes != self.noted_bytes {
+            pinned.note_unsent(self.noted_bytes as usize, unsent_bytes as usize);
+            self.noted_bytes = unsent_bytes;
+        }
     }
+}
+
+/// A queue is far shorter than 4 GiB, by its limit.
+fn saturate(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -397,8 +409,9 @@ mod tests {
         own(&mut queue, &[0; 100]);
         queue.settle(&pinned);
         assert!(pinned.bytes() >= 100 + 2 * size_of::<Segment>());
+        assert_eq!(pinned.unsent_bytes(), queue.unsent_bytes());
         queue.advance(queue.unsent_bytes());
         queue.settle(&pinned);
-        assert_eq!(pinned.bytes(), 0);
+        assert_eq!((pinned.bytes(), pinned.unsent_bytes()), (0, 0));
     }
 }

@@ -96,6 +96,8 @@ enum ClosingStep {
     /// All is said: the queue is to be flushed, then the peer's end of file awaited. Input is
     /// discarded unparsed.
     Linger { is_write_shut: bool },
+    /// The peer's end of file came: the queue is to be flushed.
+    Flush,
 }
 
 /// What an idle connection costs is mostly this.
@@ -130,6 +132,19 @@ impl Session {
     #[must_use]
     pub const fn is_connecting(&self) -> bool {
         matches!(self.state, State::Connecting { .. })
+    }
+
+    /// Bytes that have come of what is unfinished; those of a body are not among them.
+    #[must_use]
+    pub fn unfinished_bytes(&self) -> usize {
+        let incoming = self.incoming.as_ref();
+        incoming.map_or(0, |incoming| incoming.unfinished_bytes())
+    }
+
+    /// Whether the body of a request is awaited.
+    #[must_use]
+    pub const fn is_receiving(&self) -> bool {
+        self.receiving.is_some()
     }
 
     /// Since when the session has been about to begin, or to end; `None` while it is open, and
@@ -213,7 +228,7 @@ impl Session {
             self.state,
             State::Closed
                 | State::Closing {
-                    step: ClosingStep::Linger { .. },
+                    step: ClosingStep::Linger { .. } | ClosingStep::Flush,
                     ..
                 }
         )
@@ -233,12 +248,13 @@ impl Session {
         }
     }
 
-    /// The peer sends no more, or the connection failed: there is nobody to talk to.
+    /// The connection failed, or has come to its end: there is nobody to talk to.
     pub fn handle_end(&mut self) {
         self.set_state(State::Closed);
     }
 
-    /// The next thing that the turn's input holds, or `None` when it is used up.
+    /// The next thing that the turn's input holds, or `None` when it is used up, or when the turn
+    /// has taken as much of it as it may.
     pub fn next_event<'e>(
         &mut self,
         input: &'e mut Input<'_>,
@@ -250,6 +266,7 @@ impl Session {
             input.assembler.reset();
         }
         match self.state {
+            State::Connecting { .. } if input.is_exhausted() => None,
             State::Connecting {
                 step: RequestStep::Body,
                 ..
@@ -263,7 +280,7 @@ impl Session {
                 step: ClosingStep::AwaitClose { skip_bytes },
             } => self.next_discarded(input, since, skip_bytes, now),
             State::Closing {
-                step: ClosingStep::Linger { .. },
+                step: ClosingStep::Linger { .. } | ClosingStep::Flush,
                 ..
             }
             | State::Closed => {
@@ -279,7 +296,7 @@ impl Session {
         message_bytes_max: usize,
         now: Timestamp,
     ) -> Option<Event<'e>> {
-        loop {
+        while !input.is_exhausted() {
             let header = match next_header(input, message_bytes_max) {
                 Ok(header) => header?,
                 Err(error) => return Some(Event::Failed(error)),
@@ -311,6 +328,7 @@ impl Session {
                 }
             }
         }
+        None
     }
 
     /// A control frame in the open state (§5.5).
@@ -398,6 +416,16 @@ impl Session {
                 .push_own(|into| encode_frame(into, Opcode::Pong, &pong.0));
         }
         self.heartbeat.handle_sent(self.queue.sent_position(), now);
+        let is_flushing = matches!(
+            self.state,
+            State::Closing {
+                step: ClosingStep::Flush,
+                ..
+            }
+        );
+        if is_flushing && self.queue.is_empty() {
+            self.set_state(State::Closed);
+        }
     }
 
     /// The socket refused a write.

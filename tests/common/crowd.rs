@@ -16,8 +16,8 @@ const REST: Duration = Duration::from_millis(2);
 pub(crate) struct Crowd {
     subscribers: Vec<Client>,
     publisher: Client,
-    published: usize,
-    slowest: Duration,
+    /// How long each notification took.
+    latencies: Vec<Duration>,
 }
 
 /// What a crowd has seen. That nothing was lost, came twice or out of order was checked with
@@ -25,6 +25,8 @@ pub(crate) struct Crowd {
 #[derive(Clone, Copy)]
 pub(crate) struct Served {
     pub(crate) published: usize,
+    /// In half of the cases it took no longer than this.
+    pub(crate) median: Duration,
     /// The longest time from publishing until the last subscriber had it.
     pub(crate) slowest: Duration,
 }
@@ -38,8 +40,7 @@ impl Crowd {
         let mut crowd = Self {
             subscribers,
             publisher: Client::connect_with(server, "/publish", &[]),
-            published: 0,
-            slowest: Duration::ZERO,
+            latencies: Vec::new(),
         };
         crowd.publish();
         crowd
@@ -52,27 +53,29 @@ impl Crowd {
             thread::sleep(REST);
         }
         self.publish();
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
         Served {
-            published: self.published,
-            slowest: self.slowest,
+            published: sorted.len(),
+            median: sorted[sorted.len() / 2],
+            slowest: sorted[sorted.len() - 1],
         }
     }
 
     /// Publishes one notification, which must be the next that everybody gets.
     pub(crate) fn publish(&mut self) {
-        let notification = format!(r#"{{"channel":"crowd","n":{}}}"#, self.published);
+        let notification = format!(r#"{{"channel":"crowd","n":{}}}"#, self.latencies.len());
         let since = Instant::now();
         self.publisher.send(&message(&notification));
         let delivery = delivery(&notification);
         for subscriber in &mut self.subscribers {
             assert_eq!(text(subscriber), delivery);
         }
-        self.slowest = self.slowest.max(since.elapsed());
+        self.latencies.push(since.elapsed());
         assert_eq!(
             text(&mut self.publisher),
             format!(r#"{{"type":"published","delivered":{SUBSCRIBERS}}}"#)
         );
-        self.published += 1;
     }
 }
 

@@ -94,3 +94,15 @@ pub(crate) fn close_reason(reason: &str) -> (String, u64) {
     let retry = json["retry"].as_u64().expect("a reason says when");
     (word.to_owned(), retry)
 }
+
+/// As many subscriptions and values as a connection may have, different for each `seed`.
+pub(crate) fn largest_list(seed: usize) -> String {
+    let list: Vec<_> = (0..256)
+        .map(|number| {
+            let value = |part| format!(r#""{seed}-{number}-{part}""#);
+            let values = [0, 1, 2, 3].map(value).join(",");
+            format!(r#"{{"package":"p","page":"q","filters":{{"values":{{"f":[{values}]}}}}}}"#)
+        })
+        .collect();
+    format!("[{}]", list.join(","))
+}

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Client, Crowd, Server, raise_descriptor_limit};
+use super::{Client, Crowd, Served, Server, raise_descriptor_limit};
 
 const MIB: usize = 1024 * 1024;
 
@@ -69,7 +69,7 @@ pub(crate) fn withstand(
     flags: &[&str],
     memory_bytes_max: usize,
     attack: impl FnOnce(&Scene) -> String,
-) {
+) -> Served {
     let (scene, mut crowd) = Scene::new(flags);
     let is_over = AtomicBool::new(false);
     let (load, served, peak_bytes) = thread::scope(|scope| {
@@ -87,8 +87,9 @@ pub(crate) fn withstand(
         (load, served, peak.join().expect("memory can be read"))
     });
     println!(
-        "| {name} | {load} | {:.1} MiB | {:.0} ms | 0 of {} |",
+        "| {name} | {load} | {:.1} MiB | {:.1} ms | {:.0} ms | 0 of {} |",
         peak_bytes as f64 / MIB as f64,
+        served.median.as_secs_f64() * 1000.0,
         served.slowest.as_secs_f64() * 1000.0,
         served.published
     );
@@ -97,4 +98,5 @@ pub(crate) fn withstand(
         "{peak_bytes} bytes of memory"
     );
     assert!(served.slowest <= DELIVERY_MAX, "{:?}", served.slowest);
+    served
 }

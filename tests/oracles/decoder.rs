@@ -41,7 +41,7 @@ fn drive(stream: &[u8], piece: &mut dyn FnMut() -> usize) -> Outcome {
         rest = behind;
         let mut received = received.to_vec();
         let mut incoming = session.take_incoming();
-        let mut input = incoming.input(&mut received);
+        let mut input = incoming.input(&mut received, usize::MAX);
         while let Some(event) = session.next_event(&mut input, now, HEAD_BYTES_MAX) {
             match event {
                 Event::Upgrade { accept, .. } => session.accept(accept, MESSAGE_BYTES_MAX),

@@ -29,16 +29,24 @@ const SECOND: u64 = 1_000_000;
 /// How many turns of the loop a run has before it comes to its end.
 const TURNS: (usize, usize) = (50, 350);
 
-/// A clock that is moved by hand.
-struct VirtualClock(Rc<Cell<u64>>);
+/// A clock that is moved by hand. Within a turn of the loop each look at it costs some time, so that
+/// turns come to the end of theirs; what is done is still done at the turn's time.
+struct VirtualClock {
+    micros: Rc<Cell<u64>>,
+    /// What the looks of this turn have cost.
+    spent_micros: Rc<Cell<u64>>,
+    look_micros: u64,
+}
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.get())
+        let spent_micros = self.spent_micros.get() + self.look_micros;
+        self.spent_micros.set(spent_micros);
+        Timestamp::from_micros(self.micros.get() + spent_micros)
     }
 
     fn unix_now(&self) -> Duration {
-        Duration::from_micros(self.0.get())
+        Duration::from_micros(self.micros.get())
     }
 }
 
@@ -73,6 +81,8 @@ pub(crate) struct Tally {
 pub(crate) struct World {
     dice: Dice,
     clock: Rc<Cell<u64>>,
+    /// What the server's looks at the clock have cost in this turn.
+    spent_micros: Rc<Cell<u64>>,
     limits: ServerLimits,
     trust: Trust,
     /// How many clients there are at most, and how many come at once.
@@ -137,11 +147,18 @@ impl World {
             notes: Rc::clone(&notes),
         };
         let clock = Rc::new(Cell::new(0));
-        let virtual_clock = VirtualClock(Rc::clone(&clock));
+        let spent_micros = Rc::new(Cell::new(0));
+        let virtual_clock = VirtualClock {
+            micros: Rc::clone(&clock),
+            spent_micros: Rc::clone(&spent_micros),
+            // By the seed itself, as below.
+            look_micros: [0, 100, 600][(seed % 3) as usize],
+        };
         let engine = Engine::new(witness, virtual_clock, limits, Timeouts::default(), seed);
         Self {
             dice,
             clock,
+            spent_micros,
             limits,
             trust,
             crowd,
@@ -254,6 +271,8 @@ impl World {
 
     /// Tells `percent` of the edges that there are, in any order, and some that there are not.
     fn take_input(&mut self, percent: usize) -> bool {
+        self.spent_micros.set(0);
+        self.engine.begin_turn(self.now());
         let mut events = Vec::new();
         for client in &mut self.clients {
             let wire = &mut *client.wire.borrow_mut();
@@ -265,6 +284,7 @@ impl World {
                     is_readable: wire.has_arrived || is_spurious,
                     is_writable: wire.has_writable_edge() || is_spurious,
                     is_ending: wire.end != End::None,
+                    is_urgent: false,
                 };
                 client.is_end_told |= readiness.is_ending;
                 wire.has_arrived = false;
@@ -278,6 +298,7 @@ impl World {
                 is_readable: true,
                 is_writable: true,
                 is_ending: true,
+                is_urgent: false,
             };
             events.push((stale, readiness));
         }
@@ -302,7 +323,15 @@ impl World {
         self.engine.shed(self.now());
         self.observe();
         self.phase = Phase::Timers;
-        self.engine.handle_timers(self.now());
+        // The server does what is left of it in its next turns; time is over for all at once.
+        loop {
+            self.spent_micros.set(0);
+            self.engine.handle_timers(self.now());
+            let next = self.engine.next_deadline();
+            if next.is_none_or(|next| next > self.now()) {
+                break;
+            }
+        }
         self.observe();
         if self.publishers_told_by.is_some_and(|by| by <= self.now()) || self.is_their_turn() {
             self.publishers_told_by = None;

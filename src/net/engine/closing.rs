@@ -243,6 +243,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.lanes[connection.peer.lane as usize].admitted -= 1;
             self.application.handle_gone(id);
         }
+        self.shell.recount(id);
     }
 
     /// Brings everything that follows from a session's state up to date. To be called at the
@@ -259,8 +260,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
             return;
         }
-        if connection.is_to_be_read() && !mem::replace(&mut connection.marks.is_ready, true) {
-            self.ready.push_back(id);
+        if connection.has_work() && !mem::replace(&mut connection.marks.is_ready, true) {
+            self.ready.push(id, connection.priority());
         }
         // A later deadline waits until the earlier one comes and is found too early.
         if let Some(deadline) = connection.next_deadline(&self.timeouts)
@@ -285,6 +286,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 connection.session.release(&self.shell.pinned);
                 self.shell.metrics.connections_dropped += 1;
                 self.lanes[connection.peer.lane as usize].connections -= 1;
+                self.shell.kinds[connection.counted as usize] -= 1;
                 left += 1;
             }
         }
@@ -299,7 +301,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         shrink_sparse(&mut self.closed, KEPT_MAX);
         shrink_sparse(&mut self.shell.replies, KEPT_MAX);
         shrink_sparse(&mut self.shell.overflowed, KEPT_MAX);
-        shrink_sparse_queue(&mut self.ready, KEPT_MAX);
+        self.ready.shrink();
         shrink_sparse_queue(&mut self.shell.deliveries, KEPT_MAX);
         self.timers.shrink();
     }

@@ -14,7 +14,7 @@ use crate::application::{
 use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
-use crate::net::connection::Transport;
+use crate::net::connection::{Kind, Transport};
 use crate::net::shell::{Shell, ShellOutbox};
 use crate::time::{Clock, Timestamp};
 
@@ -36,21 +36,15 @@ impl<T, C> Figures for ShellFigures<'_, T, C> {
     }
 
     fn census(&self) -> Census {
-        let mut census = Census {
+        let of = |kind: Kind| self.shell.kinds[kind as usize];
+        Census {
+            open: of(Kind::Open),
+            http: of(Kind::Http),
+            handshakes: of(Kind::Handshake),
+            closing: of(Kind::Closing),
+            send_queue_bytes: self.shell.pinned.unsent_bytes() as u64,
             buffer_bytes: self.shell.pinned.bytes() as u64,
-            ..Census::default()
-        };
-        for connection in self.shell.connections.iter() {
-            let session = &connection.session;
-            census.send_queue_bytes += session.queue().unsent_bytes() as u64;
-            *match (session.is_open(), session.is_connecting()) {
-                (true, _) => &mut census.open,
-                (_, true) if connection.marks.is_publisher => &mut census.http,
-                (_, true) => &mut census.handshakes,
-                _ => &mut census.closing,
-            } += 1;
         }
-        census
     }
 }
 
@@ -221,6 +215,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         {
             self.lanes[connection.peer.lane as usize].admitted += 1;
         }
+        self.shell.recount(id);
     }
 
     pub(super) fn give_up_place(&mut self, id: ConnectionId) {
@@ -228,6 +223,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             && mem::take(&mut connection.marks.is_publisher)
         {
             self.lanes[connection.peer.lane as usize].admitted -= 1;
+            self.shell.recount(id);
         }
     }
 }

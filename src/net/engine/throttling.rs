@@ -15,7 +15,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub(super) fn charge(&mut self, id: ConnectionId, frames: usize, bytes: usize, now: Timestamp) {
         if let Some(connection) = self.shell.connections.get_mut(id)
             && let Some(throttle) = &mut connection.throttle
-            && connection.session.is_open()
+            && (connection.session.is_open() || connection.session.is_connecting())
             && throttle.charge(frames, bytes, now)
         {
             self.shell.metrics.reads_throttled += 1;
@@ -25,16 +25,16 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// A connection that isn't to be read doesn't wait if it has hung up: its slot would be one
     /// that nobody has to pay for. If it may be a publisher, what the socket has of it is read at
     /// once; else what it said beyond its rate is of no use to anybody.
-    pub(super) fn handle_throttled(&mut self, id: ConnectionId) {
+    pub(super) fn handle_throttled(&mut self, id: ConnectionId, now: Timestamp) {
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
-        if !connection.marks.read_to_end || connection.throttled_until().is_none() {
+        if !connection.has_hung_up_unread() {
             return;
         }
         match connection.marks.is_heard_out {
             true => connection.throttle = None,
-            false => self.end(id, None),
+            false => self.end(id, None, now),
         }
     }
 

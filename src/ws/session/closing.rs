@@ -45,10 +45,31 @@ impl Session {
         }
     }
 
-    pub(super) fn linger(&mut self, now: Timestamp) {
+    /// The peer sends no more. It may have shut its sending side only, so what is queued still goes
+    /// out; then that is the end.
+    pub fn handle_eof(&mut self, now: Timestamp) {
+        if self.queue.is_empty() {
+            return self.handle_end();
+        }
+        let since = match self.state {
+            State::Closing { since, .. } => since,
+            _ => now,
+        };
+        self.forget_input();
+        self.set_state(State::Closing {
+            since,
+            step: ClosingStep::Flush,
+        });
+    }
+
+    fn forget_input(&mut self) {
         self.incoming = None;
         self.receiving = None;
         self.pending_pong = None;
+    }
+
+    pub(super) fn linger(&mut self, now: Timestamp) {
+        self.forget_input();
         self.set_state(State::Closing {
             since: now,
             step: ClosingStep::Linger {
@@ -96,7 +117,7 @@ impl Session {
         mut skip_bytes: usize,
         now: Timestamp,
     ) -> Option<Event<'e>> {
-        loop {
+        while !input.is_exhausted() {
             let skipped = skip_bytes.min(input.bytes.len() - input.position);
             input.position += skipped;
             skip_bytes -= skipped;
@@ -110,14 +131,15 @@ impl Session {
                 return None;
             };
             let header = header?;
+            input.frames += 1;
             if !header.opcode.is_control() {
                 input.position += header.header_len;
                 skip_bytes = header.payload_len;
+                self.set_state(State::Closing {
+                    since,
+                    step: ClosingStep::AwaitClose { skip_bytes },
+                });
                 if header.fin {
-                    self.set_state(State::Closing {
-                        since,
-                        step: ClosingStep::AwaitClose { skip_bytes },
-                    });
                     return Some(Event::Discarded);
                 }
                 continue;
@@ -133,6 +155,7 @@ impl Session {
                 return Some(Event::Closed { code });
             }
         }
+        None
     }
 
     /// Both Closes have been seen. If ours was read, the peer has nothing left to read and

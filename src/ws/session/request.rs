@@ -71,6 +71,7 @@ impl Session {
         input.head_scanned = 0;
         input.has_finished = true;
         if !asks_for_upgrade(&head) {
+            input.frames += 1;
             return Some(match Framing::of(&head) {
                 Ok(framing) => Event::Request { head, framing },
                 Err(error) => self.reject_body(error, now),

@@ -48,7 +48,7 @@ impl Bench {
         let mut received = bytes.to_vec();
         self.session.handle_read(self.now);
         let mut incoming = self.session.take_incoming();
-        let mut input = incoming.input(&mut received);
+        let mut input = incoming.input(&mut received, usize::MAX);
         while let Some(event) = self.session.next_event(&mut input, self.now, 4096) {
             let line = match event {
                 Event::Upgrade { accept, .. } => {
@@ -588,7 +588,7 @@ fn a_message_of_fragments_may_be_the_last_event_of_a_turn() {
     ];
     let mut received = fragments.concat();
     let mut incoming = bench.session.take_incoming();
-    let mut input = incoming.input(&mut received);
+    let mut input = incoming.input(&mut received, usize::MAX);
     let event = bench.session.next_event(&mut input, bench.now, 4096);
     assert!(matches!(event, Some(Event::Message(Message::Text("ab")))));
     // Whoever holds input back ends its turn here.
