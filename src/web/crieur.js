@@ -27,6 +27,9 @@ const ANSWER_TIMEOUT_MS = 10_000;
 const LOOK_MS = 5_000;
 const LATE_MS = 3_000;
 
+/** The words behind a 1008 that no later try mends. Others, such as `unfinished-message`, are bad luck of one connection. */
+const FINAL_WORDS = ['forbidden', 'invalid-notification'];
+
 const PING = '{"type":"ping"}';
 const NO_SUBSCRIPTIONS = '[]';
 
@@ -218,9 +221,9 @@ export class Crieur {
   // Losing a connection, and what comes then.
 
   #closed({ code, reason: text }) {
-    const { reason, retry } = readReason(text);
+    const { word, reason, retry } = readReason(text);
     const why = reason ?? `status ${code}`;
-    if (code === 1008) {
+    if (code === 1008 && FINAL_WORDS.includes(word)) {
       this.#end(new CrieurError('refused', `the server refused this client: ${why}`), ignore, { code, reason });
     } else if (code === 3000 || code === 3003) {
       if (this.#forgetToken()) {
@@ -495,12 +498,13 @@ function readObject(text) {
   }
 }
 
-/** What the reason of a Close says: a word, and the milliseconds after which to come back. */
+/** What the reason of a Close says: a word, the same or the text as it is, and the milliseconds after which to come back. */
 function readReason(text) {
-  const json = readObject(text);
-  const { reason, retry } = json ?? {};
+  const { reason, retry } = readObject(text) ?? {};
+  const word = typeof reason === 'string' ? reason : null;
   return {
-    reason: typeof reason === 'string' ? reason : text || null,
+    word,
+    reason: word ?? (text || null),
     retry: typeof retry === 'number' && retry >= 0 ? retry : null,
   };
 }

@@ -228,20 +228,47 @@ describe('close codes', () => {
     });
   }
 
-  test('1008 stops, with an error, and leaves nothing', async (t) => {
-    const run = await start(t);
-    const late = run.client.subscribe(['a']);
-    run.socket.open();
-    run.socket.end(1008, '{"reason":"forbidden","retry":4200}');
-    assert.equal(run.client.status, 'closed');
-    assert.deepEqual(run.errors.map(({ code }) => code), ['refused']);
-    assert.equal(run.statuses.at(-1).code, 1008);
-    assert.equal(run.statuses.at(-1).reason, 'forbidden');
-    await assert.rejects(late, { code: 'refused' });
-    await run.clock.pass(600_000);
-    assert.equal(run.count, 1);
-    assert.equal(run.clock.pending, 0);
-  });
+  for (const word of ['forbidden', 'invalid-notification']) {
+    test(`1008 ${word} stops, with an error, and leaves nothing`, async (t) => {
+      const run = await start(t);
+      const late = run.client.subscribe(['a']);
+      run.socket.open();
+      run.socket.end(1008, `{"reason":"${word}","retry":4200}`);
+      assert.equal(run.client.status, 'closed');
+      assert.deepEqual(run.errors.map(({ code }) => code), ['refused']);
+      assert.equal(run.statuses.at(-1).code, 1008);
+      assert.equal(run.statuses.at(-1).reason, word);
+      await assert.rejects(late, { code: 'refused' });
+      await run.clock.pass(600_000);
+      assert.equal(run.count, 1);
+      assert.equal(run.clock.pending, 0);
+    });
+  }
+
+  for (const [reason, delay] of [
+    ['{"reason":"unfinished-message","retry":4200}', 4_200],
+    ['{"reason":"of-a-newer-server"}', 500],
+    ['{"reason":["forbidden"]}', 500],
+    ['{"retry":100}', 100],
+    ['forbidden', 500],
+    ['null', 500],
+    ['', 500],
+    [undefined, 500],
+  ]) {
+    test(`1008 with the reason ${reason} comes back`, async (t) => {
+      const run = await start(t);
+      const answer = run.client.subscribe(['a']);
+      run.socket.open();
+      run.socket.onclose({ code: 1008, reason });
+      assert.equal(run.client.status, 'waiting');
+      assert.equal(run.client.retryAt - run.clock.now, delay);
+      await run.clock.pass(delay);
+      run.socket.accept();
+      assert.equal(run.count, 2);
+      assert.equal((await answer).subscriptions, 1);
+      assert.deepEqual(run.errors, []);
+    });
+  }
 
   test('the retry of the server is obeyed, without jitter', async (t) => {
     const run = await start(t);
