@@ -50,7 +50,7 @@ export class Crieur {
   #WebSocket;
   #tokenSource;
   #appState;
-  #handlers = { notification: new Set(), status: new Set(), error: new Set() };
+  #handlers = { notification: new Set(), status: new Set(), subscribed: new Set(), error: new Set() };
   #state = { status: 'connecting', retryAt: null, code: null, reason: null };
   #unlisten = [];
 
@@ -83,6 +83,9 @@ export class Crieur {
   #sent = [];
   /** The server's answer to `#accepted` on this connection. */
   #answer = null;
+  /** Whether `subscribed` was said of `#accepted`; and of anything on this connection. */
+  #isSaid = false;
+  #isFirst = true;
 
   #token = null;
   /** The question for a token that is under way. */
@@ -109,6 +112,11 @@ export class Crieur {
   /** `connecting`, `online`, `waiting` or `closed`. */
   get status() {
     return this.#state.status;
+  }
+
+  /** Whether the set that was given last is in force on the connection, so that nothing of it is missed. */
+  get isSubscribed() {
+    return this.#answer !== null && this.#sent.length === 0;
   }
 
   /** The time of the next try, in milliseconds like `Date.now()`, while `waiting`. */
@@ -294,6 +302,7 @@ export class Crieur {
     this.#openedAt = null;
     this.#pingedAt = null;
     this.#answer = null;
+    this.#isFirst = true;
     const socket = this.#socket;
     if (socket === null) return;
     this.#socket = null;
@@ -416,10 +425,12 @@ export class Crieur {
     if (sent === undefined) return;
     this.#accepted = sent.set;
     this.#answer = { subscriptions, heartbeat };
+    this.#isSaid = false;
     this.#wasRefused = false;
     if (heartbeat > 0) this.#heartbeat = heartbeat * 1000;
     this.#lookLater(now);
     for (const { resolve } of sent.waiters) resolve(this.#answer);
+    this.#saySubscribed();
   }
 
   #failed(details) {
@@ -438,6 +449,16 @@ export class Crieur {
     }
     for (const { reject } of sent?.waiters ?? []) reject(error);
     this.#emit('error', error);
+    this.#saySubscribed();
+  }
+
+  /** Says once of the set in force that it is, unless it is about to be replaced. */
+  #saySubscribed() {
+    if (!this.isSubscribed || this.#isSaid) return;
+    const isFirst = this.#isFirst;
+    this.#isSaid = true;
+    this.#isFirst = false;
+    this.#emit('subscribed', { list: JSON.parse(this.#accepted), isFirst });
   }
 
   // Events.
