@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
+use std::thread;
 
 use common::{Client, Program, Received, Server, crieur, delivery, publish, run, subscriber};
 use socket2::{Domain, Socket, Type};
@@ -349,6 +352,54 @@ fn subscribe_comes_back_when_the_server_does() {
     again.args(["serve", "--listen", &address]);
     let second = Program::start(again);
     second.stderr.wait_for("has 1 subscriptions");
+}
+
+/// A way to `server` on which the first connection loses all but the beginning of what it sends
+/// behind its upgrade; gives its URL.
+fn way_that_loses_once(server: &Server) -> String {
+    const KEPT: usize = 3;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}/", listener.local_addr().expect("it is bound"));
+    let target = server.address();
+    thread::spawn(move || {
+        for (number, near) in listener.incoming().enumerate() {
+            let (mut near, mut far) = (near?, TcpStream::connect(target)?);
+            let (mut back_near, mut back_far) = (near.try_clone()?, far.try_clone()?);
+            thread::spawn(move || {
+                let result = io::copy(&mut back_far, &mut back_near);
+                back_near.shutdown(Shutdown::Both).and(result)
+            });
+            thread::spawn(move || {
+                if number == 0 {
+                    let mut sent = Vec::new();
+                    while !sent.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        near.read_exact(&mut byte)?;
+                        sent.push(byte[0]);
+                    }
+                    far.write_all(&sent)?;
+                    io::copy(&mut (&mut near).take(KEPT as u64), &mut far)?;
+                    return io::copy(&mut near, &mut io::sink());
+                }
+                io::copy(&mut near, &mut far)
+            });
+        }
+        io::Result::Ok(())
+    });
+    url
+}
+
+#[test]
+fn subscribe_comes_back_when_the_network_swallowed_its_list() {
+    let server = Server::with(&["--message-timeout", "0.2"]);
+    let mut command = crieur();
+    command.args(["subscribe", "--url", &way_that_loses_once(&server), "c"]);
+    let program = Program::start(command);
+    let closed = program.stderr.wait_for("the server closed");
+    assert!(closed.contains("unfinished-message"), "{closed}");
+    program.stderr.wait_for("subscribed");
+    assert_eq!(publish(&server, C), r#"{"delivered":1}"#);
+    program.stdout.wait_for(r#""channel":"c""#);
 }
 
 #[test]

@@ -8,11 +8,12 @@ use std::fs;
 use std::path::Path;
 
 use common::http::figures;
-use common::{Server, run};
+use common::{Program, Server, crieur, run};
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
 const SECURITY: &str = include_str!("../docs/security.md");
+const DOCKERFILE: &str = include_str!("../docs/deploy/Dockerfile");
 const README: &str = include_str!("../README.md");
 const FROM_PHP: &str = include_str!("../docs/from-php.md");
 const CLOSE_CODES: &str = include_str!("../src/ws/close.rs");
@@ -275,6 +276,25 @@ fn the_tables_have_every_reason_of_a_close() {
     let (listed, _) = listed.split_once(". ").expect("the sentence ends");
     let listed: BTreeSet<_> = listed.split([',', '\n', ' ']).filter_map(code).collect();
     assert_eq!(words, listed);
+}
+
+#[test]
+fn arguments_of_the_image_come_on_top_of_its_settings() {
+    let mut command = crieur();
+    // Arguments of `docker run` would take the place of a CMD, whole.
+    assert!(!DOCKERFILE.lines().any(|line| line.starts_with("CMD")));
+    for setting in DOCKERFILE
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV "))
+    {
+        let (name, value) = setting.split_once('=').expect("a value");
+        // The port may be in use here.
+        command.env(name, value.replace(":8000", ":0"));
+    }
+    command.args(["--max-connections", "5"]);
+    let server = Program::start(command);
+    server.stderr.wait_for("listening on 0.0.0.0:");
+    server.stderr.wait_for("at most 5 connections");
 }
 
 /// The anchor that a heading gets.

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::client::{Client, ClientError, Received, Url};
 use crate::random::Random;
-use crate::ws::close::CloseFrame;
+use crate::ws::close::{CloseCode, CloseFrame};
 
 use super::publish::error_of;
 use super::secret_file::read_secret_file;
@@ -44,6 +44,13 @@ const DEFAULT_URL: &str = "ws://127.0.0.1:8000/";
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// The longest pause that a server may ask for.
+const RETRY_MAX: Duration = Duration::from_secs(600);
+
+/// The words behind a 1008 that no later try mends. Others, such as `unfinished-message`, are
+/// bad luck of one connection.
+const FINAL_WORDS: [&str; 2] = ["forbidden", "invalid-notification"];
+
 /// A connection that held for so long was a good one: the next pause is short again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -56,12 +63,6 @@ struct Subscribed<'a> {
     #[serde(borrow, rename = "type")]
     kind: &'a str,
     heartbeat: Option<f64>,
-}
-
-/// The reason of a Close that the server starts.
-#[derive(Deserialize)]
-struct CloseReason {
-    retry: Option<u64>,
 }
 
 /// How a connection ended.
@@ -174,20 +175,37 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     }
 }
 
-/// A code that says that coming back is of no use.
+/// A Close that says that coming back is of no use.
 fn refuse_if_final(frame: &CloseFrame) -> Result<(), CliError> {
-    match frame.code.map(|code| code.as_u16()) {
-        Some(code @ (1008 | 3000 | 3003)) => Err(CliError::failure(format!(
+    let code = frame.code.map_or(0, CloseCode::as_u16);
+    let is_final = match code {
+        1008 => member_of(frame, "reason")
+            .as_str()
+            .is_some_and(|word| FINAL_WORDS.contains(&word)),
+        3000 | 3003 => true,
+        _ => false,
+    };
+    if is_final {
+        return Err(CliError::failure(format!(
             "the server closed with {code} {}",
             frame.reason
-        ))),
-        _ => Ok(()),
+        )));
     }
+    Ok(())
 }
 
+/// How long the server wants to be left alone.
 fn retry_of(frame: &CloseFrame) -> Option<Duration> {
-    let reason: CloseReason = serde_json::from_str(&frame.reason).ok()?;
-    reason.retry.map(Duration::from_millis)
+    let millis = member_of(frame, "retry").as_f64()?;
+    let is_time = millis >= 0.0;
+    is_time.then(|| Duration::from_secs_f64((millis / 1000.0).min(RETRY_MAX.as_secs_f64())))
+}
+
+/// A member of the reason, which is JSON where the server started the Close; else `null`.
+fn member_of(frame: &CloseFrame, name: &str) -> serde_json::Value {
+    serde_json::from_str::<serde_json::Value>(&frame.reason)
+        .map(|reason| reason[name].clone())
+        .unwrap_or_default()
 }
 
 /// Exponential, with full jitter: clients that were lost together come back apart. The first
@@ -306,13 +324,53 @@ mod tests {
 
     #[test]
     fn the_server_says_when_to_come_back() {
-        use crate::ws::close::CloseCode;
-        let frame = |reason: &str| CloseFrame::new(CloseCode::GOING_AWAY, reason);
+        let retry = |reason: &str| retry_of(&CloseFrame::new(CloseCode::GOING_AWAY, reason));
         assert_eq!(
-            retry_of(&frame("{\"reason\":\"shutdown\",\"retry\":4200}")),
+            retry("{\"reason\":\"shutdown\",\"retry\":4200}"),
             Some(Duration::from_millis(4200))
         );
-        assert_eq!(retry_of(&frame("{\"reason\":\"shutdown\"}")), None);
-        assert_eq!(retry_of(&frame("bye")), None);
+        assert_eq!(retry("{\"retry\":1e300}"), Some(RETRY_MAX));
+        assert_eq!(
+            retry("{\"reason\":5,\"retry\":7}"),
+            Some(Duration::from_millis(7))
+        );
+        assert_eq!(retry("{\"reason\":\"shutdown\"}"), None);
+        assert_eq!(retry("{\"retry\":-1}"), None);
+        assert_eq!(retry("bye"), None);
+    }
+
+    #[test]
+    fn only_a_refusal_is_final() {
+        let is_final = |code, reason: &str| {
+            let frame = CloseFrame::new(CloseCode::from_wire(code).expect("a code"), reason);
+            refuse_if_final(&frame).is_err()
+        };
+        for word in ["forbidden", "invalid-notification"] {
+            assert!(is_final(
+                1008,
+                &format!("{{\"reason\":\"{word}\",\"retry\":4200}}")
+            ));
+            assert!(!is_final(1013, &format!("{{\"reason\":\"{word}\"}}")));
+        }
+        for reason in [
+            "{\"reason\":\"unfinished-message\",\"retry\":4200}",
+            "{\"reason\":\"of-a-newer-server\"}",
+            "{\"reason\":[\"forbidden\"]}",
+            "{\"retry\":100}",
+            "forbidden",
+            "null",
+            "",
+        ] {
+            assert!(!is_final(1008, reason), "{reason}");
+        }
+        for (code, expected) in [
+            (1000, false),
+            (1001, false),
+            (1013, false),
+            (3000, true),
+            (3003, true),
+        ] {
+            assert_eq!(is_final(code, ""), expected, "{code}");
+        }
     }
 }

@@ -43,6 +43,14 @@ export interface StatusChange {
   readonly reason: string | null;
 }
 
+/** A list of subscriptions is in force: from here on nothing of it is missed. */
+export interface SubscribedEvent {
+  /** The list, as it was given. */
+  readonly list: readonly Subscription[];
+  /** Whether it is the first on its connection: whether the connection is a new one, or just the list. */
+  readonly isFirst: boolean;
+}
+
 /** What went wrong. */
 export class CrieurError extends Error {
   constructor(code: string, message: string);
@@ -84,6 +92,11 @@ export interface CrieurEvents<Content = any> {
   notification: (message: NotificationMessage<Content>, text: string) => void;
   /** The status has changed. */
   status: (change: StatusChange) => void;
+  /**
+   * The list that was given last is in force: said at each connection, and of each other list. What was
+   * published before is at the API.
+   */
+  subscribed: (event: SubscribedEvent) => void;
   /** Something went wrong. Only where the status is `closed` behind it was it the end. */
   error: (error: CrieurError) => void;
 }
@@ -92,6 +105,8 @@ export interface CrieurEvents<Content = any> {
 export class Crieur<Content = any> {
   constructor(url: string, options?: CrieurOptions);
   readonly status: Status;
+  /** Whether the set that was given last is in force on the connection, so that nothing of it is missed. */
+  readonly isSubscribed: boolean;
   /** The time of the next try, in milliseconds like `Date.now()`; `null` unless `waiting`. */
   readonly retryAt: number | null;
   /** How long the last ping took, in milliseconds; `null` before the first. */
@@ -100,7 +115,7 @@ export class Crieur<Content = any> {
   on<Event extends keyof CrieurEvents<Content>>(event: Event, handler: CrieurEvents<Content>[Event]): () => void;
   /**
    * Replaces the set of subscriptions, online or not, now and at each connection to come. Resolves with
-   * the server's answer, however long that takes; rejects if it doesn't take the set, which leaves
+   * the server's answer once the set is in force, however long that takes; rejects if it doesn't take the set, which leaves
    * the set before in force, and when the client is closed.
    */
   subscribe(subscriptions: readonly Subscription[]): Promise<Subscribed>;

@@ -27,6 +27,9 @@ const ANSWER_TIMEOUT_MS = 10_000;
 const LOOK_MS = 5_000;
 const LATE_MS = 3_000;
 
+/** The words behind a 1008 that no later try mends. Others, such as `unfinished-message`, are bad luck of one connection. */
+const FINAL_WORDS = ['forbidden', 'invalid-notification'];
+
 const PING = '{"type":"ping"}';
 const NO_SUBSCRIPTIONS = '[]';
 
@@ -47,7 +50,7 @@ export class Crieur {
   #WebSocket;
   #tokenSource;
   #appState;
-  #handlers = { notification: new Set(), status: new Set(), error: new Set() };
+  #handlers = { notification: new Set(), status: new Set(), subscribed: new Set(), error: new Set() };
   #state = { status: 'connecting', retryAt: null, code: null, reason: null };
   #unlisten = [];
 
@@ -80,6 +83,9 @@ export class Crieur {
   #sent = [];
   /** The server's answer to `#accepted` on this connection. */
   #answer = null;
+  /** Whether `subscribed` was said of `#accepted`; and of anything on this connection. */
+  #isSaid = false;
+  #isFirst = true;
 
   #token = null;
   /** The question for a token that is under way. */
@@ -106,6 +112,11 @@ export class Crieur {
   /** `connecting`, `online`, `waiting` or `closed`. */
   get status() {
     return this.#state.status;
+  }
+
+  /** Whether the set that was given last is in force on the connection, so that nothing of it is missed. */
+  get isSubscribed() {
+    return this.#answer !== null && this.#sent.length === 0;
   }
 
   /** The time of the next try, in milliseconds like `Date.now()`, while `waiting`. */
@@ -218,9 +229,9 @@ export class Crieur {
   // Losing a connection, and what comes then.
 
   #closed({ code, reason: text }) {
-    const { reason, retry } = readReason(text);
+    const { word, reason, retry } = readReason(text);
     const why = reason ?? `status ${code}`;
-    if (code === 1008) {
+    if (code === 1008 && FINAL_WORDS.includes(word)) {
       this.#end(new CrieurError('refused', `the server refused this client: ${why}`), ignore, { code, reason });
     } else if (code === 3000 || code === 3003) {
       if (this.#forgetToken()) {
@@ -291,6 +302,7 @@ export class Crieur {
     this.#openedAt = null;
     this.#pingedAt = null;
     this.#answer = null;
+    this.#isFirst = true;
     const socket = this.#socket;
     if (socket === null) return;
     this.#socket = null;
@@ -413,10 +425,12 @@ export class Crieur {
     if (sent === undefined) return;
     this.#accepted = sent.set;
     this.#answer = { subscriptions, heartbeat };
+    this.#isSaid = false;
     this.#wasRefused = false;
     if (heartbeat > 0) this.#heartbeat = heartbeat * 1000;
     this.#lookLater(now);
     for (const { resolve } of sent.waiters) resolve(this.#answer);
+    this.#saySubscribed();
   }
 
   #failed(details) {
@@ -435,6 +449,16 @@ export class Crieur {
     }
     for (const { reject } of sent?.waiters ?? []) reject(error);
     this.#emit('error', error);
+    this.#saySubscribed();
+  }
+
+  /** Says once of the set in force that it is, unless it is about to be replaced. */
+  #saySubscribed() {
+    if (!this.isSubscribed || this.#isSaid) return;
+    const isFirst = this.#isFirst;
+    this.#isSaid = true;
+    this.#isFirst = false;
+    this.#emit('subscribed', { list: JSON.parse(this.#accepted), isFirst });
   }
 
   // Events.
@@ -495,12 +519,13 @@ function readObject(text) {
   }
 }
 
-/** What the reason of a Close says: a word, and the milliseconds after which to come back. */
+/** What the reason of a Close says: a word, the same or the text as it is, and the milliseconds after which to come back. */
 function readReason(text) {
-  const json = readObject(text);
-  const { reason, retry } = json ?? {};
+  const { reason, retry } = readObject(text) ?? {};
+  const word = typeof reason === 'string' ? reason : null;
   return {
-    reason: typeof reason === 'string' ? reason : text || null,
+    word,
+    reason: word ?? (text || null),
     retry: typeof retry === 'number' && retry >= 0 ? retry : null,
   };
 }

@@ -1,4 +1,4 @@
-import type { CrieurError, CrieurOptions, NotificationMessage, Status, Subscription } from './crieur.js';
+import type { CrieurError, CrieurOptions, NotificationMessage, Status, SubscribedEvent, Subscription } from './crieur.js';
 
 export interface UseCrieurOptions<Content = any> extends CrieurOptions {
   /** A notification: the message, and its text as it came. */
@@ -13,6 +13,11 @@ export interface CrieurState {
   retryAt: number | null;
   /** What went wrong since it was last online. */
   error: CrieurError | null;
+  /**
+   * Another object each time that `subscriptions` are in force from then on; `null` while they are not.
+   * An effect that depends on it asks the API for what was missed.
+   */
+  subscribed: SubscribedEvent | null;
   /** Tries now if it waits, and if it is online, sees whether it still is. */
   wake: () => void;
 }

@@ -8,8 +8,8 @@
 import { useCallback, useEffect, useRef, useState } from 'react';
 import { Crieur } from './crieur.js';
 
-const CONNECTING = { status: 'connecting', retryAt: null, error: null };
-const CLOSED = { status: 'closed', retryAt: null, error: null };
+const CONNECTING = { status: 'connecting', retryAt: null, error: null, inForce: null };
+const CLOSED = { ...CONNECTING, status: 'closed' };
 
 export function useCrieur(url, subscriptions, options = {}) {
   const latest = useRef(options);
@@ -34,7 +34,10 @@ export function useCrieur(url, subscriptions, options = {}) {
         latest.current.onError?.(error);
       }),
       crieur.on('status', ({ status, retryAt }) => {
-        setState(({ error }) => ({ status, retryAt, error: status === 'online' ? null : error }));
+        setState(({ error }) => ({ status, retryAt, error: status === 'online' ? null : error, inForce: null }));
+      }),
+      crieur.on('subscribed', (event) => {
+        setState((before) => ({ ...before, inForce: { url, set: JSON.stringify(event.list), event } }));
       }),
     ];
     return () => {
@@ -46,9 +49,15 @@ export function useCrieur(url, subscriptions, options = {}) {
 
   // Behind the one that makes the client, so that a new client gets its set as well.
   useEffect(() => {
-    client.current?.subscribe(JSON.parse(set));
+    const crieur = client.current;
+    if (crieur === null) return;
+    crieur.subscribe(JSON.parse(set));
+    if (!crieur.isSubscribed) setState((before) => (before.inForce === null ? before : { ...before, inForce: null }));
   }, [url, set]);
 
   const wake = useCallback(() => client.current?.wake(), []);
-  return { ...(url ? state : CLOSED), wake };
+  const { status, retryAt, error, inForce } = url ? state : CLOSED;
+  // Not that of the list before: an effect of this rendering would ask the API too early.
+  const subscribed = inForce?.url === url && inForce.set === set ? inForce.event : null;
+  return { status, retryAt, error, subscribed, wake };
 }

@@ -203,6 +203,135 @@ test('sequence 5: connection lost, backoff, back, subscriptions renewed, missed 
   assert.deepEqual(lines.slice(-4), ['before the loss', 'missed 1', 'missed 2', 'after the loss'], 'each once, in order');
 });
 
+/** Lets the API answer 500 to what has this word, until what it gives is called. */
+async function breakApi(page, word) {
+  const fail = (route) =>
+    route.request().postData().includes(`"${word}"`)
+      ? route.fulfill({ status: 500, json: { error: { code: 'internal', detail: 'out of order' } } })
+      : route.continue();
+  await page.route('**/ic.php', fail);
+  return () => page.unroute('**/ic.php', fail);
+}
+
+test('an API that fails leaves no gap under "Live"', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const alice = await application.user('alice');
+  await alice.say(PRODUCTION, 'before the gap');
+  await shows(page, 'before the gap');
+  process.kill(application.pid('crieur'), 'SIGKILL');
+  await says(page, '#status', 'Reconnecting');
+  // More than the page asks for again in any case.
+  const missed = Array.from({ length: 25 }, (_, number) => `gap ${number}`);
+  for (const text of missed) await alice.say(PRODUCTION, text);
+  const mend = await breakApi(page, 'list');
+  await says(page, '#status', 'Incomplete');
+  await shot(page, 'incomplete');
+  // What comes meanwhile is shown, and is not taken for the end of what is known.
+  await until(async () => (await alice.say(PRODUCTION, 'after the gap')).notified, 'it is notified');
+  await shows(page, 'after the gap');
+  assert.ok(!(await texts(page)).includes('gap 0'));
+  assert.match(await page.textContent('#status'), /Incomplete/);
+  await mend();
+  await says(page, '#status', 'Live');
+  const lines = (await texts(page)).filter((text) => text !== 'after the gap');
+  assert.deepEqual(lines.slice(-missed.length - 1), ['before the gap', ...missed]);
+});
+
+test('an API that fails when the page is opened is asked again', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  // The channels, and then the messages.
+  for (const word of ['channel', 'message']) {
+    const mend = await breakApi(page, word);
+    await page.reload();
+    await says(page, '#status', 'Incomplete');
+    assert.ok(!(await page.$eval('#messages', (list) => getComputedStyle(list, '::after').content)).includes('Nothing has been said'));
+    await mend();
+    await says(page, '#status', 'Live');
+    assert.ok((await texts(page)).length > 0);
+  }
+});
+
+test('"Live" is shown when the list is in force, and not before', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const alice = await application.user('alice');
+  await page.evaluate(() => {
+    const { send } = WebSocket.prototype;
+    globalThis.held = [];
+    WebSocket.prototype.send = function (data) {
+      held.push(() => send.call(this, data));
+    };
+    globalThis.release = () => {
+      WebSocket.prototype.send = send;
+      for (const go of held) go();
+    };
+  });
+  process.kill(application.pid('crieur'), 'SIGKILL');
+  await page.waitForFunction(() => held.length > 0);
+  await says(page, '#status', 'Catching up');
+  await alice.say(PRODUCTION, 'while the list is on its way');
+  await page.evaluate(() => release());
+  await says(page, '#status', 'Live');
+  await shows(page, 'while the list is on its way');
+});
+
+test('a send that fails takes nothing away', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const { channels } = await application.user('bob');
+  /** Sends, and lets the API fail once `meanwhile` is done. */
+  const fail = async (text, meanwhile) => {
+    let answer;
+    const route = (request) => {
+      if (request.request().postData().includes('"add"')) answer = () => request.fulfill({ status: 500, json: { error: { code: 'internal', detail: 'out of order' } } });
+      else request.continue();
+    };
+    await page.route('**/ic.php', route);
+    await say(page, text);
+    await until(() => answer, 'it is on its way');
+    await meanwhile();
+    await answer();
+    await says(page, '#composer .fault', 'out of order');
+    await page.unroute('**/ic.php', route);
+  };
+  const details = () => page.inputValue('[name=details]');
+  const isEndShown = () =>
+    page.$eval('#messages', (list) => list.lastElementChild.getBoundingClientRect().bottom <= list.getBoundingClientRect().bottom);
+  const open = async (channel) => {
+    await page.click(`[data-channel="${channels[channel]}"]`);
+    await says(page, '#status', 'Live');
+  };
+
+  for (let number = 0; number < 20; number += 1) await (await application.user('bob')).say(PRODUCTION, `to fill the page ${number}`);
+  await shows(page, 'to fill the page 19');
+  assert.ok(await isEndShown());
+  await fail('first', async () => {});
+  assert.equal(await details(), 'first');
+  await page.waitForFunction(() => document.querySelector('#composer .fault').offsetHeight > 0);
+  await shot(page, 'not-sent');
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))));
+  assert.ok(await isEndShown(), 'the fault hides what was said last');
+
+  await fail('second', () => page.locator('[name=details]').pressSequentially('typed since'));
+  assert.equal(await details(), 'second\ntyped since');
+  await page.keyboard.type(', and more');
+  assert.equal(await details(), 'second\ntyped since, and more');
+  await page.fill('[name=details]', '');
+
+  await fail('for Production', async () => {
+    await open('General');
+    await page.fill('[name=details]', 'for General');
+  });
+  assert.match(await page.textContent('#composer .fault'), /Not sent to Production/);
+  assert.equal(await details(), 'for General');
+  await open(PRODUCTION);
+  assert.equal(await details(), 'for Production');
+  await page.click('#composer [type=submit]');
+  await shows(page, 'for Production');
+  assert.equal(await details(), '');
+  await open('General');
+  assert.equal(await details(), 'for General');
+  assert.equal(await page.textContent('#composer .fault'), '');
+});
+
 test('sequence 6: A and B on channel "Production"', async (t) => {
   const [a, b] = await Promise.all([enter(t, 'alice', PRODUCTION), enter(t, 'bob', PRODUCTION)]);
   await say(a, 'Machine 4 is waiting for parts. Who is near the store?');

@@ -228,20 +228,47 @@ describe('close codes', () => {
     });
   }
 
-  test('1008 stops, with an error, and leaves nothing', async (t) => {
-    const run = await start(t);
-    const late = run.client.subscribe(['a']);
-    run.socket.open();
-    run.socket.end(1008, '{"reason":"forbidden","retry":4200}');
-    assert.equal(run.client.status, 'closed');
-    assert.deepEqual(run.errors.map(({ code }) => code), ['refused']);
-    assert.equal(run.statuses.at(-1).code, 1008);
-    assert.equal(run.statuses.at(-1).reason, 'forbidden');
-    await assert.rejects(late, { code: 'refused' });
-    await run.clock.pass(600_000);
-    assert.equal(run.count, 1);
-    assert.equal(run.clock.pending, 0);
-  });
+  for (const word of ['forbidden', 'invalid-notification']) {
+    test(`1008 ${word} stops, with an error, and leaves nothing`, async (t) => {
+      const run = await start(t);
+      const late = run.client.subscribe(['a']);
+      run.socket.open();
+      run.socket.end(1008, `{"reason":"${word}","retry":4200}`);
+      assert.equal(run.client.status, 'closed');
+      assert.deepEqual(run.errors.map(({ code }) => code), ['refused']);
+      assert.equal(run.statuses.at(-1).code, 1008);
+      assert.equal(run.statuses.at(-1).reason, word);
+      await assert.rejects(late, { code: 'refused' });
+      await run.clock.pass(600_000);
+      assert.equal(run.count, 1);
+      assert.equal(run.clock.pending, 0);
+    });
+  }
+
+  for (const [reason, delay] of [
+    ['{"reason":"unfinished-message","retry":4200}', 4_200],
+    ['{"reason":"of-a-newer-server"}', 500],
+    ['{"reason":["forbidden"]}', 500],
+    ['{"retry":100}', 100],
+    ['forbidden', 500],
+    ['null', 500],
+    ['', 500],
+    [undefined, 500],
+  ]) {
+    test(`1008 with the reason ${reason} comes back`, async (t) => {
+      const run = await start(t);
+      const answer = run.client.subscribe(['a']);
+      run.socket.open();
+      run.socket.onclose({ code: 1008, reason });
+      assert.equal(run.client.status, 'waiting');
+      assert.equal(run.client.retryAt - run.clock.now, delay);
+      await run.clock.pass(delay);
+      run.socket.accept();
+      assert.equal(run.count, 2);
+      assert.equal((await answer).subscriptions, 1);
+      assert.deepEqual(run.errors, []);
+    });
+  }
 
   test('the retry of the server is obeyed, without jitter', async (t) => {
     const run = await start(t);
@@ -630,6 +657,182 @@ describe('subscriptions', () => {
   test('what is no list is a mistake of the caller', async (t) => {
     const run = await start(t);
     assert.throws(() => run.client.subscribe('a'), TypeError);
+  });
+});
+
+describe('subscribed', () => {
+  const refuse = (run, code = 'invalid-subscription') => run.socket.receive({ type: 'error', error: { code, detail: '…' } });
+
+  test('it is said when the list is in force, not when the connection is there', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    assert.equal(run.client.isSubscribed, false);
+    run.socket.open();
+    assert.equal(run.client.status, 'online');
+    assert.equal(run.client.isSubscribed, false);
+    assert.deepEqual(run.inForce, []);
+    run.socket.acknowledge();
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }]);
+    assert.equal(run.client.isSubscribed, true);
+  });
+
+  test('it is said again at each connection, and for each list', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    run.socket.end(1006);
+    assert.equal(run.client.isSubscribed, false);
+    run.socket.accept();
+    const answer = run.client.subscribe(['a', 'b']);
+    assert.equal(run.client.isSubscribed, false);
+    run.socket.acknowledge();
+    await answer;
+    assert.deepEqual(run.inForce, [
+      { list: ['a'], isFirst: true },
+      { list: ['a'], isFirst: true },
+      { list: ['a', 'b'], isFirst: false },
+    ]);
+  });
+
+  test('an answer to a list that was replaced meanwhile says nothing', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.open();
+    run.client.subscribe(['b', 'c']);
+    run.client.subscribe(['d']);
+    run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
+    refuse(run);
+    assert.deepEqual(run.inForce, []);
+    assert.equal(run.client.isSubscribed, false);
+    run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
+    assert.deepEqual(run.inForce, [{ list: ['d'], isFirst: true }]);
+  });
+
+  test('answers that were due on the connection before are not waited for', async (t) => {
+    const run = await start(t);
+    run.socket.open();
+    run.client.subscribe(['a']);
+    run.client.subscribe(['b']);
+    run.socket.end(1006);
+    await run.clock.pass(500);
+    run.socket.accept();
+    assert.deepEqual(run.inForce, [{ list: ['b'], isFirst: true }]);
+  });
+
+  test('a list that comes back after another is said again: there was a time without it', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    run.client.subscribe(['b']);
+    run.client.subscribe(['a']);
+    for (let answer = 0; answer < 2; answer += 1) run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }, { list: ['a'], isFirst: false }]);
+    // And once more where a refusal shows that it stays.
+    run.client.subscribe(['b']);
+    run.client.subscribe(['a']);
+    run.client.subscribe([{}]);
+    for (let answer = 0; answer < 2; answer += 1) run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
+    refuse(run);
+    assert.deepEqual(run.inForce.slice(2), [{ list: ['a'], isFirst: false }]);
+  });
+
+  test('a refusal leaves the list before in force, without a word', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    run.client.subscribe([{}]);
+    assert.equal(run.client.isSubscribed, false);
+    refuse(run);
+    assert.equal(run.client.isSubscribed, true);
+    assert.equal(run.inForce.length, 1);
+  });
+
+  test('unless that was never said', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.open();
+    run.client.subscribe([{}]);
+    run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
+    assert.deepEqual(run.inForce, []);
+    refuse(run);
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }]);
+  });
+
+  test('where nothing is in force, nothing is said', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    run.socket.end(1006);
+    run.socket.open();
+    refuse(run, 'too-many-subscriptions');
+    assert.equal(run.client.status, 'online');
+    assert.equal(run.client.isSubscribed, false);
+    assert.equal(run.inForce.length, 1);
+  });
+
+  test('a refused list on a new connection: it is said for the one that takes its place', async (t) => {
+    const run = await start(t);
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    run.socket.end(1006);
+    run.client.subscribe([{}]);
+    await run.clock.pass(500);
+    run.socket.open();
+    refuse(run);
+    assert.equal(run.inForce.length, 1);
+    run.socket.acknowledge();
+    assert.deepEqual(run.inForce[1], { list: ['a'], isFirst: true });
+  });
+
+  test('a token that has to be renewed first: it is said on the next connection', async (t) => {
+    const run = await start(t, { token: () => 'x' });
+    run.client.subscribe(['a']);
+    run.socket.open();
+    refuse(run, 'forbidden');
+    assert.deepEqual(run.inForce, []);
+    await run.clock.pass(500);
+    run.socket.accept();
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }]);
+  });
+
+  test('it comes before what the list brings, and the promise behind it', async (t) => {
+    const run = await start(t);
+    const order = [];
+    run.client.on('subscribed', () => order.push('subscribed'));
+    run.client.on('notification', () => order.push('notification'));
+    const answer = run.client.subscribe(['a']).then(() => order.push('promise'));
+    run.socket.accept();
+    run.socket.receive({ type: 'notification', notification: {} });
+    await answer;
+    assert.deepEqual(order, ['subscribed', 'notification', 'promise']);
+  });
+
+  test('its handlers may do anything', async (t) => {
+    const run = await start(t);
+    const remove = run.client.on('subscribed', ({ list }) => list.length === 0 && run.client.subscribe(['a']));
+    run.socket.accept();
+    assert.equal(run.client.isSubscribed, false);
+    run.socket.acknowledge();
+    assert.deepEqual(run.inForce.map(({ list }) => list), [[], ['a']]);
+    remove();
+    run.client.on('error', () => run.client.close());
+    run.client.subscribe(['b']);
+    run.client.subscribe([{}]);
+    run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
+    refuse(run);
+    assert.equal(run.client.status, 'closed');
+    assert.equal(run.client.isSubscribed, false);
+    assert.equal(run.inForce.length, 2);
+  });
+
+  test('an answer that nobody expects says nothing', async (t) => {
+    const run = await start(t);
+    run.socket.accept();
+    run.socket.receive({ type: 'subscribed', subscriptions: 7, heartbeat: 1 });
+    refuse(run);
+    assert.equal(run.inForce.length, 1);
   });
 });
 

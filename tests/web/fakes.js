@@ -151,9 +151,11 @@ export async function start(t, options = {}) {
   const statuses = [];
   const errors = [];
   const notifications = [];
+  const inForce = [];
   client.on('status', (change) => statuses.push(change));
   client.on('error', (error) => errors.push(error));
   client.on('notification', (message, text) => notifications.push({ message, text }));
+  client.on('subscribed', (event) => inForce.push(event));
   await settle();
   return {
     clock,
@@ -162,6 +164,8 @@ export async function start(t, options = {}) {
     statuses,
     errors,
     notifications,
+    /** What `subscribed` has said. */
+    inForce,
     get names() {
       return statuses.map(({ status }) => status);
     },

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { StrictMode, createElement, useState } from 'react';
+import { StrictMode, createElement, useEffect, useState } from 'react';
 import { act, create } from 'react-test-renderer';
 import { useCrieur } from 'crieur/react';
 import { Clock, fakeWebSocket, settle } from './fakes.js';
@@ -16,10 +16,11 @@ async function mount(t, props, { strict = false } = {}) {
   const complaints = [];
   t.mock.method(console, 'error', (...values) => complaints.push(values.join(' ')));
   const Socket = fakeWebSocket();
-  const run = { clock, Socket, complaints, state: null, renderings: 0 };
+  const run = { clock, Socket, complaints, state: null, seen: [], renderings: 0 };
   function Component({ url, subscriptions, options }) {
     run.renderings += 1;
     run.state = useCrieur(url, subscriptions, { WebSocket: Socket, ...options });
+    run.seen.push(run.state);
     return null;
   }
   const tree = (value) => {
@@ -136,6 +137,95 @@ test('it tells when the next try is, and what went wrong until it is online agai
   await act(async () => run.Socket.last.accept());
   assert.equal(run.state.status, 'online');
   assert.equal(run.state.error, null);
+});
+
+test('subscribed is there while the list is in force, and another object each time', async (t) => {
+  const run = await mount(t, { url: URL, subscriptions: ['a'] });
+  await act(async () => run.Socket.last.open());
+  assert.equal(run.state.status, 'online');
+  assert.equal(run.state.subscribed, null);
+  await act(async () => run.Socket.last.acknowledge());
+  const first = run.state.subscribed;
+  assert.deepEqual(first, { list: ['a'], isFirst: true });
+  // Nothing of it changes with another rendering, or another event.
+  await run.update({ url: URL, subscriptions: ['a'] });
+  await act(async () => run.Socket.last.receive('nonsense'));
+  assert.equal(run.state.subscribed, first);
+  await act(async () => run.Socket.last.end(1006));
+  assert.equal(run.state.subscribed, null);
+  await act(async () => run.clock.pass(500));
+  // All at once, as where the page was busy: the effects still see that it is another.
+  await act(async () => run.Socket.last.accept());
+  const second = run.state.subscribed;
+  assert.deepEqual(second, first);
+  assert.notEqual(second, first);
+  await act(async () => {
+    await run.clock.pass(5_000);
+    run.Socket.last.end(1006);
+    run.Socket.last.accept();
+  });
+  assert.notEqual(run.state.subscribed, second);
+  await run.update({ url: null, subscriptions: ['a'] });
+  assert.equal(run.state.subscribed, null);
+});
+
+test('no rendering takes the list before for the new one', async (t) => {
+  const run = await mount(t, { url: URL, subscriptions: ['a'] });
+  await act(async () => run.Socket.last.accept());
+  const seen = run.seen.length;
+  await run.update({ url: URL, subscriptions: ['b'] });
+  await run.update({ url: URL, subscriptions: ['a'] });
+  // It was replaced meanwhile: what came then is missing.
+  assert.deepEqual(run.seen.slice(seen).filter(({ subscribed }) => subscribed !== null), []);
+  await act(async () => run.Socket.last.acknowledge());
+  assert.equal(run.state.subscribed, null, 'that was the answer to b');
+  await act(async () => run.Socket.last.acknowledge());
+  assert.deepEqual(run.state.subscribed, { list: ['a'], isFirst: false });
+  // A list that is refused is not in force, though the one before is.
+  await run.update({ url: URL, subscriptions: [{}] });
+  await act(async () => run.Socket.last.receive({ type: 'error', error: { code: 'invalid-subscription', detail: '…' } }));
+  assert.equal(run.state.subscribed, null);
+  // Another server's is none of this one's.
+  const before = run.seen.length;
+  await run.update({ url: 'ws://other/', subscriptions: ['a'] });
+  assert.ok(run.seen.slice(before).every(({ subscribed }) => subscribed === null));
+});
+
+test('a component that loads what it missed when it is subscribed misses nothing', async (t) => {
+  const clock = new Clock();
+  t.after(() => clock.restore());
+  t.mock.method(console, 'error', () => {});
+  const Socket = fakeWebSocket();
+  const database = ['1'];
+  const answers = [];
+  let shown;
+  function Component() {
+    const [messages, setMessages] = useState([]);
+    const add = (more) => setMessages((before) => [...new Set([...before, ...more])].sort());
+    const { subscribed } = useCrieur(URL, ['a'], { WebSocket: Socket, onNotification: ({ notification }) => add([notification.id]) });
+    useEffect(() => {
+      if (subscribed === null) return;
+      const read = [...database];
+      new Promise((resolve) => answers.push(resolve)).then(() => add(read));
+    }, [subscribed]);
+    shown = messages;
+    return null;
+  }
+  let root;
+  await act(async () => {
+    root = create(createElement(StrictMode, null, createElement(Component)));
+    await settle();
+  });
+  await act(async () => Socket.last.open());
+  // Online, and the list is still on its way: nobody is told of this one.
+  database.push('2');
+  await act(async () => Socket.last.acknowledge());
+  // And this one comes before the answer that does not have it.
+  database.push('3');
+  await act(async () => Socket.last.receive({ type: 'notification', notification: { id: '3' } }));
+  await act(async () => answers.forEach((answer) => answer()));
+  assert.deepEqual(shown, database);
+  await act(() => root.unmount());
 });
 
 test('wake() is the same function at each rendering', async (t) => {

@@ -111,11 +111,12 @@ export class Publisher {
   }
 }
 
-/** A way to the server that can go silent: nothing passes, and nobody is told. */
+/** A way to the server that can go silent: nothing passes, and nobody is told. And one that can be slow. */
 export class Link {
   static async to(t, server) {
     const link = new Link();
     link.pairs = new Set();
+    link.held = null;
     link.listener = net.createServer((near) => link.join(near, net.connect(server.port, '127.0.0.1')));
     link.listener.listen(0, '127.0.0.1');
     await once(link.listener, 'listening');
@@ -131,7 +132,8 @@ export class Link {
     const pair = { near, far, isSilent: false };
     this.pairs.add(pair);
     for (const [from, to] of [[near, far], [far, near]]) {
-      from.on('data', (data) => pair.isSilent || to.write(data));
+      const pass = (data) => pair.isSilent || to.write(data);
+      from.on('data', (data) => (from === near && this.held !== null ? this.held.push(() => pass(data)) : pass(data)));
       from.on('end', () => pair.isSilent || to.end());
       from.on('error', () => {});
     }
@@ -142,12 +144,28 @@ export class Link {
     for (const pair of this.pairs) pair.isSilent = true;
   }
 
-  close() {
-    this.listener.close();
+  /** From now on what clients send stays on the way, until `release()`. */
+  hold() {
+    this.held = [];
+  }
+  release() {
+    const { held } = this;
+    this.held = null;
+    for (const pass of held) pass();
+  }
+
+  /** Breaks the connections that there are. */
+  cut() {
     for (const { near, far } of this.pairs) {
       near.destroy();
       far.destroy();
     }
+    this.pairs.clear();
+  }
+
+  close() {
+    this.listener.close();
+    this.cut();
   }
 }
 

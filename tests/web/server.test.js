@@ -55,6 +55,41 @@ test('subscribes, gets what it subscribed to, changes its mind', async (t) => {
   publisher.close();
 });
 
+test('an app that asks the API when it is subscribed misses nothing, however long the list is on its way', async (t) => {
+  const server = await Server.start(t);
+  const link = await Link.to(t, server);
+  const publisher = await Publisher.connect(server);
+  const database = [];
+  const say = async (id) => {
+    database.push(id);
+    return (await publisher.publish({ channel: 'a', id })).delivered;
+  };
+  const { client } = connect(t, link.url);
+  const shown = new Set();
+  client.on('notification', ({ notification }) => shown.add(notification.id));
+  // In this event the list is sent, and the link has not seen it yet.
+  client.on('status', ({ status }) => status === 'online' && link.hold());
+  client.subscribe(['a']);
+  for (let round = 0; round < 2; round += 1) {
+    const online = nextStatus(client, 'online');
+    link.cut();
+    await say(`${round}: before`);
+    await online;
+    assert.equal(await say(`${round}: online`), 0, 'the list is still on its way');
+    assert.equal(client.isSubscribed, false);
+    const subscribed = next(client, 'subscribed');
+    link.release();
+    assert.deepEqual(await subscribed, { list: ['a'], isFirst: true });
+    const read = [...database];
+    const arrived = next(client, 'notification');
+    assert.equal(await say(`${round}: while the API answers`), 1);
+    await arrived;
+    for (const id of read) shown.add(id);
+    assert.deepEqual([...shown].sort(), [...database].sort());
+  }
+  publisher.close();
+});
+
 test('a server that stops says when to come back, and is believed', async (t) => {
   const server = await Server.start(t);
   const { client } = connect(t, server.url);

@@ -29,6 +29,10 @@ export async function use(): Promise<Subscribed> {
   crieur.on('status', ({ status, retryAt, code, reason }) => {
     if (status === 'waiting' && retryAt !== null) console.log(new Date(retryAt), code?.toFixed(), reason?.length);
   });
+  crieur.on('subscribed', ({ list, isFirst }) => {
+    const first: Subscription | undefined = list[0];
+    if (isFirst && crieur.isSubscribed) console.log(first);
+  });
   crieur.on('error', (error: CrieurError) => console.error(error.code));
   const status: Status = plain.status;
   console.log(status, crieur.roundTrip?.toFixed(), browser.retryAt);
@@ -45,13 +49,13 @@ declare const AppState: {
 };
 
 export function Component(url: string | null): Status {
-  const { status, retryAt, error, wake } = useCrieur<Order>(url, subscriptions, {
+  const { status, retryAt, error, subscribed, wake } = useCrieur<Order>(url, subscriptions, {
     appState: AppState,
     onNotification: ({ notification }) => console.log(notification.order.toFixed()),
     onError: ({ code }) => console.log(code),
   });
   wake();
-  console.log(retryAt, error?.message);
+  console.log(retryAt, error?.message, subscribed?.list.length, subscribed?.isFirst);
   return status;
 }
 

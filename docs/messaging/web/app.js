@@ -7,17 +7,29 @@ const PACKAGE = 'amaiia_messages';
 /** Behind the newest message that is known, an older one may still be missing: transactions end out of order. */
 const OVERLAP = 20;
 const REFRESH_DELAY_MS = 150;
+/** The longest delay after the first question to the API that failed; it doubles from there. */
+const RETRY_FIRST_MS = 500;
+const RETRY_MAX_MS = 30_000;
+/** So near to its end, the list of messages stays at its end. */
+const NEAR_END_PIXELS = 80;
 
 const find = (selector) => document.querySelector(selector);
 const list = find('#messages');
 const composer = find('#composer');
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 let me = null;
 let crieur = null;
 let channels = [];
-/** The channel that is open, and its messages by id. */
-let open = null;
-let messages = new Map();
+/**
+ * The channel that is open: its `id`, its `messages` by id, and the id up to which they are `complete`, but for
+ * the overlap; `null` before the API has answered.
+ */
+let view = null;
+/** The id of the channel whose messages are subscribed to. */
+let subscribedTo = null;
+/** What the API is asked for until it has answered, and the `fault` of the last try. */
+let pending = null;
 let refreshing = null;
 
 // Logging in and out.
@@ -47,7 +59,7 @@ async function enter() {
   show(true);
   find('#me').textContent = me.name;
   paintAvatar(find('#me-avatar'), me);
-  channels = (await call('channel', 'list')).channels;
+  if (!(await persist(refresh))) return;
   connect();
   const wanted = decodeURIComponent(location.hash.slice(1));
   const first = channels.find(({ name }) => name === wanted) ?? channels[0];
@@ -57,7 +69,12 @@ async function enter() {
 function leave() {
   crieur?.close();
   crieur = null;
-  open = null;
+  pending = null;
+  clearTimeout(refreshing);
+  refreshing = null;
+  subscribedTo = null;
+  keepDraft();
+  view = null;
   session.clear();
   show(false);
 }
@@ -83,12 +100,21 @@ function connect() {
   crieur.on('notification', ({ type, notification }) => {
     if (type === 'refreshcontent') {
       refreshSoon();
-    } else if (notification.type === 'chat' && String(notification.filters.values.channel) === open) {
-      add([notification.message]);
+    } else if (notification.type === 'chat' && String(notification.filters.values.channel) === view?.id) {
+      const { message } = notification;
+      // Nothing is missing before what comes while nothing is: a connection brings all there is, in order.
+      if (isLive() && Number(message.id) > view.complete) view.complete = Number(message.id);
+      add([message]);
       markRead();
     }
   });
-  crieur.on('status', ({ status, retryAt }) => showStatus(status, retryAt));
+  // The server keeps nothing: what was said while this page was away is at the API. Asked earlier, when it
+  // is online, the API would not know what is said until the list is in force.
+  crieur.on('subscribed', ({ list }) => {
+    subscribedTo = list[0]?.filters.values.channel[0] ?? null;
+    catchUp();
+  });
+  crieur.on('status', showStatus);
   crieur.on('error', ({ message }) => console.warn(message));
 }
 
@@ -96,54 +122,99 @@ function connect() {
 function subscribe() {
   const at = (page, ids) => ({ package: PACKAGE, page, filters: { values: { channel: ids } } });
   const ids = channels.map(({ id }) => id);
-  return crieur.subscribe([at('message_reader', [open]), at('channel_list', ids)]);
+  crieur.subscribe([at('message_reader', [view.id]), at('channel_list', ids)]);
 }
 
-function showStatus(status, retryAt) {
+/** Whether the page shows everything, and will. */
+const isLive = () => pending === null && crieur.isSubscribed && subscribedTo === (view?.id ?? null);
+
+const LABELS = {
+  connecting: 'Connecting…',
+  waiting: 'Reconnecting…',
+  closed: 'Offline',
+  behind: 'Catching up…',
+  incomplete: 'Incomplete, trying again…',
+  live: 'Live',
+};
+
+function showStatus() {
   const pill = find('#status');
+  const retryAt = crieur?.retryAt ?? null;
+  const fault = pending?.fault ?? null;
+  let status = fault === null ? 'behind' : 'incomplete';
+  if (crieur !== null && crieur.status !== 'online') status = crieur.status;
+  else if (crieur !== null && isLive()) status = 'live';
   pill.dataset.status = status;
-  pill.textContent = { connecting: 'Connecting…', online: 'Live', waiting: 'Reconnecting…', closed: 'Offline' }[status];
-  pill.title = retryAt === null ? '' : `next try at ${new Date(retryAt).toLocaleTimeString()}`;
-  // The server keeps nothing: what was said while this page was away is at the API. First the
-  // subscription, then the question: what is said in between comes twice rather than never.
-  if (status === 'online' && open !== null) catchUp();
+  pill.textContent = LABELS[status];
+  pill.title = fault ?? (retryAt === null ? '' : `next try at ${new Date(retryAt).toLocaleTimeString()}`);
+  list.setAttribute('aria-busy', (view?.complete ?? null) === null);
 }
 
-async function catchUp() {
-  const channel = open;
-  try {
-    await subscribe();
-    await fetchMessages(channel);
-    await refresh();
-  } catch (error) {
-    tolerate(error);
+/**
+ * Asks the API until it has answered, with growing delays, and shows that something is missing meanwhile. A later
+ * question takes the place of an earlier one, which gives `false` then.
+ */
+async function persist(work) {
+  const run = { fault: pending?.fault ?? null };
+  pending = run;
+  for (let limit = RETRY_FIRST_MS; pending === run; limit = Math.min(2 * limit, RETRY_MAX_MS)) {
+    showStatus();
+    try {
+      await work();
+      if (pending !== run) break;
+      pending = null;
+      showStatus();
+      return true;
+    } catch (error) {
+      tolerate(error);
+      run.fault = error.message;
+    }
+    if (pending === run) showStatus();
+    // Pages that were all told "500" don't come back in the same instant.
+    await pause(Math.random() * limit);
   }
+  return false;
 }
+
+const catchUp = () =>
+  persist(async () => {
+    if (view !== null) await fetchMessages(view);
+    await refresh();
+  });
 
 // Channels.
 
 /** Many notifications at once are one question to the API. */
 function refreshSoon() {
-  refreshing ??= setTimeout(() => refresh().catch(tolerate), REFRESH_DELAY_MS);
+  // Where it fails, that is asked until it is answered, unless it is already.
+  refreshing ??= setTimeout(() => refresh().catch(() => pending ?? catchUp()), REFRESH_DELAY_MS);
 }
 
 async function refresh() {
   clearTimeout(refreshing);
   refreshing = null;
-  channels = (await call('channel', 'list')).channels;
+  const asked = me;
+  const answer = await call('channel', 'list');
+  // Somebody else may have logged in meanwhile.
+  if (me !== asked) return;
+  channels = answer.channels;
   paintChannels();
 }
 
 function openChannel(id) {
-  open = id;
-  messages = new Map();
+  keepDraft();
+  view = { id, messages: new Map(), complete: null };
   list.replaceChildren();
+  isAtEnd = true;
   const { name } = channels.find((channel) => channel.id === id);
   find('#channel-name').textContent = name;
   composer.details.placeholder = `Message to ${name}`;
   find('#application').dataset.view = 'channel';
   history.replaceState(null, '', `#${encodeURIComponent(name)}`);
   paintChannels();
+  takeDraft();
+  subscribe();
+  // At once, for there is something to show; and again when the list is in force, if it isn't yet.
   catchUp();
 }
 
@@ -154,14 +225,14 @@ function paintChannels() {
     button.type = 'button';
     button.dataset.channel = id;
     button.append(name);
-    if (id === open) button.setAttribute('aria-current', 'true');
+    if (id === view?.id) button.setAttribute('aria-current', 'true');
     else if (unread > 0) button.append(badge(unread));
     button.addEventListener('click', () => openChannel(id));
     item.append(button);
     return item;
   });
   find('#channels').replaceChildren(...items);
-  const sum = channels.reduce((all, { id, unread }) => all + (id === open ? 0 : unread), 0);
+  const sum = channels.reduce((all, { id, unread }) => all + (id === view?.id ? 0 : unread), 0);
   document.title = sum > 0 ? `(${sum}) Messages` : 'Messages';
 }
 
@@ -179,24 +250,25 @@ find('#back').addEventListener('click', () => {
 
 // Messages.
 
-async function fetchMessages(channel) {
-  let after = messages.size === 0 ? null : Math.max(0, newest() - OVERLAP);
+/** Fetches what is missing where `complete` ends. Not behind the newest that is shown: before that, there may be a gap. */
+async function fetchMessages(wanted) {
+  let after = wanted.complete === null ? null : Math.max(0, wanted.complete - OVERLAP);
   for (;;) {
-    const answer = await call('message', 'list', { channelid: channel, ...(after !== null && { after }) });
+    const answer = await call('message', 'list', { channelid: wanted.id, ...(after !== null && { after }) });
     // Another channel may have been opened meanwhile.
-    if (channel !== open) return;
+    if (wanted !== view) return;
     add(answer.messages);
+    const last = Number(answer.messages.at(-1)?.id ?? 0);
+    wanted.complete = Math.max(wanted.complete ?? 0, last);
     if (!answer.more || after === null) break;
-    after = Number(answer.messages[answer.messages.length - 1].id);
+    after = last;
   }
   markRead();
 }
 
-const newest = () => Math.max(0, ...[...messages.keys()].map(Number));
-
-/** Adds what isn't there yet, at its place. */
+/** Adds what isn't there yet, at its place: what comes while the API answers may be in its answer too. */
 function add(those) {
-  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  const { messages } = view;
   for (const message of those) {
     if (messages.has(message.id)) continue;
     const item = paintMessage(message);
@@ -206,8 +278,19 @@ function add(those) {
     else list.prepend(item);
   }
   paintRuns();
-  if (isAtEnd) list.scrollTop = list.scrollHeight;
+  if (isAtEnd) showEnd();
 }
+
+/** Whether the newest message is in sight, and has to stay so. */
+let isAtEnd = true;
+function showEnd() {
+  list.scrollTop = list.scrollHeight;
+}
+list.addEventListener('scroll', () => {
+  isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END_PIXELS;
+});
+// The composer grows with what is typed, and with a fault.
+new ResizeObserver(() => isAtEnd && showEnd()).observe(list);
 
 function paintMessage({ id, login, name, title, text, sentat }) {
   const item = document.createElement('li');
@@ -254,32 +337,67 @@ let marking = null;
 function markRead() {
   marking ??= setTimeout(() => {
     marking = null;
-    if (open !== null && messages.size > 0) {
-      call('channel', 'read', { channelid: open, messageid: newest() }).catch(tolerate);
-    }
+    if (view === null || view.messages.size === 0) return;
+    const messageid = Math.max(...[...view.messages.keys()].map(Number));
+    call('channel', 'read', { channelid: view.id, messageid }).catch(tolerate);
   }, REFRESH_DELAY_MS);
 }
 
-// The composer.
+// The composer. What was typed and not sent stays with its channel, and with whose it is.
+
+const drafts = new Map();
+const draftOf = (channel, login) => JSON.stringify([channel, login]);
+
+function keepDraft() {
+  if (view === null) return;
+  drafts.set(draftOf(view.id, me.login), { title: composer.title.value, details: composer.details.value });
+  composer.reset();
+}
+
+function takeDraft() {
+  const { title, details } = drafts.get(draftOf(view.id, me.login)) ?? { title: '', details: '' };
+  composer.title.value = title;
+  composer.details.value = details;
+  composer.querySelector('.fault').textContent = '';
+}
+
+/** Puts what could not be sent in front of what was typed since. */
+function giveBack(channel, { title, details, sentby }) {
+  const isOpen = view?.id === channel && me.login === sentby;
+  const key = draftOf(channel, sentby);
+  const field = composer.details;
+  const fromEnd = field.value.length - field.selectionEnd;
+  if (isOpen) keepDraft();
+  const since = drafts.get(key) ?? { title: '', details: '' };
+  drafts.set(key, {
+    title: since.title || title,
+    // There is room for one title.
+    details: [since.title && title, details, since.details].filter((text) => text !== '').join('\n'),
+  });
+  if (!isOpen) return;
+  takeDraft();
+  field.setSelectionRange(field.value.length - fromEnd, field.value.length - fromEnd);
+}
 
 composer.addEventListener('submit', async (event) => {
   event.preventDefault();
   const fault = composer.querySelector('.fault');
   const { title, details } = composer;
-  const values = { channelid: Number(open), title: title.value, details: details.value, sentby: me.login };
-  if (values.details.trim() === '') return;
+  if (view === null || details.value.trim() === '') return;
+  const channel = view.id;
+  const name = find('#channel-name').textContent;
+  const values = { channelid: Number(channel), title: title.value, details: details.value, sentby: me.login };
   fault.textContent = '';
   composer.reset();
   details.focus();
   try {
     const { message } = await call('message', 'add', values);
     // Its notification comes too, and may be first. Both have the same id.
-    if (open === String(values.channelid)) add([message]);
+    if (view?.id === channel) add([message]);
   } catch (error) {
-    // Nothing that was typed is lost.
-    title.value = values.title;
-    details.value = values.details;
-    fault.textContent = error instanceof ApiError ? error.message : 'It was not sent: the server cannot be reached.';
+    giveBack(channel, values);
+    const why = error instanceof ApiError ? error.message : 'the server cannot be reached.';
+    fault.textContent = view?.id === channel ? `It was not sent: ${why}` : `Not sent to ${name}: ${why}`;
     if (error.code === 'session') leave();
   }
 });
