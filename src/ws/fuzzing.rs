@@ -169,10 +169,8 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
                 }
                 Event::Message(Message::Text(text)) => session.send(Opcode::Text, text.as_bytes()),
                 Event::Message(Message::Binary(bytes)) => session.send(Opcode::Binary, bytes),
-                Event::Pong { .. }
-                | Event::Rejected(_)
-                | Event::Discarded
-                | Event::Closed { .. } => {}
+                Event::Rejected(rejection) => session.respond(&rejection.response(), now),
+                Event::Pong { .. } | Event::Discarded | Event::Closed { .. } => {}
             }
             record.push(line);
         }

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::net::connection::Transport;
 use crate::net::shell::{Shell, ShellOutbox};
 use crate::time::{Clock, Timestamp};
+use crate::ws::event::Rejection;
 
 use super::Engine;
 
@@ -178,6 +179,21 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             );
             connection.session.respond(response, now);
         }
+    }
+
+    /// Answers a request that broke a rule of HTTP or of the handshake.
+    pub(super) fn reject(&mut self, id: ConnectionId, rejection: Rejection, now: Timestamp) {
+        self.shell.metrics.requests_rejected += 1;
+        if matches!(rejection, Rejection::Handshake(_)) {
+            self.shell.metrics.upgrades_invalid += 1;
+        }
+        if let Some(connection) = self.shell.connections.get(id) {
+            debug!(
+                connection:% = id, peer:% = connection.peer, reason:% = rejection;
+                "{id} {}: {rejection}", connection.peer
+            );
+        }
+        self.respond(id, &rejection.response(), now);
     }
 
     /// Ends a connection that is not upgraded; who awaits an answer is told why.

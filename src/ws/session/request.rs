@@ -10,7 +10,6 @@ use crate::config::Timeouts;
 use crate::http::body::{BodyError, BodyPermit, BodyReader, Framing};
 use crate::http::head::Head;
 use crate::http::response::{CONTINUE, Response};
-use crate::http::status::Status;
 use crate::time::Timestamp;
 use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::handshake::{asks_for_upgrade, check_upgrade};
@@ -46,9 +45,8 @@ impl Session {
     }
 
     pub(super) fn next_request<'e>(
-        &mut self,
+        &self,
         input: &'e mut Input<'_>,
-        now: Timestamp,
         head_bytes_max: usize,
     ) -> Option<Event<'e>> {
         let unused = &input.bytes[input.position..];
@@ -61,10 +59,7 @@ impl Session {
                 input.head_scanned = unused_len;
                 return None;
             }
-            Err(error) => {
-                self.respond(&Response::new(error.status(), error.to_string()), now);
-                return Some(Event::Rejected(Rejection::Head(error)));
-            }
+            Err(error) => return Some(Event::Rejected(Rejection::Head(error))),
             Ok(Some(whole)) => whole,
         };
         input.position += length;
@@ -73,15 +68,12 @@ impl Session {
         if !asks_for_upgrade(&head) {
             return Some(match Framing::of(&head) {
                 Ok(framing) => Event::Request { head, framing },
-                Err(error) => self.reject_body(error, now),
+                Err(error) => Event::Rejected(Rejection::Body(error)),
             });
         }
         Some(match check_upgrade(&head) {
             Ok(accept) => Event::Upgrade { head, accept },
-            Err(error) => {
-                self.respond(&error.response(), now);
-                Event::Rejected(Rejection::Handshake(error))
-            }
+            Err(error) => Event::Rejected(Rejection::Handshake(error)),
         })
     }
 
@@ -114,11 +106,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn next_body<'e>(
-        &mut self,
-        input: &'e mut Input<'_>,
-        now: Timestamp,
-    ) -> Option<Event<'e>> {
+    pub(super) fn next_body<'e>(&mut self, input: &'e mut Input<'_>) -> Option<Event<'e>> {
         let receiving = self.receiving.as_mut()?;
         let (permit, stays) = (receiving.permit, receiving.stays);
         let start = input.position;
@@ -135,7 +123,7 @@ impl Session {
         } else {
             match receiving.reader.read(unused) {
                 Ok(taken) => input.position += taken,
-                Err(error) => return Some(self.reject_body(error, now)),
+                Err(error) => return Some(Event::Rejected(Rejection::Body(error))),
             }
             let received = self
                 .receiving
@@ -147,11 +135,6 @@ impl Session {
             permit,
             stays,
         })
-    }
-
-    fn reject_body(&mut self, error: BodyError, now: Timestamp) -> Event<'static> {
-        self.respond(&Response::new(error.status(), error.to_string()), now);
-        Event::Rejected(Rejection::Body(error))
     }
 
     /// Answers a request, whose body has been read if it has one; the next may follow.
@@ -195,8 +178,6 @@ impl Session {
             self.leave(now);
             return Expiry::Idle;
         }
-        let response = Response::new(Status::REQUEST_TIMEOUT, "no request in time");
-        self.respond(&response, now);
         Expiry::Handshake
     }
 }

@@ -8,7 +8,6 @@ use crate::http::head::HeadError;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::ws::close::CloseCode;
-use crate::ws::event::Rejection;
 use crate::ws::frame::encode_masked_frame;
 use crate::ws::handshake::ClientHandshake;
 use crate::ws::mask::MaskingKey;
@@ -87,9 +86,10 @@ impl Bench {
                     format!("failed {}", error.close_code())
                 }
                 Event::Closed { code } => format!("closed {code:?}"),
-                Event::Rejected(Rejection::Head(error)) => format!("rejected {error:?}"),
-                Event::Rejected(Rejection::Body(error)) => format!("rejected {error:?}"),
-                Event::Rejected(Rejection::Handshake(error)) => format!("rejected {error:?}"),
+                Event::Rejected(rejection) => {
+                    self.session.respond(&rejection.response(), self.now);
+                    format!("rejected: {rejection}")
+                }
                 Event::Discarded => "discarded".to_owned(),
                 Event::Pong { round_trip } => format!("pong after {round_trip:?}"),
             };
@@ -122,7 +122,16 @@ impl Bench {
 
     fn wait_ms(&mut self, millis: u64) -> Option<Expiry> {
         self.now = self.now + Duration::from_millis(millis);
-        self.session.handle_timeout(self.now, &self.timeouts)
+        self.handle_timeout()
+    }
+
+    fn handle_timeout(&mut self) -> Option<Expiry> {
+        let expiry = self.session.handle_timeout(self.now, &self.timeouts);
+        if expiry == Some(Expiry::Handshake) {
+            let late = Response::new(Status::REQUEST_TIMEOUT, "late");
+            self.session.respond(&late, self.now);
+        }
+        expiry
     }
 
     /// Milliseconds until the next deadline.
@@ -217,7 +226,7 @@ fn a_request_that_is_no_upgrade() {
 fn a_bad_request_is_answered() {
     let mut bench = Bench::connecting();
     bench.receive(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n");
-    assert_eq!(bench.record(), [format!("rejected {:?}", HeadError::Field)]);
+    assert_eq!(bench.record(), [format!("rejected: {}", HeadError::Field)]);
     assert!(bench.sent().starts_with(b"HTTP/1.1 400 "));
     let mut bench = Bench::connecting();
     bench.receive(
@@ -226,7 +235,10 @@ fn a_bad_request_is_answered() {
             .replace("13\r\n", "8\r\n")
             .into_bytes(),
     );
-    assert_eq!(bench.record(), ["rejected Version"]);
+    assert_eq!(
+        bench.record(),
+        ["rejected: Sec-WebSocket-Version must be 13"]
+    );
     assert!(bench.sent().starts_with(b"HTTP/1.1 426 "));
 }
 
@@ -712,10 +724,8 @@ fn heads_bodies_and_silence_have_their_times() {
     bench.receive(b"P");
     assert!(!bench.session.is_between_requests());
     assert_eq!(due(&bench), Some(at(30) + times.handshake));
-    let expiry = bench
-        .session
-        .handle_timeout(at(30) + times.handshake, &times);
-    assert_eq!(expiry, Some(Expiry::Handshake));
+    bench.now = at(30) + times.handshake;
+    assert_eq!(bench.handle_timeout(), Some(Expiry::Handshake));
     assert!(bench.sent().starts_with(b"HTTP/1.1 408 "));
 
     // Who has been answered and says nothing is let go without a word.
