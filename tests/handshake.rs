@@ -91,6 +91,7 @@ fn every_rule_of_the_request() {
         (upgrade_without("Host"), 400),
         (upgrade_to("/", &["Host:"]), 400),
         (upgrade_to("/", &["Host: a", "Host: a"]), 400),
+        (upgrade_to("/", &["Host: a b/?@"]), 400),
         (upgrade_without("Connection"), 400),
         (upgrade_to("/", &["Connection: keep-alive"]), 400),
         (upgrade_to("/", &["Connection: upgraded"]), 400),

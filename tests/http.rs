@@ -507,7 +507,7 @@ fn probes_are_answered_and_keep_their_connection() {
         http.unread.clear();
         assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Length: 3\r\n"));
     }
-    refusal(&server, "POST /livez HTTP/1.1\r\n\r\n", 405);
+    refusal(&server, "POST /livez HTTP/1.1\r\nHost: a\r\n\r\n", 405);
     let mut stream = server.tcp();
     let request = b"HEAD /publish HTTP/1.1\r\nHost: a\r\n\r\n";
     stream.write_all(request).expect("the server reads");
@@ -519,7 +519,7 @@ fn probes_are_answered_and_keep_their_connection() {
     assert!(head.ends_with("\r\n\r\n"), "no body: {head}");
     refusal(
         &server,
-        "GET /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+        "GET /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         200,
     );
     for path in ["/nothing", "/publish/", "/healthz/"] {

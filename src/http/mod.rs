@@ -2,5 +2,6 @@
 
 pub mod body;
 pub mod head;
+pub mod host;
 pub mod response;
 pub mod status;

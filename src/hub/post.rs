@@ -32,11 +32,6 @@ impl Hub {
             let response = Response::new(Status::METHOD_NOT_ALLOWED, "notifications are posted");
             return Err(response.with_field("Allow", "POST"));
         }
-        // RFC 9112 §3.2.
-        if head.minor_version >= 1 && head.fields.only_value("host").is_none() {
-            let why = "exactly one Host is needed";
-            return Err(Response::new(Status::BAD_REQUEST, why));
-        }
         let right = self.policy.publish_right(request);
         if right == PublishRight::Never || !self.policy.lets_in(request, right) {
             info!("{} may not publish", self.policy.speaks_for(request));

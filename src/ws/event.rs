@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::http::body::{BodyError, BodyPermit, Framing};
 use crate::http::head::{Head, HeadError};
+use crate::http::host::HostError;
 use crate::http::response::Response;
+use crate::http::status::Status;
 
 use super::close::CloseCode;
 use super::error::ProtocolError;
@@ -68,6 +70,13 @@ pub enum Event<'a> {
 pub enum Rejection {
     /// Its head can't be read.
     Head(HeadError),
+    /// It doesn't say whom it is for.
+    Host {
+        /// The rule that it breaks.
+        error: HostError,
+        /// Whether it asks for an upgrade.
+        is_upgrade: bool,
+    },
     /// Its body can't be read.
     Body(BodyError),
     /// It breaks a rule of the opening handshake.
@@ -75,11 +84,25 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether an upgrade was asked for, as far as could be read.
+    #[must_use]
+    pub const fn is_of_upgrade(self) -> bool {
+        matches!(
+            self,
+            Self::Handshake(_)
+                | Self::Host {
+                    is_upgrade: true,
+                    ..
+                }
+        )
+    }
+
     /// The answer that tells the client.
     #[must_use]
     pub fn response(self) -> Response {
         match self {
             Self::Head(error) => Response::new(error.status(), error.to_string()),
+            Self::Host { error, .. } => Response::new(Status::BAD_REQUEST, error.to_string()),
             Self::Body(error) => Response::new(error.status(), error.to_string()),
             Self::Handshake(error) => error.response(),
         }
@@ -90,6 +113,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head(error) => fmt::Display::fmt(error, f),
+            Self::Host { error, .. } => fmt::Display::fmt(error, f),
             Self::Body(error) => fmt::Display::fmt(error, f),
             Self::Handshake(error) => fmt::Display::fmt(error, f),
         }

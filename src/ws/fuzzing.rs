@@ -6,6 +6,7 @@ use std::io::IoSlice;
 
 use crate::http::body::BodyPermit;
 use crate::http::head::Head;
+use crate::http::host;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::random::Random;
@@ -77,6 +78,12 @@ pub fn fuzz_head(bytes: &[u8]) {
             );
         }
         assert!(head.path().len() <= head.target.len().max(1));
+        if host::check(head).is_ok() {
+            let hosts: Vec<_> = head.fields.values("Host").collect();
+            assert!(hosts.len() <= 1 && hosts.len() >= head.minor_version.min(1).into());
+            let is_odd = |byte: &u8| !byte.is_ascii_graphic() || b"/?#@\\\"<>{}|^`".contains(byte);
+            assert!(!hosts.concat().iter().any(is_odd), "{hosts:?}");
+        }
         if asks_for_upgrade(head) && check_upgrade(head).is_ok() {
             assert_eq!(head.method, "GET");
         }

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};
 
 use crate::http::head::{Head, ResponseHead};
+use crate::http::host::is_named;
 use crate::http::response::Response;
 use crate::http::status::Status;
 
@@ -51,7 +52,7 @@ pub enum HandshakeError {
     Method,
     /// Not HTTP/1.1 or later.
     HttpVersion,
-    /// No `Host`, or several.
+    /// An empty `Host`.
     Host,
     /// `Connection` doesn't list `upgrade`.
     Connection,
@@ -84,7 +85,7 @@ impl fmt::Display for HandshakeError {
         f.write_str(match self {
             Self::Method => "an upgrade is asked for with GET",
             Self::HttpVersion => "an upgrade needs HTTP/1.1",
-            Self::Host => "exactly one Host is needed",
+            Self::Host => "Host must name a host",
             Self::Connection => "Connection must list Upgrade",
             Self::Key => "Sec-WebSocket-Key must be 16 bytes in Base64, once",
             Self::Version => "Sec-WebSocket-Version must be 13",
@@ -101,7 +102,8 @@ pub fn asks_for_upgrade(head: &Head<'_>) -> bool {
     head.fields.has_token("upgrade", "websocket")
 }
 
-/// Checks a request that asks for an upgrade (§4.2.1) and computes the answer to its key.
+/// Checks a request that asks for an upgrade (§4.2.1) and computes the answer to its key. Its `Host` has
+/// been checked as every request's is.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -112,7 +114,7 @@ pub fn check_upgrade(head: &Head<'_>) -> Result<AcceptKey, HandshakeError> {
     if head.minor_version < 1 {
         return Err(HandshakeError::HttpVersion);
     }
-    if head.fields.only_value("host").is_none_or(<[u8]>::is_empty) {
+    if !head.fields.only_value("host").is_some_and(is_named) {
         return Err(HandshakeError::Host);
     }
     if !head.fields.has_token("connection", "upgrade") {
@@ -306,6 +308,7 @@ mod tests {
         for (replace, line, error) in [
             ("Host", "", E::Host),
             ("Host", "Host:", E::Host),
+            ("Host", "Host: :8000", E::Host),
             ("", "Host: another", E::Host),
             ("Connection", "", E::Connection),
             ("Connection", "Connection: keep-alive", E::Connection),

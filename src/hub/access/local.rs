@@ -41,7 +41,9 @@ pub fn is_on_this_host(request: &Request<'_>) -> bool {
             .fields
             .only_value("Host")
             .is_some_and(is_loopback_authority)
-        && authority_of(head.target).is_none_or(is_loopback_authority)
+        && head
+            .authority()
+            .is_none_or(|authority| is_loopback_authority(authority.as_bytes()))
         && !is_from_proxy(head)
 }
 
@@ -57,15 +59,6 @@ fn is_from_browser(head: &Head<'_>) -> bool {
 
 fn is_from_proxy(head: &Head<'_>) -> bool {
     PROXY_FIELDS.iter().any(|name| head.fields.has(name)) || head.fields.has_prefixed(PROXY_PREFIX)
-}
-
-/// The authority of an absolute target, which counts beside `Host` (RFC 9112 §3.2.2).
-fn authority_of(target: &str) -> Option<&[u8]> {
-    let (scheme, rest) = target.split_once("://")?;
-    if scheme.contains(['/', '?']) {
-        return None;
-    }
-    rest.split(['/', '?', '#']).next().map(str::as_bytes)
 }
 
 /// Whether `host`, or `host:port`, names this host by itself (RFC 9110 §7.2).

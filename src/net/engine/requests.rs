@@ -184,7 +184,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Answers a request that broke a rule of HTTP or of the handshake.
     pub(super) fn reject(&mut self, id: ConnectionId, rejection: Rejection, now: Timestamp) {
         self.shell.metrics.requests_rejected += 1;
-        if matches!(rejection, Rejection::Handshake(_)) {
+        if rejection.is_of_upgrade() {
             self.shell.metrics.upgrades_invalid += 1;
         }
         if let Some(connection) = self.shell.connections.get(id) {

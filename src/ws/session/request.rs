@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use crate::config::Timeouts;
 use crate::http::body::{BodyError, BodyPermit, BodyReader, Framing};
 use crate::http::head::Head;
+use crate::http::host;
 use crate::http::response::{CONTINUE, Response};
 use crate::time::Timestamp;
 use crate::ws::event::{Event, Expiry, Rejection};
@@ -65,7 +66,11 @@ impl Session {
         input.position += length;
         input.head_scanned = 0;
         input.has_finished = true;
-        if !asks_for_upgrade(&head) {
+        let is_upgrade = asks_for_upgrade(&head);
+        if let Err(error) = host::check(&head) {
+            return Some(Event::Rejected(Rejection::Host { error, is_upgrade }));
+        }
+        if !is_upgrade {
             return Some(match Framing::of(&head) {
                 Ok(framing) => Event::Request { head, framing },
                 Err(error) => Event::Rejected(Rejection::Body(error)),

@@ -662,9 +662,9 @@ fn what_is_kept_is_charged_and_given_back() {
 
 #[test]
 fn requests_are_answered_one_after_the_other_up_to_an_upgrade() {
-    let posts = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
-        POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n\
-        POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+    let posts = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+        POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n\
+        POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     let stream = [&posts[..], &upgrade()].concat();
     for split in 0..stream.len() {
         let mut bench = Bench::connecting();
@@ -685,7 +685,7 @@ fn requests_are_answered_one_after_the_other_up_to_an_upgrade() {
 #[test]
 fn the_last_request_ends_the_connection() {
     let mut bench = Bench::connecting();
-    let last = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
+    let last = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
     bench.receive(&last.repeat(2));
     assert_eq!(bench.record, ["body abc"]);
     assert!(
@@ -700,7 +700,7 @@ fn the_last_request_ends_the_connection() {
 fn heads_bodies_and_silence_have_their_times() {
     let times = Timeouts::default();
     let due = |bench: &Bench| bench.session.poll_timeout(&bench.timeouts);
-    let head = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
     let at = |seconds| Timestamp::ZERO + Duration::from_secs(seconds);
 
     let mut bench = Bench::connecting();
@@ -741,7 +741,7 @@ fn heads_bodies_and_silence_have_their_times() {
 fn a_body_that_is_not_whole_is_charged() {
     let pinned = PinnedBytes::new(1 << 20);
     let mut bench = Bench::connecting();
-    bench.receive(b"POST / HTTP/1.1\r\nContent-Length: 900\r\n\r\n");
+    bench.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
     bench.receive(&[b'x'; 800]);
     bench.session.settle(&pinned);
     assert!(pinned.bytes() >= 800);

@@ -1,0 +1,64 @@
+//! What a request must be, whatever it asks for, and what every response to one has (RFC 9110, RFC 9112).
+
+mod common;
+
+use common::http::{JSON, refusal};
+use common::{Server, UPGRADE_FIELDS, message};
+
+const C: &str = r#"{"channel":"c"}"#;
+
+/// Requests for what there is and what there isn't, in `version`, with `fields` in place of `Host`.
+fn requests(version: &str, fields: &str) -> Vec<String> {
+    let body = message(C);
+    let upgrade: String = UPGRADE_FIELDS[1..]
+        .iter()
+        .map(|field| format!("{field}\r\n"))
+        .collect();
+    let post = format!("{JSON}\r\nContent-Length: {}\r\n", body.len());
+    [
+        ("GET /crieur.js", "", ""),
+        ("GET /", "", ""),
+        ("GET /healthz", "", ""),
+        ("GET /metrics", "", ""),
+        ("GET /nothing", "", ""),
+        ("OPTIONS *", "", ""),
+        ("POST /publish", &post, &body),
+        ("GET /", &upgrade, ""),
+        ("GET /publish", &upgrade, ""),
+    ]
+    .iter()
+    .map(|(line, own, body)| format!("{line} {version}\r\n{fields}{own}\r\n{body}"))
+    .collect()
+}
+
+#[test]
+fn every_request_says_once_whom_it_is_for() {
+    let server = Server::start();
+    for (fields, why) in [
+        ("", "Host is missing"),
+        (
+            "Host: localhost\r\nhost: localhost\r\n",
+            "Host must stand once",
+        ),
+        ("Host: a b/?@\r\n", "Host must be a host"),
+        ("Host: user@localhost\r\n", "Host must be a host"),
+        ("Host: localhost:http\r\n", "Host must be a host"),
+        ("Host: [::1\r\n", "Host must be a host"),
+    ] {
+        for request in requests("HTTP/1.1", fields) {
+            let (_, body) = refusal(&server, &request, 400);
+            assert!(body.starts_with(why), "{request:?}: {body}");
+        }
+    }
+    for request in requests("HTTP/1.0", "Host: a b\r\n") {
+        refusal(&server, &request, 400);
+    }
+    let named_twice = "GET http://user@localhost/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    refusal(&server, named_twice, 400);
+    refusal(&server, "GET /healthz HTTP/1.0\r\n\r\n", 200);
+    let close = "Connection: close\r\n\r\n";
+    for host in ["", "localhost:", "[::1]:8000", "any_name.example"] {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n{close}");
+        refusal(&server, &request, 200);
+    }
+}
