@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::time::UNIX_EPOCH;
+
 use common::http::{JSON, refusal};
 use common::{Server, UPGRADE_FIELDS, message};
+use jiff::fmt::rfc2822::DateTimeParser;
 
 const C: &str = r#"{"channel":"c"}"#;
 
@@ -60,5 +63,32 @@ fn every_request_says_once_whom_it_is_for() {
     for host in ["", "localhost:", "[::1]:8000", "any_name.example"] {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n{close}");
         refusal(&server, &request, 200);
+    }
+}
+
+#[test]
+fn every_response_has_the_date() {
+    let server = Server::with(&["--handshake-timeout", "0.2"]);
+    let now = || {
+        let since = UNIX_EPOCH.elapsed().expect("a clock that is right");
+        i64::try_from(since.as_secs()).expect("a clock that is right")
+    };
+    let began = now();
+    for (request, status) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+        ("GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        ("no request\r\n\r\n", 400),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+            400,
+        ),
+        ("GET / HT", 408),
+    ] {
+        let (head, _) = refusal(&server, request, status);
+        let date = head.lines().find_map(|line| line.strip_prefix("Date: "));
+        let date = date.expect("a date");
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+        let date = DateTimeParser::new().parse_timestamp(date).expect(date);
+        assert!((began..=now()).contains(&date.as_second()), "{date}");
     }
 }

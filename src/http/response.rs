@@ -1,8 +1,10 @@
-//! Responses of HTTP/1.1 (RFC 9112 §4, §6) as this server sends them: whole, and with their
-//! length, so that the next one can follow.
+//! Responses of HTTP/1.1 (RFC 9112 §4, §6) as this server sends them: whole, with their date
+//! (RFC 9110 §6.6.1), and with their length, so that the next one can follow.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use super::date::imf_fixdate;
 use super::status::Status;
 
 /// The interim response to a client that waits before it sends a body (RFC 9110 §15.2.1).
@@ -67,29 +69,33 @@ impl Response {
         self
     }
 
-    /// The bytes that say this, and that nothing follows on the connection.
+    /// The bytes that say this at `unix_now`, the time since the Unix epoch, and that nothing follows on
+    /// the connection.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, unix_now: Duration) -> Vec<u8> {
         // RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
         let has_upgrade = self.fields.iter().any(|(name, _)| *name == "Upgrade");
-        self.encode_with(match has_upgrade {
+        let connection = match has_upgrade {
             true => "Connection: Upgrade, close\r\n",
             false => "Connection: close\r\n",
-        })
+        };
+        self.encode_with(connection, unix_now)
     }
 
-    /// The bytes that say this on a connection that stays, as it does by default in HTTP/1.1.
+    /// The same on a connection that stays, as it does by default in HTTP/1.1.
     #[must_use]
-    pub fn encode_kept(&self) -> Vec<u8> {
-        self.encode_with("")
+    pub fn encode_kept(&self, unix_now: Duration) -> Vec<u8> {
+        self.encode_with("", unix_now)
     }
 
-    fn encode_with(&self, connection: &str) -> Vec<u8> {
+    fn encode_with(&self, connection: &str, unix_now: Duration) -> Vec<u8> {
         let Status { code, phrase } = self.status;
         let body_len = self.body.len();
         let content_type = self.content_type;
+        let date = imf_fixdate(unix_now);
         let mut text = format!(
-            "HTTP/1.1 {code} {phrase}\r\n{connection}Content-Type: {content_type}\r\nContent-Length: {body_len}\r\n"
+            "HTTP/1.1 {code} {phrase}\r\nDate: {date}\r\n{connection}\
+             Content-Type: {content_type}\r\nContent-Length: {body_len}\r\n"
         );
         for (name, value) in &self.fields {
             text.push_str(name);
@@ -113,7 +119,7 @@ mod tests {
     fn an_upgrade_that_is_asked_for_is_listed() {
         let response =
             Response::new(Status::UPGRADE_REQUIRED, "").with_field("Upgrade", "websocket");
-        let text = String::from_utf8(response.encode()).expect("text");
+        let text = String::from_utf8(response.encode(Duration::ZERO)).expect("text");
         assert!(text.contains("\r\nConnection: Upgrade, close\r\n"));
         assert!(text.contains("\r\nUpgrade: websocket\r\n"));
     }
@@ -121,9 +127,9 @@ mod tests {
     #[test]
     fn an_answer_to_head_announces_a_body_and_has_none() {
         let mut response = Response::file("text/css; charset=utf-8", "a{}");
-        let whole = String::from_utf8(response.encode()).expect("text");
+        let whole = String::from_utf8(response.encode(Duration::ZERO)).expect("text");
         response.is_head = true;
-        let head = String::from_utf8(response.encode()).expect("text");
+        let head = String::from_utf8(response.encode(Duration::ZERO)).expect("text");
         assert!(
             head.contains("\r\nContent-Type: text/css; charset=utf-8\r\nContent-Length: 3\r\n")
         );
@@ -134,8 +140,8 @@ mod tests {
     fn a_response_that_is_not_the_last_says_nothing_of_the_connection() {
         let response = Response::json(Status::OK, "{\"delivered\":3}".to_owned());
         assert_eq!(
-            String::from_utf8(response.encode_kept()).expect("text"),
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"delivered\":3}"
+            String::from_utf8(response.encode_kept(Duration::ZERO)).expect("text"),
+            "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"delivered\":3}"
         );
     }
 
@@ -144,8 +150,8 @@ mod tests {
         let response =
             Response::new(Status::UPGRADE_REQUIRED, "no").with_field("Sec-WebSocket-Version", "13");
         assert_eq!(
-            String::from_utf8(response.encode()).expect("text"),
-            "HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+            String::from_utf8(response.encode(Duration::ZERO)).expect("text"),
+            "HTTP/1.1 426 Upgrade Required\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
              Content-Length: 3\r\nSec-WebSocket-Version: 13\r\n\r\nno\n"
         );
     }

@@ -3,6 +3,7 @@
 //! Run on a small corpus as tests too, so that what a fuzzer once found stays found.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use crate::http::body::BodyPermit;
 use crate::http::head::Head;
@@ -157,17 +158,21 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
                         is_authorized: true,
                     };
                     if session.receive(&head, framing, permit, now).is_err() {
-                        session.respond(&Response::new(Status::CONTENT_TOO_LARGE, ""), now);
+                        session.respond(
+                            &Response::new(Status::CONTENT_TOO_LARGE, ""),
+                            Duration::ZERO,
+                            now,
+                        );
                     }
                 }
                 Event::Body {
                     body, stays: true, ..
                 } => {
                     assert!(body.len() <= BODY_BYTES_MAX);
-                    session.answer(&Response::new(Status::OK, ""), now);
+                    session.answer(&Response::new(Status::OK, ""), Duration::ZERO, now);
                 }
                 Event::Request { .. } | Event::Body { .. } => {
-                    session.respond(&Response::new(Status::NOT_FOUND, ""), now)
+                    session.respond(&Response::new(Status::NOT_FOUND, ""), Duration::ZERO, now)
                 }
                 Event::Failed(error) => session.fail(&CloseFrame::new(error.close_code(), ""), now),
                 // Closing in the middle of the input is a path of its own.
@@ -176,7 +181,9 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
                 }
                 Event::Message(Message::Text(text)) => session.send(Opcode::Text, text.as_bytes()),
                 Event::Message(Message::Binary(bytes)) => session.send(Opcode::Binary, bytes),
-                Event::Rejected(rejection) => session.respond(&rejection.response(), now),
+                Event::Rejected(rejection) => {
+                    session.respond(&rejection.response(), Duration::ZERO, now)
+                }
                 Event::Pong { .. } | Event::Discarded | Event::Closed { .. } => {}
             }
             record.push(line);

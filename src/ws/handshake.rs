@@ -240,6 +240,8 @@ impl ClientHandshake {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MAX: usize = 4096;
@@ -365,13 +367,15 @@ mod tests {
 
     #[test]
     fn answers_to_errors() {
-        let version =
-            String::from_utf8(HandshakeError::Version.response().encode()).expect("ASCII");
+        let text = |error: HandshakeError| {
+            String::from_utf8(error.response().encode(Duration::ZERO)).expect("ASCII")
+        };
+        let version = text(HandshakeError::Version);
         assert!(
             version.starts_with("HTTP/1.1 426 ")
                 && version.contains("\r\nSec-WebSocket-Version: 13\r\n")
         );
-        let method = String::from_utf8(HandshakeError::Method.response().encode()).expect("ASCII");
+        let method = text(HandshakeError::Method);
         assert!(method.starts_with("HTTP/1.1 405 ") && method.contains("\r\nAllow: GET\r\n"));
     }
 
@@ -395,7 +399,7 @@ mod tests {
             other.check_response(&answer),
             Err(ClientHandshakeError::NotAnAnswer)
         );
-        let refusal = Response::new(Status::SERVICE_UNAVAILABLE, "full").encode();
+        let refusal = Response::new(Status::SERVICE_UNAVAILABLE, "full").encode(Duration::ZERO);
         let (answer, _) = ResponseHead::parse(&refusal, MAX)
             .expect("valid")
             .expect("complete");

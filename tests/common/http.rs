@@ -47,12 +47,14 @@ impl Http {
     fn next(&mut self) -> Option<(u16, String, String)> {
         let text = String::from_utf8(self.unread.clone()).expect("text");
         let (head, rest) = text.split_once("\r\n\r\n")?;
-        let status = head[9..12].parse().expect("a status");
+        let status: u16 = head[9..12].parse().expect("a status");
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("Content-Length: "));
         let length = length.map_or(0, |length| length.parse().expect("a length"));
         let body = rest.get(..length)?;
+        let dates = head.matches("\r\nDate: ").count();
+        assert_eq!(dates, usize::from(status >= 200), "{head}");
         self.unread.drain(..head.len() + 4 + length);
         Some((status, head.to_owned(), body.to_owned()))
     }

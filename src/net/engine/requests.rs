@@ -155,10 +155,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if !stays {
             return self.respond(id, response, now);
         }
+        let unix_now = self.shell.clock.unix_now();
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
-        connection.session.answer(response, now);
+        connection.session.answer(response, unix_now, now);
         if connection.is_over(self.limits.send_queue_bytes_max) {
             connection.flush_at_last(&mut self.shell.scratch, now);
             if connection.is_over(self.limits.send_queue_bytes_max) {
@@ -171,13 +172,14 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Answers a request, and ends its connection.
     pub(super) fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
+        let unix_now = self.shell.clock.unix_now();
         if let Some(connection) = self.shell.connections.get_mut(id) {
             let code = response.status.code;
             debug!(
                 connection:% = id, peer:% = connection.peer, status = code;
                 "{id} {}: answered {code}", connection.peer
             );
-            connection.session.respond(response, now);
+            connection.session.respond(response, unix_now, now);
         }
     }
 

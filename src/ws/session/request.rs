@@ -5,6 +5,7 @@
 //! a connection that has been answered may be silent.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::config::Timeouts;
 use crate::http::body::{BodyError, BodyPermit, BodyReader, Framing};
@@ -142,20 +143,22 @@ impl Session {
         })
     }
 
-    /// Answers a request, whose body has been read if it has one; the next may follow.
-    pub fn answer(&mut self, response: &Response, now: Timestamp) {
+    /// Answers a request, whose body has been read if it has one; the next may follow. `unix_now` is
+    /// `now` by the wall clock, since the Unix epoch.
+    pub fn answer(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
         self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode_kept()));
+            .push_own(|into| into.extend_from_slice(&response.encode_kept(unix_now)));
         self.set_state(State::Connecting {
             since: now,
             step: RequestStep::Next,
         });
     }
 
-    /// Answers a request, and ends the connection with it.
-    pub fn respond(&mut self, response: &Response, now: Timestamp) {
+    /// Answers a request, and ends the connection with it. `unix_now` is `now` by the wall clock, since the
+    /// Unix epoch.
+    pub fn respond(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
         self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode()));
+            .push_own(|into| into.extend_from_slice(&response.encode(unix_now)));
         self.linger(now);
     }
 
