@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::time::UNIX_EPOCH;
 
-use common::http::{JSON, refusal};
+use common::http::{Http, JSON, refusal};
 use common::{Server, UPGRADE_FIELDS, message};
 use jiff::fmt::rfc2822::DateTimeParser;
 
@@ -91,4 +92,55 @@ fn every_response_has_the_date() {
         let date = DateTimeParser::new().parse_timestamp(date).expect(date);
         assert!((began..=now()).contains(&date.as_second()), "{date}");
     }
+}
+
+#[test]
+fn head_gets_no_body_whatever_the_answer() {
+    let server = Server::with(&["--handshake-timeout", "0.2", "--max-head-bytes", "1000"]);
+    let upgrade = common::upgrade().replace("GET", "HEAD");
+    let long = format!("HEAD / HTTP/1.1\r\nX: {}", "x".repeat(1000));
+    for (request, status) in [
+        (
+            "HEAD /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            200,
+        ),
+        ("HEAD /crieur.js HTTP/1.0\r\n\r\n", 200),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", 426),
+        ("HEAD /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        ("HEAD /publish HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ("HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 403),
+        ("HEAD /healthz HTTP/1.1\r\n\r\n", 400),
+        ("HEAD /healthz HTTP/1.1\r\nno field\r\n\r\n", 400),
+        (
+            "HEAD /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+            400,
+        ),
+        ("HEAD /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        ("HEAD /healthz HT", 408),
+        (&upgrade, 405),
+        (&long, 431),
+    ] {
+        let mut stream = server.tcp();
+        let sent = stream.write_all(request.as_bytes());
+        sent.expect("the server reads");
+        let mut head = String::new();
+        let read = stream.read_to_string(&mut head);
+        read.expect("text, then the end");
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request:?}: {head}"
+        );
+        assert!(
+            head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1,
+            "{head}"
+        );
+        assert!(
+            head.contains("\r\nContent-Length: ") && !head.contains("Length: 0"),
+            "{head}"
+        );
+    }
+    let mut http = Http::connect(&server);
+    http.send("HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    http.receive_head();
+    http.expect(200, "ok\n");
 }

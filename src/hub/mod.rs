@@ -530,15 +530,13 @@ impl Application for Hub {
     fn handle_request(&mut self, request: &Request<'_>) -> Response {
         let head = request.head;
         // The remains of an upgrade whose `Upgrade` a proxy has eaten have their key.
-        let mut response = if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
+        if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
             Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
                 .with_field("Upgrade", "websocket")
                 .with_field("Sec-WebSocket-Version", "13")
         } else {
             Response::new(Status::NOT_FOUND, "there is nothing here")
-        };
-        response.is_head = head.method == "HEAD";
-        response
+        }
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {

@@ -243,6 +243,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::response::Occasion;
+
+    const GET: Occasion = Occasion {
+        unix_now: Duration::ZERO,
+        is_head: false,
+    };
 
     const MAX: usize = 4096;
 
@@ -367,9 +373,8 @@ mod tests {
 
     #[test]
     fn answers_to_errors() {
-        let text = |error: HandshakeError| {
-            String::from_utf8(error.response().encode(Duration::ZERO)).expect("ASCII")
-        };
+        let text =
+            |error: HandshakeError| String::from_utf8(error.response().encode(GET)).expect("ASCII");
         let version = text(HandshakeError::Version);
         assert!(
             version.starts_with("HTTP/1.1 426 ")
@@ -399,7 +404,7 @@ mod tests {
             other.check_response(&answer),
             Err(ClientHandshakeError::NotAnAnswer)
         );
-        let refusal = Response::new(Status::SERVICE_UNAVAILABLE, "full").encode(Duration::ZERO);
+        let refusal = Response::new(Status::SERVICE_UNAVAILABLE, "full").encode(GET);
         let (answer, _) = ResponseHead::parse(&refusal, MAX)
             .expect("valid")
             .expect("complete");

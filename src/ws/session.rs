@@ -65,6 +65,8 @@ enum State {
     Connecting {
         since: Timestamp,
         step: RequestStep,
+        /// Whether the request, as far as it has come, is HEAD.
+        is_head: bool,
     },
     Open {
         message_bytes_max: usize,
@@ -109,6 +111,7 @@ impl Session {
             state: State::Connecting {
                 since: now,
                 step: RequestStep::First,
+                is_head: false,
             },
             queue: SendQueue::default(),
             incoming: None,

@@ -103,10 +103,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 let stays = head.keeps_connection() && !has_body && response.status == Status::OK;
                 self.answer(id, &response, stays, now);
             }
-            Err(mut response) => {
-                response.is_head = head.method == "HEAD";
-                self.respond(id, &response, now);
-            }
+            Err(response) => self.respond(id, &response, now),
         }
     }
 

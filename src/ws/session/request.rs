@@ -11,7 +11,7 @@ use crate::config::Timeouts;
 use crate::http::body::{BodyError, BodyPermit, BodyReader, Framing};
 use crate::http::head::Head;
 use crate::http::host;
-use crate::http::response::{CONTINUE, Response};
+use crate::http::response::{CONTINUE, Occasion, Response};
 use crate::time::Timestamp;
 use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::handshake::{asks_for_upgrade, check_upgrade};
@@ -47,7 +47,7 @@ impl Session {
     }
 
     pub(super) fn next_request<'e>(
-        &self,
+        &mut self,
         input: &'e mut Input<'_>,
         head_bytes_max: usize,
     ) -> Option<Event<'e>> {
@@ -55,6 +55,10 @@ impl Session {
         let unused_len = unused.len();
         if unused_len == 0 {
             return None;
+        }
+        // Known before the head is: what can't be read, or is late, is answered too.
+        if let State::Connecting { is_head, .. } = &mut self.state {
+            *is_head = unused.starts_with(b"HEAD ");
         }
         let (head, length) = match Head::parse(unused, input.head_scanned, head_bytes_max) {
             Ok(None) => {
@@ -108,6 +112,7 @@ impl Session {
         self.set_state(State::Connecting {
             since: now,
             step: RequestStep::Body,
+            is_head: head.method == "HEAD",
         });
         Ok(())
     }
@@ -146,20 +151,26 @@ impl Session {
     /// Answers a request, whose body has been read if it has one; the next may follow. `unix_now` is
     /// `now` by the wall clock, since the Unix epoch.
     pub fn answer(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
-        self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode_kept(unix_now)));
+        let bytes = response.encode_kept(self.occasion(unix_now));
+        self.queue.push_own(|into| into.extend_from_slice(&bytes));
         self.set_state(State::Connecting {
             since: now,
             step: RequestStep::Next,
+            is_head: false,
         });
     }
 
     /// Answers a request, and ends the connection with it. `unix_now` is `now` by the wall clock, since the
     /// Unix epoch.
     pub fn respond(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
-        self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode(unix_now)));
+        let bytes = response.encode(self.occasion(unix_now));
+        self.queue.push_own(|into| into.extend_from_slice(&bytes));
         self.linger(now);
+    }
+
+    const fn occasion(&self, unix_now: Duration) -> Occasion {
+        let is_head = matches!(self.state, State::Connecting { is_head: true, .. });
+        Occasion { unix_now, is_head }
     }
 
     /// Ends a connection between two requests without a word: the client would take it for the
@@ -171,7 +182,7 @@ impl Session {
     }
 
     pub(super) fn request_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
-        let State::Connecting { since, step } = self.state else {
+        let State::Connecting { since, step, .. } = self.state else {
             return None;
         };
         Some(match (step, self.message_begun()) {
