@@ -86,7 +86,6 @@ fn every_rule_of_the_request() {
     for (request, status) in [
         (upgrade().replace("GET", "POST"), 405),
         (upgrade().replace("GET", "get"), 405),
-        (upgrade().replace("HTTP/1.1", "HTTP/1.0"), 505),
         (upgrade().replace("HTTP/1.1", "HTTP/2.0"), 505),
         (upgrade_without("Host"), 400),
         (upgrade_to("/", &["Host:"]), 400),
@@ -125,6 +124,9 @@ fn what_asks_for_no_upgrade_is_told_to() {
     for request in [
         upgrade_without("Upgrade"),
         upgrade_to("/", &["Upgrade: h2c"]),
+        // RFC 9110 §7.8: HTTP/1.0 has no upgrade.
+        upgrade().replace("HTTP/1.1", "HTTP/1.0"),
+        upgrade_to("/any/path", &[]).replace("HTTP/1.1", "HTTP/1.0"),
     ] {
         let head = refusal(&server, &request, 426);
         assert!(head.contains("\r\nUpgrade: websocket"), "{head}");

@@ -144,3 +144,16 @@ fn head_gets_no_body_whatever_the_answer() {
     http.receive_head();
     http.expect(200, "ok\n");
 }
+
+#[test]
+fn an_upgrade_in_http_1_0_is_ignored() {
+    let server = Server::start();
+    let fields = "Upgrade: websocket\r\nConnection: upgrade\r\n";
+    for (path, status) in [("/healthz", 200), ("/crieur.js", 200), ("/nothing", 404)] {
+        refusal(
+            &server,
+            &format!("GET {path} HTTP/1.0\r\n{fields}\r\n"),
+            status,
+        );
+    }
+}

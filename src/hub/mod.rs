@@ -531,9 +531,12 @@ impl Application for Hub {
         let head = request.head;
         // The remains of an upgrade whose `Upgrade` a proxy has eaten have their key.
         if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
-            Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
-                .with_field("Upgrade", "websocket")
-                .with_field("Sec-WebSocket-Version", "13")
+            Response::new(
+                Status::UPGRADE_REQUIRED,
+                "this is a WebSocket server: upgrade, in HTTP/1.1",
+            )
+            .with_field("Upgrade", "websocket")
+            .with_field("Sec-WebSocket-Version", "13")
         } else {
             Response::new(Status::NOT_FOUND, "there is nothing here")
         }

@@ -50,8 +50,6 @@ impl AcceptKey {
 pub enum HandshakeError {
     /// Not a GET.
     Method,
-    /// Not HTTP/1.1 or later.
-    HttpVersion,
     /// An empty `Host`.
     Host,
     /// `Connection` doesn't list `upgrade`.
@@ -71,7 +69,6 @@ impl HandshakeError {
         let response = |status| Response::new(status, self.to_string());
         match self {
             Self::Method => response(Status::METHOD_NOT_ALLOWED).with_field("Allow", "GET"),
-            Self::HttpVersion => response(Status::VERSION_NOT_SUPPORTED),
             Self::Version => response(Status::UPGRADE_REQUIRED)
                 .with_field("Upgrade", "websocket")
                 .with_field("Sec-WebSocket-Version", VERSION),
@@ -84,7 +81,6 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Method => "an upgrade is asked for with GET",
-            Self::HttpVersion => "an upgrade needs HTTP/1.1",
             Self::Host => "Host must name a host",
             Self::Connection => "Connection must list Upgrade",
             Self::Key => "Sec-WebSocket-Key must be 16 bytes in Base64, once",
@@ -96,10 +92,11 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// Whether a request asks for an upgrade to WebSocket at all.
+/// Whether a request asks for an upgrade to WebSocket at all. HTTP/1.0 can't: there the field is ignored
+/// (RFC 9110 §7.8).
 #[must_use]
 pub fn asks_for_upgrade(head: &Head<'_>) -> bool {
-    head.fields.has_token("upgrade", "websocket")
+    head.minor_version >= 1 && head.fields.has_token("upgrade", "websocket")
 }
 
 /// Checks a request that asks for an upgrade (§4.2.1) and computes the answer to its key. Its `Host` has
@@ -110,9 +107,6 @@ pub fn asks_for_upgrade(head: &Head<'_>) -> bool {
 pub fn check_upgrade(head: &Head<'_>) -> Result<AcceptKey, HandshakeError> {
     if head.method != "GET" {
         return Err(HandshakeError::Method);
-    }
-    if head.minor_version < 1 {
-        return Err(HandshakeError::HttpVersion);
     }
     if !head.fields.only_value("host").is_some_and(is_named) {
         return Err(HandshakeError::Host);
@@ -365,10 +359,17 @@ mod tests {
             check_text(&format!("POST / HTTP/1.1\r\n{rest}")),
             Err(E::Method)
         );
-        assert_eq!(
-            check_text(&format!("GET / HTTP/1.0\r\n{rest}")),
-            Err(E::HttpVersion)
-        );
+    }
+
+    #[test]
+    fn http_1_0_knows_no_upgrade() {
+        for (version, asks) in [("HTTP/1.1", true), ("HTTP/1.0", false)] {
+            let text = format!("GET / {version}\r\nHost: a\r\nUpgrade: websocket\r\n\r\n");
+            let (head, _) = Head::parse(text.as_bytes(), 0, MAX)
+                .expect("valid")
+                .expect("complete");
+            assert_eq!(asks_for_upgrade(&head), asks, "{version}");
+        }
     }
 
     #[test]
