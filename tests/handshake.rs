@@ -146,7 +146,8 @@ fn malformed_heads_are_refused() {
         upgrade_to("/with space", &[]),
         upgrade_to("", &[]),
         upgrade().replace("HTTP/1.1", "HTTP/1"),
-        "\r\n".to_owned() + &upgrade(),
+        "\n".to_owned() + &upgrade(),
+        "\r\n".repeat(5) + &upgrade(),
         " GET".to_owned(),
         "\u{16}\u{3}\u{1}".to_owned(),
         "GET /\r\n\r\n".to_owned(),
@@ -206,7 +207,8 @@ fn an_upgrade_may_come_byte_by_byte() {
 fn an_upgrade_may_be_split_anywhere() {
     let server = Server::start();
     let ping = frame(0x81, br#"{"type":"ping"}"#);
-    let bytes = [upgrade().as_bytes(), &ping].concat();
+    // RFC 9112 §2.2: an empty line before a request is passed over.
+    let bytes = [b"\r\n", upgrade().as_bytes(), &ping].concat();
     for middle in 1..bytes.len() {
         let mut client = Client::over(server.tcp());
         client.send_bytes(&bytes[..middle]);

@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::time::UNIX_EPOCH;
 
-use common::http::{Http, JSON, refusal};
+use common::http::{Http, JSON, post, refusal};
 use common::{Server, UPGRADE_FIELDS, message};
 use jiff::fmt::rfc2822::DateTimeParser;
 
@@ -156,4 +156,18 @@ fn an_upgrade_in_http_1_0_is_ignored() {
             status,
         );
     }
+}
+
+#[test]
+fn empty_lines_between_requests_are_passed_over() {
+    let server = Server::start();
+    let mut http = Http::connect(&server);
+    let request = format!("{}\r\n", post(&message(C)));
+    http.send(format!("\r\n{}", request.repeat(3)));
+    for _ in 0..3 {
+        http.expect(200, r#"{"delivered":0}"#);
+    }
+    http.send("\r\n".repeat(100));
+    assert_eq!(http.receive().0, 400, "not for ever");
+    http.expect_end();
 }

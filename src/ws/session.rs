@@ -67,6 +67,8 @@ enum State {
         step: RequestStep,
         /// Whether the request, as far as it has come, is HEAD.
         is_head: bool,
+        /// How many empty lines have come in front of it.
+        empty_lines: u8,
     },
     Open {
         message_bytes_max: usize,
@@ -112,6 +114,7 @@ impl Session {
                 since: now,
                 step: RequestStep::First,
                 is_head: false,
+                empty_lines: 0,
             },
             queue: SendQueue::default(),
             incoming: None,

@@ -19,6 +19,9 @@ use crate::ws::incoming::Input;
 
 use super::{RequestStep, Session, State};
 
+/// More empty lines than any honest client sends in front of a request; one more, and it is refused.
+pub(super) const EMPTY_LINES_MAX: u8 = 4;
+
 /// A request whose head is gone and whose body is to come.
 #[derive(Debug)]
 pub(super) struct Receiving {
@@ -51,11 +54,11 @@ impl Session {
         input: &'e mut Input<'_>,
         head_bytes_max: usize,
     ) -> Option<Event<'e>> {
-        let unused = &input.bytes[input.position..];
-        let unused_len = unused.len();
-        if unused_len == 0 {
+        if !self.skip_empty_lines(input) {
             return None;
         }
+        let unused = &input.bytes[input.position..];
+        let unused_len = unused.len();
         // Known before the head is: what can't be read, or is late, is answered too.
         if let State::Connecting { is_head, .. } = &mut self.state {
             *is_head = unused.starts_with(b"HEAD ");
@@ -87,6 +90,25 @@ impl Session {
         })
     }
 
+    /// Passes over the empty lines in front of a request line (RFC 9112 §2.2), which some clients send behind
+    /// the body before. One by one as they come: what is kept of them would be a request that has begun. Says
+    /// whether there is something behind them; half a line end isn't.
+    fn skip_empty_lines(&mut self, input: &mut Input<'_>) -> bool {
+        let State::Connecting { empty_lines, .. } = &mut self.state else {
+            return false;
+        };
+        while *empty_lines < EMPTY_LINES_MAX && input.bytes[input.position..].starts_with(b"\r\n") {
+            *empty_lines += 1;
+            input.position += 2;
+            input.has_finished = true;
+        }
+        match &input.bytes[input.position..] {
+            [] => false,
+            b"\r" => *empty_lines == EMPTY_LINES_MAX,
+            _ => true,
+        }
+    }
+
     /// Has the body of a request read, up to what `permit` grants.
     ///
     /// # Errors
@@ -113,6 +135,7 @@ impl Session {
             since: now,
             step: RequestStep::Body,
             is_head: head.method == "HEAD",
+            empty_lines: 0,
         });
         Ok(())
     }
@@ -157,6 +180,7 @@ impl Session {
             since: now,
             step: RequestStep::Next,
             is_head: false,
+            empty_lines: 0,
         });
     }
 

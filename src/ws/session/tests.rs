@@ -687,6 +687,57 @@ fn requests_are_answered_one_after_the_other_up_to_an_upgrade() {
 }
 
 #[test]
+fn empty_lines_in_front_of_a_request_are_passed_over() {
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    let request = |empty_lines: usize| [&b"\r\n".repeat(empty_lines)[..], post, b"x"].concat();
+    let most = usize::from(request::EMPTY_LINES_MAX);
+    let run = |stream: &[u8], split: usize| {
+        let mut bench = Bench::connecting();
+        bench.receive(&stream[..split]);
+        bench.receive(&stream[split..]);
+        bench
+    };
+    let stream = [request(most), request(1), request(most), request(0)].concat();
+    for split in 0..stream.len() {
+        let bench = run(&stream, split);
+        assert_eq!(bench.record, ["body x"; 4], "{split}");
+        assert!(bench.session.is_between_requests());
+    }
+    for bad in ["\n", "\r\r\n", "\rGET ", " \r\n"].map(str::as_bytes) {
+        for stream in [bad.to_vec(), [b"\r\n", bad].concat()] {
+            for split in 0..stream.len() {
+                let bench = run(&stream, split);
+                let expected = format!("rejected: {}", HeadError::RequestLine);
+                assert_eq!(bench.record, [expected], "{stream:?} {split}");
+            }
+        }
+    }
+    let stream = request(most + 1);
+    for split in 0..=2 * most + 1 {
+        assert_eq!(run(&stream, split).record.len(), 1, "{split}");
+        assert!(run(&stream, split).record[0].starts_with("rejected"));
+    }
+}
+
+#[test]
+fn an_empty_line_behind_a_body_is_no_request() {
+    let mut bench = Bench::connecting();
+    bench.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    let silent_until = bench.session.poll_timeout(&bench.timeouts);
+    bench.wait_ms(1000);
+    for piece in [&b"\r"[..], b"\n", b"\r\n"] {
+        bench.receive(piece);
+        assert_eq!(bench.session.is_between_requests(), piece != b"\r");
+    }
+    assert_eq!(bench.session.poll_timeout(&bench.timeouts), silent_until);
+    // What begins behind them has the time of a head from its own first byte.
+    bench.wait_ms(1000);
+    bench.receive(b"\r\nP");
+    let due = bench.now + bench.timeouts.handshake;
+    assert_eq!(bench.session.poll_timeout(&bench.timeouts), Some(due));
+}
+
+#[test]
 fn the_last_request_ends_the_connection() {
     let mut bench = Bench::connecting();
     let last = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
