@@ -248,6 +248,8 @@ fn requests_that_two_readers_could_understand_in_two_ways() {
     }
     for chunks in [
         "0\n\n",
+        "0\r\nno field\r\n\r\n",
+        "0\r\nT: x\r\n folded\r\n\r\n",
         "0 \r\n\r\n",
         "1\r\nxx\r\n0\r\n\r\n",
         "-1\r\n",

@@ -329,7 +329,7 @@ fn trim_blanks(value: &[u8]) -> &[u8] {
 }
 
 /// RFC 9110 §5.6.2: what a token is made of.
-const fn is_token_byte(byte: u8) -> bool {
+pub(super) const fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES[byte as usize]
 }
 
