@@ -130,7 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::application::Peer;
+    use crate::application::{Peer, PeerAddress};
     use crate::config::HubConfig;
     use crate::http::head::Head;
     use crate::hub::access::policy::Policy;
@@ -157,7 +157,7 @@ mod tests {
             .expect("valid")
             .expect("complete");
         let peer = Peer {
-            address: Some(address.parse().expect("an address")),
+            address: PeerAddress::Ip(address.parse().expect("an address")),
             lane,
         };
         let hub = Hub::new(HubConfig::default(), Policy::default());

@@ -65,14 +65,12 @@ impl Hub {
     /// Who has yet to show a token asks as often as it may come for an upgrade.
     fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Response> {
         let address = self.policy.speaks_for(request).address;
-        let counted = address.map(|address| address.ip());
-        let counted = counted.filter(|&address| self.policy.is_counted(address));
-        if let Some(address) = counted {
-            if let Err(refused) = self.count_address(address, request.now) {
+        if let Some(counted) = self.policy.counted_as(address) {
+            if let Err(refused) = self.count_address(counted, address, request.now) {
                 self.metrics.notifications_rate_limited += 1;
                 return Err(rate_limited(refused));
             }
-            self.addresses.leave(address);
+            self.addresses.leave(counted);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use mio::net::{TcpListener, UnixListener};
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Unbound, Type};
 
-use crate::application::{Lane, Peer};
+use crate::application::{Lane, Peer, PeerAddress};
 use crate::config::ListenAddress;
 use crate::time::Timestamp;
 
@@ -187,15 +187,15 @@ impl Listener {
 }
 
 impl ListenerSocket {
-    fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    fn accept(&self) -> io::Result<(Socket, PeerAddress)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
-                Ok((Socket::Tcp(stream), Some(address)))
+                Ok((Socket::Tcp(stream), PeerAddress::Ip(address)))
             }
             Self::Unix(socket, _) => {
                 let (stream, _) = socket.accept()?;
-                Ok((Socket::Unix(stream), None))
+                Ok((Socket::Unix(stream), PeerAddress::Unix))
             }
         }
     }

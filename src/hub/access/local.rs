@@ -36,7 +36,8 @@ pub fn is_on_this_host(request: &Request<'_>) -> bool {
     request
         .peer
         .address
-        .is_some_and(|address| address.ip().to_canonical().is_loopback())
+        .ip()
+        .is_some_and(|ip| ip.to_canonical().is_loopback())
         && head
             .fields
             .only_value("Host")
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::application::{Lane, Peer};
+    use crate::application::{Lane, Peer, PeerAddress};
     use crate::hub::access::testing::head_of;
     use crate::time::Timestamp;
 
@@ -111,7 +112,7 @@ mod tests {
         let head = head_of(&text);
         is_local(&Request {
             peer: Peer {
-                address: Some(address.parse().expect("an address")),
+                address: PeerAddress::Ip(address.parse().expect("an address")),
                 lane: Lane::Clients,
             },
             head: &head,

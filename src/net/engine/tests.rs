@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::application::{Message, Outbox};
+use crate::application::{Message, Outbox, PeerAddress};
 use crate::net::shell::UNWRITTEN_MAX;
 use crate::ws::close::CloseCode;
 use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
@@ -182,7 +182,7 @@ fn engine_with(limits: ServerLimits, timeouts: Timeouts) -> TestEngine {
 fn accept(engine: &mut TestEngine, now: Timestamp) -> (ConnectionId, Rc<Wire>) {
     let wire = Rc::new(Wire::default());
     let peer = Peer {
-        address: Some(([127, 0, 0, 1], 1).into()),
+        address: PeerAddress::Ip(([127, 0, 0, 1], 1).into()),
         lane: Lane::Clients,
     };
     let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, now);
@@ -699,7 +699,7 @@ fn who_is_about_to_be_cut_off_gets_no_answer_behind_the_gap() {
     let mut engine = Engine::new(ToItself, Stopped, limits, Timeouts::default(), 1);
     let wire = Rc::new(Wire::default());
     let peer = Peer {
-        address: None,
+        address: PeerAddress::Unix,
         lane: Lane::Clients,
     };
     let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
