@@ -7,5 +7,6 @@ pub mod listener;
 pub mod server;
 mod shell;
 pub mod socket;
+mod socket_file;
 pub mod throttle;
 pub mod timers;
