@@ -208,6 +208,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub fn discard(&mut self, id: ConnectionId) {
         self.timers.clear(id.index);
         if let Some(connection) = self.shell.connections.remove(id) {
+            self.shell.metrics.connections_dropped += 1;
             self.lanes[connection.peer.lane as usize].connections -= 1;
         }
     }

@@ -385,6 +385,18 @@ fn the_lag_of_the_loop_is_by_how_much_timers_are_late() {
 }
 
 #[test]
+fn a_connection_that_never_came_to_life_is_counted_as_dropped() {
+    let mut engine = engine();
+    let (id, _) = accept(&mut engine, Timestamp::ZERO);
+    for _ in 0..2 {
+        engine.discard(id);
+        let metrics = engine.metrics();
+        let counts = (metrics.connections_accepted, metrics.connections_dropped);
+        assert_eq!((counts, engine.connections_len()), ((1, 1), 0));
+    }
+}
+
+#[test]
 fn many_answers_are_written_at_once() {
     let mut engine = engine();
     let (pinger, wire) = connect(&mut engine);
