@@ -5,7 +5,7 @@
 //! and ids. The product's application is the hub; the conformance suite runs an echo.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use crate::http::body::{BodyPermit, Framing};
@@ -29,23 +29,52 @@ pub enum Lane {
     Publishers,
 }
 
+/// The other end of a connection, or whom it speaks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerAddress {
+    /// An address; the port is 0 if a proxy told it, without a port.
+    Ip(SocketAddr),
+    /// A Unix socket, whose other end has no address.
+    Unix,
+    /// A trusted proxy speaks for somebody, and doesn't say for whom: for nobody in particular, and not for
+    /// itself.
+    Unknown,
+}
+
+impl PeerAddress {
+    /// The address, without a port.
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Unix | Self::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) if address.port() == 0 => fmt::Display::fmt(&address.ip(), f),
+            Self::Ip(address) => fmt::Display::fmt(address, f),
+            Self::Unix => f.write_str("a Unix socket"),
+            Self::Unknown => f.write_str("an unknown address"),
+        }
+    }
+}
+
 /// Where a connection comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// The address at the other end; `None` for a Unix socket, whose other end has none. The
-    /// port is 0 if a proxy told the address, without a port.
-    pub address: Option<SocketAddr>,
+    /// The other end.
+    pub address: PeerAddress,
     /// The door.
     pub lane: Lane,
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            None => f.write_str("a Unix socket"),
-            Some(address) if address.port() == 0 => fmt::Display::fmt(&address.ip(), f),
-            Some(address) => fmt::Display::fmt(&address, f),
-        }
+        fmt::Display::fmt(&self.address, f)
     }
 }
 
@@ -68,7 +97,7 @@ pub struct Admission {
     /// The largest message that it may send, in bytes of payload, fragments added up.
     pub message_bytes_max: usize,
     /// Whom the peer speaks for, a trusted proxy: to be named in logs.
-    pub on_behalf_of: Option<SocketAddr>,
+    pub on_behalf_of: Option<PeerAddress>,
     /// When [`Application::handle_deadline`] is to be called, if the connection is open then.
     pub deadline: Option<Timestamp>,
     /// Whether the rates of clients apply.

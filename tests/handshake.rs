@@ -86,11 +86,11 @@ fn every_rule_of_the_request() {
     for (request, status) in [
         (upgrade().replace("GET", "POST"), 405),
         (upgrade().replace("GET", "get"), 405),
-        (upgrade().replace("HTTP/1.1", "HTTP/1.0"), 505),
         (upgrade().replace("HTTP/1.1", "HTTP/2.0"), 505),
         (upgrade_without("Host"), 400),
         (upgrade_to("/", &["Host:"]), 400),
         (upgrade_to("/", &["Host: a", "Host: a"]), 400),
+        (upgrade_to("/", &["Host: a b/?@"]), 400),
         (upgrade_without("Connection"), 400),
         (upgrade_to("/", &["Connection: keep-alive"]), 400),
         (upgrade_to("/", &["Connection: upgraded"]), 400),
@@ -124,6 +124,9 @@ fn what_asks_for_no_upgrade_is_told_to() {
     for request in [
         upgrade_without("Upgrade"),
         upgrade_to("/", &["Upgrade: h2c"]),
+        // RFC 9110 §7.8: HTTP/1.0 has no upgrade.
+        upgrade().replace("HTTP/1.1", "HTTP/1.0"),
+        upgrade_to("/any/path", &[]).replace("HTTP/1.1", "HTTP/1.0"),
     ] {
         let head = refusal(&server, &request, 426);
         assert!(head.contains("\r\nUpgrade: websocket"), "{head}");
@@ -143,7 +146,8 @@ fn malformed_heads_are_refused() {
         upgrade_to("/with space", &[]),
         upgrade_to("", &[]),
         upgrade().replace("HTTP/1.1", "HTTP/1"),
-        "\r\n".to_owned() + &upgrade(),
+        "\n".to_owned() + &upgrade(),
+        "\r\n".repeat(5) + &upgrade(),
         " GET".to_owned(),
         "\u{16}\u{3}\u{1}".to_owned(),
         "GET /\r\n\r\n".to_owned(),
@@ -203,7 +207,8 @@ fn an_upgrade_may_come_byte_by_byte() {
 fn an_upgrade_may_be_split_anywhere() {
     let server = Server::start();
     let ping = frame(0x81, br#"{"type":"ping"}"#);
-    let bytes = [upgrade().as_bytes(), &ping].concat();
+    // RFC 9112 §2.2: an empty line before a request is passed over.
+    let bytes = [b"\r\n", upgrade().as_bytes(), &ping].concat();
     for middle in 1..bytes.len() {
         let mut client = Client::over(server.tcp());
         client.send_bytes(&bytes[..middle]);

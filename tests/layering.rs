@@ -49,7 +49,13 @@ const MAY_NAME: Table = &[
     ("web", &[]),
     (
         "ws",
-        &["http::body", "http::head", "http::response", "http::status"],
+        &[
+            "http::body",
+            "http::head",
+            "http::host",
+            "http::response",
+            "http::status",
+        ],
     ),
 ];
 

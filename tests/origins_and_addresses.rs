@@ -4,6 +4,7 @@ mod common;
 
 use std::io::Write;
 
+use common::http::refusal;
 use common::secrets::SecretFile;
 use common::{Client, Server, response, upgrade_to};
 
@@ -97,6 +98,63 @@ fn an_address_has_so_many_connections() {
     let _proxies: Vec<_> = (0..5).map(|_| Client::connect(&server)).collect();
     first.leave();
     Client::connect_with(&server, "/", &[BEHIND]);
+}
+
+/// What a trusted proxy may write that names nobody.
+const NOBODY: [&str; 5] = [
+    "X-Forwarded-For: unknown",
+    "X-Forwarded-For: 192.0.2.1, unknown",
+    "X-Forwarded-For: 192.0.2.1, _hidden, 127.0.0.2",
+    "X-Forwarded-For:",
+    "X-Forwarded-For: 0.0.0.0",
+];
+
+#[test]
+fn those_whom_a_proxy_does_not_name_share_and_are_never_exempt() {
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.0/8",
+        "--max-connections-per-address",
+        "5",
+    ]);
+    let mut clients: Vec<_> = NOBODY
+        .iter()
+        .map(|nobody| Client::connect_with(&server, "/", &[nobody]))
+        .collect();
+    for nobody in NOBODY {
+        let head = refused(&server, &[nobody]);
+        assert!(head.starts_with("HTTP/1.1 429 "), "{nobody}: {head}");
+    }
+    // Neither the proxy itself nor an address that it names has to do with that.
+    let _others = [
+        Client::connect(&server),
+        Client::connect_with(&server, "/", &[BEHIND]),
+    ];
+    clients.pop().expect("five").leave();
+    let mut client = Client::connect_with(&server, "/", &[NOBODY[0]]);
+    client.subscribe("[]");
+    client.send_bytes(&[0xff, 0xff]);
+    server.wait_for_line("an unknown address: ");
+}
+
+#[test]
+fn those_whom_a_proxy_does_not_name_ask_as_often_as_one_and_see_no_figures() {
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--upgrades-per-address",
+        "0.01",
+        "--metrics-from",
+        "0.0.0.0/0,::/0",
+    ]);
+    Client::connect_with(&server, "/", &[NOBODY[0]]).leave();
+    let head = refused(&server, &[NOBODY[1]]);
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+    for (field, status) in [(BEHIND, 200), (NOBODY[0], 403)] {
+        let close = "Connection: close\r\n\r\n";
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{field}\r\n{close}");
+        refusal(&server, &request, status);
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ const FOREIGN: [&str; 14] = [
     "Host: 127.0.0.1.example.com:8000",
     "Host: localhost.example.com",
     "Host: 192.0.2.1",
-    "Host: 127.0.0.1:8000:8000",
+    "Host: 127.0.0.1:99999",
 ];
 
 fn assert_forbidden(publisher: &mut Client, message: &str, why: &str) {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::head::Head;
+use super::head::{Head, is_token_byte};
 use super::status::Status;
 
 /// Bytes of chunk extensions and trailers of one body; nobody reads them.
@@ -47,6 +47,8 @@ pub enum BodyError {
     TransferEncoding,
     /// The framing of the chunks is broken.
     Chunk,
+    /// A line behind the last chunk is not `name: value`.
+    Trailer,
     /// Too much stands around the chunks.
     Annotations,
     /// More bytes than are allowed.
@@ -78,6 +80,7 @@ impl fmt::Display for BodyError {
                 f.write_str("Transfer-Encoding must be chunked, once, in HTTP/1.1")
             }
             Self::Chunk => f.write_str("the chunks of the body are broken"),
+            Self::Trailer => f.write_str("a trailer line is not \"name: value\""),
             Self::Annotations => f.write_str("chunk extensions and trailers are too long"),
             Self::TooLarge { bytes_max } => write!(f, "the body is longer than {bytes_max} bytes"),
         }
@@ -153,7 +156,8 @@ enum Step {
     DataLf,
     /// At the start of a line behind the last chunk.
     Trailers,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     LastLf,
     Whole,
@@ -278,16 +282,35 @@ impl BodyReader {
             }
             (Step::DataCr, b'\r') => Step::DataLf,
             (Step::DataLf, b'\n') => Step::Size { size: 0, digits: 0 },
-            (Step::Trailers, b'\r') => Step::LastLf,
-            (Step::Trailer, b'\r') => Step::TrailerLf,
-            (Step::Trailers | Step::Trailer, byte) if is_text(byte) => {
-                self.annotate()?;
-                Step::Trailer
-            }
-            (Step::TrailerLf, b'\n') => Step::Trailers,
-            (Step::LastLf, b'\n') => Step::Whole,
+            (
+                Step::Trailers
+                | Step::TrailerName
+                | Step::TrailerValue
+                | Step::TrailerLf
+                | Step::LastLf,
+                _,
+            ) => return self.next_trailer_step(byte),
             _ => return Err(BodyError::Chunk),
         })
+    }
+
+    /// What follows a byte behind the last chunk (§7.1.2). The lines there are fields like those of a head:
+    /// nothing stands between a name and its colon, none is folded.
+    fn next_trailer_step(&mut self, byte: u8) -> Result<Step, BodyError> {
+        let next = match (self.step, byte) {
+            (Step::Trailers, b'\r') => Step::LastLf,
+            (Step::LastLf, b'\n') => Step::Whole,
+            (Step::TrailerValue, b'\r') => Step::TrailerLf,
+            (Step::TrailerLf, b'\n') => Step::Trailers,
+            (Step::Trailers | Step::TrailerName, byte) if is_token_byte(byte) => Step::TrailerName,
+            (Step::TrailerName, b':') => Step::TrailerValue,
+            (Step::TrailerValue, byte) if is_text(byte) => Step::TrailerValue,
+            _ => return Err(BodyError::Trailer),
+        };
+        if matches!(next, Step::TrailerName | Step::TrailerValue) {
+            self.annotate()?;
+        }
+        Ok(next)
     }
 
     const fn annotate(&mut self) -> Result<(), BodyError> {
@@ -301,7 +324,7 @@ impl BodyReader {
     }
 }
 
-/// Whether a byte may stand in an extension or a trailer: no control character but a tab.
+/// Whether a byte may stand in an extension or in the value of a trailer: no control character but a tab.
 const fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -462,13 +485,43 @@ mod tests {
             "5;a\nb\r\n",
             "5;a\0\r\n",
             "5;a\rb",
-            "0\r\n\n",
-            "0\r\nT: x\n\r\n",
-            "0\r\nT: x\ry",
-            "0\r\n\rx",
             "1000000000000000\r\n",
         ] {
             assert_eq!(chunked(stream), Err(BodyError::Chunk), "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_fields() {
+        for trailers in [
+            "a:\r\n",
+            "X-Checksum:\tabc \r\n",
+            "a:b:c\r\nB: \u{e9}\r\n",
+            "!#$%&'*+-.^_`|~: x\r\n",
+        ] {
+            let stream = format!("1\r\nx\r\n0\r\n{trailers}\r\n");
+            let expected = Ok(Some((b"x".to_vec(), stream.len())));
+            assert_eq!(chunked(&stream), expected, "{stream:?}");
+        }
+        for trailers in [
+            "\n",
+            "\rx",
+            "no field\r\n",
+            "a\r\n",
+            "a b: c\r\n",
+            "a : b\r\n",
+            ": b\r\n",
+            " a: b\r\n",
+            "a: b\r\n folded\r\n",
+            "a: b\r\n\tfolded\r\n",
+            "a: b\n\r\n",
+            "a: b\rc",
+            "a: \0\r\n",
+            "a\u{e9}: b\r\n",
+            "GET / HTTP/1.1\r\n",
+        ] {
+            let stream = format!("0\r\n{trailers}\r\n");
+            assert_eq!(chunked(&stream), Err(BodyError::Trailer), "{stream:?}");
         }
     }
 

@@ -128,16 +128,24 @@ impl<'a> Head<'a> {
     /// The path of the target, without a query; of an absolute target too (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &'a str {
-        let target = match self.target.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
-                rest.find(['/', '?']).map_or("/", |start| &rest[start..])
-            }
-            _ => self.target,
-        };
-        match target.split(['?', '#']).next() {
+        let rest = self.split_absolute().map_or(self.target, |(_, rest)| rest);
+        match rest.split(['?', '#']).next() {
             Some("") | None => "/",
             Some(path) => path,
         }
+    }
+
+    /// The authority of an absolute target, which counts in place of `Host` (RFC 9112 §3.2.2).
+    #[must_use]
+    pub fn authority(&self) -> Option<&'a str> {
+        self.split_absolute().map(|(authority, _)| authority)
+    }
+
+    /// The authority of an absolute target, and what follows it.
+    fn split_absolute(&self) -> Option<(&'a str, &'a str)> {
+        let (scheme, rest) = self.target.split_once("://")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        (!scheme.contains(['/', '?'])).then(|| rest.split_at(end))
     }
 }
 
@@ -321,7 +329,7 @@ fn trim_blanks(value: &[u8]) -> &[u8] {
 }
 
 /// RFC 9110 §5.6.2: what a token is made of.
-const fn is_token_byte(byte: u8) -> bool {
+pub(super) const fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES[byte as usize]
 }
 
@@ -447,6 +455,13 @@ mod tests {
         ] {
             let text = format!("GET {target} HTTP/1.1\r\n\r\n");
             assert_eq!(head(&text).path(), path, "{target}");
+            let authority = target
+                .starts_with("http")
+                .then(|| match target.contains(":8") {
+                    true => "host:8000",
+                    false => "host",
+                });
+            assert_eq!(head(&text).authority(), authority, "{target}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! HTTP/1.1 without sockets: requests in, responses out. Names nothing else of ours.
 
 pub mod body;
+pub mod date;
 pub mod head;
+pub mod host;
 pub mod response;
 pub mod status;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::access::policy::PublishRight;
-use crate::application::Peer;
+use crate::application::{Peer, PeerAddress};
 use crate::id::ConnectionId;
 use crate::memory::shrink_sparse;
 
@@ -26,40 +26,56 @@ impl Rights {
     }
 }
 
-/// A peer's address in 18 bytes instead of 32; the zone of a link-local address is lost, and
-/// that of a Unix socket is the unspecified one.
+/// A peer's address in 18 bytes instead of 32; the zone of a link-local address is lost. Nobody has the
+/// unspecified one: the ports with it stand for the peers without an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CompactAddress {
     octets: [u8; 16],
     port: u16,
 }
 
-impl From<Peer> for CompactAddress {
-    fn from(peer: Peer) -> Self {
-        let octets = match peer.address.map(|address| address.ip()) {
-            Some(IpAddr::V4(address)) => address.to_ipv6_mapped().octets(),
-            Some(IpAddr::V6(address)) => address.octets(),
-            None => Ipv6Addr::UNSPECIFIED.octets(),
-        };
-        Self {
-            octets,
-            port: peer.address.map_or(0, |address| address.port()),
+const UNIX: CompactAddress = CompactAddress::without_ip(0);
+const UNKNOWN: CompactAddress = CompactAddress::without_ip(1);
+
+impl CompactAddress {
+    const fn without_ip(port: u16) -> Self {
+        let octets = Ipv6Addr::UNSPECIFIED.octets();
+        Self { octets, port }
+    }
+}
+
+impl From<PeerAddress> for CompactAddress {
+    fn from(address: PeerAddress) -> Self {
+        match address {
+            PeerAddress::Ip(address) => Self {
+                octets: match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                    IpAddr::V6(ip) => ip.octets(),
+                },
+                port: address.port(),
+            },
+            PeerAddress::Unix => UNIX,
+            PeerAddress::Unknown => UNKNOWN,
         }
     }
 }
 
-impl CompactAddress {
-    pub(super) fn ip(self) -> IpAddr {
-        Ipv6Addr::from(self.octets).to_canonical()
+impl From<CompactAddress> for PeerAddress {
+    fn from(address: CompactAddress) -> Self {
+        match address {
+            UNIX => Self::Unix,
+            UNKNOWN => Self::Unknown,
+            CompactAddress { octets, port } => {
+                let ip = Ipv6Addr::from(octets).to_canonical();
+                Self::Ip(SocketAddr::new(ip, port))
+            }
+        }
     }
 }
 
 impl fmt::Display for CompactAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            0 => fmt::Display::fmt(&self.ip(), f),
-            port => fmt::Display::fmt(&SocketAddr::new(self.ip(), port), f),
-        }
+        fmt::Display::fmt(&PeerAddress::from(*self), f)
     }
 }
 
@@ -90,7 +106,7 @@ impl Connections {
             self.records.resize(id.slot() + 1, None);
         }
         self.records[id.slot()] = Some(Record {
-            address: peer.into(),
+            address: peer.address.into(),
             serial: id.serial,
             rights,
         });
@@ -144,7 +160,7 @@ mod tests {
 
     fn peer(address: &str) -> Peer {
         Peer {
-            address: Some(address.parse().expect("an address")),
+            address: PeerAddress::Ip(address.parse().expect("an address")),
             lane: Lane::Clients,
         }
     }
@@ -157,10 +173,16 @@ mod tests {
     #[test]
     fn addresses_are_shown_as_they_came() {
         for address in ["127.0.0.1:80", "[::1]:8000", "[2001:db8::7]:1"] {
-            assert_eq!(CompactAddress::from(peer(address)).to_string(), address);
+            let compact = CompactAddress::from(peer(address).address);
+            assert_eq!(compact.to_string(), address);
+            assert_eq!(PeerAddress::from(compact), peer(address).address);
         }
-        let mapped = CompactAddress::from(peer("[::ffff:10.0.0.1]:9"));
+        let mapped = CompactAddress::from(peer("[::ffff:10.0.0.1]:9").address);
         assert_eq!(mapped.to_string(), "10.0.0.1:9");
+        for address in [PeerAddress::Unix, PeerAddress::Unknown] {
+            let compact = CompactAddress::from(address);
+            assert_eq!(PeerAddress::from(compact), address);
+        }
     }
 
     #[test]

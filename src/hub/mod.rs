@@ -33,7 +33,7 @@ use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
 use crate::application::{
     Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
-    Outbox, Request, Response, Status,
+    Outbox, PeerAddress, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::http::head::Head;
@@ -152,19 +152,24 @@ impl Hub {
     }
 
     /// The address whose share a connection counts against. Publishers count against none.
-    fn counted_address(&self, publish: PublishRight, address: IpAddr) -> Option<IpAddr> {
-        let counts = publish != PublishRight::Granted && self.policy.is_counted(address);
-        counts.then_some(address)
+    fn counted_address(&self, publish: PublishRight, address: PeerAddress) -> Option<IpAddr> {
+        let counted = self.policy.counted_as(address);
+        counted.filter(|_| publish != PublishRight::Granted)
     }
 
     fn uncount(&mut self, publish: PublishRight, peer: CompactAddress) {
-        if let Some(address) = self.counted_address(publish, peer.ip()) {
-            self.addresses.leave(address);
+        if let Some(counted) = self.counted_address(publish, peer.into()) {
+            self.addresses.leave(counted);
         }
     }
 
-    fn count_address(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Refused> {
-        self.addresses.admit(address, now).inspect_err(|refused| {
+    fn count_address(
+        &mut self,
+        counted: IpAddr,
+        address: PeerAddress,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        self.addresses.admit(counted, now).inspect_err(|refused| {
             debug!(peer:% = address, reason:% = refused; "{address} is refused: {refused}");
         })
     }
@@ -470,9 +475,8 @@ impl Application for Hub {
             ));
         }
         let peer = self.policy.speaks_for(request);
-        let ip = peer.address.map(|address| address.ip());
-        if let Some(address) = ip.and_then(|ip| self.counted_address(publish, ip)) {
-            self.count_address(address, request.now)
+        if let Some(counted) = self.counted_address(publish, peer.address) {
+            self.count_address(counted, peer.address, request.now)
                 .map_err(|refused| {
                     Response::new(Status::TOO_MANY_REQUESTS, refused.to_string())
                         .with_field("Retry-After", refused.retry_seconds().to_string())
@@ -491,13 +495,13 @@ impl Application for Hub {
             // Whoever shows nothing must not keep publishers out of their own lane.
             (Lane::Publishers, _) => Some(request.now + self.config.token_timeout),
         };
-        let speaks_for_itself =
-            peer == request.peer && ip.is_some_and(|ip| self.policy.proxies.trusts(ip));
+        let is_proxy = |ip| self.policy.proxies.trusts(ip);
+        let speaks_for_itself = peer == request.peer && peer.address.ip().is_some_and(is_proxy);
         let is_exempt =
             publish == PublishRight::Granted || access::is_local(request) || speaks_for_itself;
         let admission = self.admission(rights, deadline);
         Ok(Admission {
-            on_behalf_of: (peer != request.peer).then_some(peer.address).flatten(),
+            on_behalf_of: (peer != request.peer).then_some(peer.address),
             is_limited: !is_exempt,
             ..admission
         })
@@ -535,15 +539,16 @@ impl Application for Hub {
     fn handle_request(&mut self, request: &Request<'_>) -> Response {
         let head = request.head;
         // The remains of an upgrade whose `Upgrade` a proxy has eaten have their key.
-        let mut response = if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
-            Response::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server")
-                .with_field("Upgrade", "websocket")
-                .with_field("Sec-WebSocket-Version", "13")
+        if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
+            Response::new(
+                Status::UPGRADE_REQUIRED,
+                "this is a WebSocket server: upgrade, in HTTP/1.1",
+            )
+            .with_field("Upgrade", "websocket")
+            .with_field("Sec-WebSocket-Version", "13")
         } else {
             Response::new(Status::NOT_FOUND, "there is nothing here")
-        };
-        response.is_head = head.method == "HEAD";
-        response
+        }
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
@@ -694,7 +699,7 @@ mod tests {
     fn request<'a>(address: &str, head: &'a Head<'a>) -> Request<'a> {
         Request {
             peer: Peer {
-                address: Some(address.parse().expect("an address")),
+                address: PeerAddress::Ip(address.parse().expect("an address")),
                 lane: Lane::Clients,
             },
             head,
@@ -899,6 +904,27 @@ mod tests {
         let remote = connect(&mut hub, id(1), REMOTE, "/publish");
         assert_eq!(remote.message_bytes_max, limits.message_bytes_max);
         assert!(remote.is_limited && !local.is_limited);
+    }
+
+    #[test]
+    fn a_proxy_that_names_nobody_does_not_speak_for_itself() {
+        let mut policy = Policy::default();
+        let proxy = "127.0.0.1".parse().expect("an address");
+        policy.proxies.0.push(proxy);
+        let mut hub = hub_with(policy);
+        let mut ask = |number, field: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n");
+            let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
+                .expect("valid")
+                .expect("complete");
+            let admission = hub.handle_upgrade(id(number), &request(LOCAL, &head));
+            let admission = admission.expect("everybody is let in");
+            (admission.is_limited, admission.on_behalf_of)
+        };
+        assert_eq!(ask(0, ""), (false, None));
+        let unknown = Some(PeerAddress::Unknown);
+        assert_eq!(ask(1, "X-Forwarded-For: unknown\r\n"), (true, unknown));
+        assert_eq!(ask(2, "X-Forwarded-For:\r\n"), (true, unknown));
     }
 
     #[test]

@@ -32,11 +32,6 @@ impl Hub {
             let response = Response::new(Status::METHOD_NOT_ALLOWED, "notifications are posted");
             return Err(response.with_field("Allow", "POST"));
         }
-        // RFC 9112 §3.2.
-        if head.minor_version >= 1 && head.fields.only_value("host").is_none() {
-            let why = "exactly one Host is needed";
-            return Err(Response::new(Status::BAD_REQUEST, why));
-        }
         let right = self.policy.publish_right(request);
         if right == PublishRight::Never || !self.policy.lets_in(request, right) {
             info!("{} may not publish", self.policy.speaks_for(request));
@@ -70,14 +65,12 @@ impl Hub {
     /// Who has yet to show a token asks as often as it may come for an upgrade.
     fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Response> {
         let address = self.policy.speaks_for(request).address;
-        let counted = address.map(|address| address.ip());
-        let counted = counted.filter(|&address| self.policy.is_counted(address));
-        if let Some(address) = counted {
-            if let Err(refused) = self.count_address(address, request.now) {
+        if let Some(counted) = self.policy.counted_as(address) {
+            if let Err(refused) = self.count_address(counted, address, request.now) {
                 self.metrics.notifications_rate_limited += 1;
                 return Err(rate_limited(refused));
             }
-            self.addresses.leave(address);
+            self.addresses.leave(counted);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ impl Hub {
         figures: &dyn Figures,
     ) -> Option<Response> {
         let head = request.head;
-        let mut response = match head.path() {
+        let response = match head.path() {
             "/healthz" if figures.is_accepting() => Response::new(Status::OK, "ok"),
             "/healthz" => Response::new(Status::SERVICE_UNAVAILABLE, "stopping"),
             "/metrics" if self.policy.shows_metrics(request) => {
@@ -27,12 +27,11 @@ impl Hub {
             "/livez" => Response::new(Status::OK, "ok"),
             _ => return None,
         };
-        if !matches!(head.method, "GET" | "HEAD") {
-            response = Response::new(Status::METHOD_NOT_ALLOWED, "this is there to be read")
-                .with_field("Allow", "GET, HEAD");
-        }
-        response.is_head = head.method == "HEAD";
-        Some(response)
+        Some(match head.method {
+            "GET" | "HEAD" => response,
+            _ => Response::new(Status::METHOD_NOT_ALLOWED, "this is there to be read")
+                .with_field("Allow", "GET, HEAD"),
+        })
     }
 
     fn metrics_text(&self, request: &Request<'_>, figures: &dyn Figures) -> String {

@@ -133,8 +133,8 @@ impl<T: Transport> Connection<T> {
     /// Takes over what the application grants; the session is open, or about to be.
     pub fn admit(&mut self, admission: &Admission) {
         self.session.limit_messages(admission.message_bytes_max);
-        if admission.on_behalf_of.is_some() {
-            self.peer.address = admission.on_behalf_of;
+        if let Some(address) = admission.on_behalf_of {
+            self.peer.address = address;
         }
         if !admission.is_limited {
             self.throttle = None;

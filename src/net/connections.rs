@@ -249,7 +249,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::application::{Lane, Peer};
+    use crate::application::{Lane, Peer, PeerAddress};
     use crate::net::connection::{Kind, Marks};
     use crate::random::Random;
     use crate::time::Timestamp;
@@ -257,7 +257,7 @@ mod tests {
 
     fn insert(connections: &mut Connections<u32>, transport: u32) -> ConnectionId {
         let peer = Peer {
-            address: None,
+            address: PeerAddress::Unix,
             lane: Lane::Publishers,
         };
         connections.insert(|id| Connection {

@@ -25,7 +25,9 @@ use std::time::Duration;
 
 use log::debug;
 
-use crate::application::{Admission, Application, CloseCause, Lane, Peer, Request, Response};
+use crate::application::{
+    Admission, Application, CloseCause, Lane, Peer, PeerAddress, Request, Response, Status,
+};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::memory::Trimmer;
@@ -33,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseCode;
-use crate::ws::event::{Event, Expiry, Rejection};
+use crate::ws::event::{Event, Expiry};
 use crate::ws::pinned::PinnedBytes;
 use crate::ws::session::Session;
 
@@ -201,8 +203,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Takes a new connection in.
     pub fn insert(&mut self, transport: T, peer: Peer, now: Timestamp) -> ConnectionId {
         let marks = Marks {
-            // A Unix socket has no address.
-            may_read_short: peer.address.is_none(),
+            may_read_short: peer.address == PeerAddress::Unix,
             ..Marks::default()
         };
         let id = self.shell.connections.insert(|id| Connection {
@@ -234,6 +235,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub fn discard(&mut self, id: ConnectionId) {
         self.timers.clear(id.index);
         if let Some(connection) = self.shell.connections.remove(id) {
+            self.shell.metrics.connections_dropped += 1;
             self.lanes[connection.peer.lane as usize].connections -= 1;
             self.shell.kinds[connection.counted as usize] -= 1;
         }
@@ -505,21 +507,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 permit,
                 stays,
             } => self.handle_body(id, &body, permit, stays, now),
-            Event::Rejected(rejection) => {
-                self.shell.metrics.requests_rejected += 1;
-                match rejection {
-                    Rejection::Head(error) => {
-                        debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
-                    }
-                    Rejection::Body(error) => {
-                        debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
-                    }
-                    Rejection::Handshake(error) => {
-                        self.shell.metrics.upgrades_invalid += 1;
-                        debug!(connection:% = id, peer:% = peer, reason:% = error; "{id} {peer}: {error}")
-                    }
-                }
-            }
+            Event::Rejected(rejection) => self.reject(id, rejection, now),
             Event::Pong { round_trip } => {
                 let micros = round_trip.as_micros() as u64;
                 self.shell.metrics.ping_round_trip_micros.observe(micros);
@@ -706,6 +694,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             Expiry::Handshake => {
                 debug!(connection:% = id, peer:% = peer; "{id} {peer}: no handshake in time");
                 self.shell.metrics.handshakes_expired += 1;
+                let late = Response::new(Status::REQUEST_TIMEOUT, "no request in time");
+                self.respond(id, &late, now);
                 None
             }
             Expiry::PingDue | Expiry::Idle | Expiry::Close => None,

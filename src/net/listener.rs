@@ -1,25 +1,23 @@
 //! A listening socket: accepts within a budget, and survives running out of descriptors.
 
-use std::fs::{self, Permissions};
 use std::io;
 use std::net::{self, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use log::warn;
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
-use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Unbound, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as Unbound, Type};
 
-use crate::application::{Lane, Peer};
+use crate::application::{Lane, Peer, PeerAddress};
 use crate::config::ListenAddress;
 use crate::time::Timestamp;
 
 use super::socket::Socket;
+use super::socket_file::SocketFile;
 
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
@@ -58,7 +56,10 @@ impl Listener {
     pub fn bind(address: &ListenAddress, lane: Lane, mode: u32) -> io::Result<Self> {
         let socket = match address {
             ListenAddress::Tcp(address) => ListenerSocket::Tcp(bind_tcp(*address)?),
-            ListenAddress::Unix(path) => bind_unix(path, mode)?,
+            ListenAddress::Unix(path) => {
+                let (socket, file) = SocketFile::listen(path, mode, BACKLOG)?;
+                ListenerSocket::Unix(UnixListener::from_std(socket), Some(file))
+            }
         };
         Ok(Self::new(socket, lane))
     }
@@ -103,7 +104,7 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<ListenAddress> {
         match &self.socket {
             ListenerSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Tcp),
-            ListenerSocket::Unix(_, Some(file)) => Ok(ListenAddress::Unix(file.path.clone())),
+            ListenerSocket::Unix(_, Some(file)) => Ok(ListenAddress::Unix(file.path().to_owned())),
             ListenerSocket::Unix(socket, None) => {
                 let address = socket.local_addr()?;
                 // One without a path has no name that could be written.
@@ -187,15 +188,15 @@ impl Listener {
 }
 
 impl ListenerSocket {
-    fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    fn accept(&self) -> io::Result<(Socket, PeerAddress)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
-                Ok((Socket::Tcp(stream), Some(address)))
+                Ok((Socket::Tcp(stream), PeerAddress::Ip(address)))
             }
             Self::Unix(socket, _) => {
                 let (stream, _) = socket.accept()?;
-                Ok((Socket::Unix(stream), None))
+                Ok((Socket::Unix(stream), PeerAddress::Unix))
             }
         }
     }
@@ -229,67 +230,6 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
-}
-
-fn bind_unix(path: &Path, mode: u32) -> io::Result<ListenerSocket> {
-    remove_stale(path)?;
-    let socket = Unbound::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    // Before it is bound, so that there is no moment at which others could connect.
-    fchmod(&socket, Mode::from_raw_mode(mode))?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::new(path)?;
-    // The umask may have taken some away.
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
-    let socket = UnixListener::from_std(socket.into());
-    Ok(ListenerSocket::Unix(socket, Some(file)))
-}
-
-/// Removes the socket that a server left behind which had no time to; one that is listened on,
-/// or what is no socket at all, stays and is found in use.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket {
-        let probe = Unbound::new(Domain::UNIX, Type::STREAM, None)?;
-        // Where it is listened on, but nobody accepts, connecting would wait.
-        probe.set_nonblocking(true)?;
-        let probed = probe.connect(&SockAddr::unix(path)?);
-        if probed.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
-/// The file of a Unix socket, removed with it, unless another one has taken its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
-        let file = fs::symlink_metadata(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            device: file.dev(),
-            inode: file.ino(),
-        })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
-        {
-            // It is of no use any more, but does no harm either.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 /// Whether it was about the one connection that was to be accepted, or about nothing.

@@ -8,5 +8,6 @@ mod schedule;
 pub mod server;
 mod shell;
 pub mod socket;
+mod socket_file;
 pub mod throttle;
 pub mod timers;

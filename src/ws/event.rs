@@ -1,10 +1,14 @@
 //! What a session tells its owner: events of the input, and deadlines that passed.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use crate::http::body::{BodyError, BodyPermit, Framing};
 use crate::http::head::{Head, HeadError};
+use crate::http::host::HostError;
+use crate::http::response::Response;
+use crate::http::status::Status;
 
 use super::close::CloseCode;
 use super::error::ProtocolError;
@@ -40,7 +44,8 @@ pub enum Event<'a> {
         /// Whether the client means to send another request.
         stays: bool,
     },
-    /// A request that can't be taken; it has been answered.
+    /// A request that can't be taken: answer it with [`Rejection::response`], by
+    /// [`super::session::Session::respond`].
     Rejected(Rejection),
     /// A whole message.
     Message(Message<'a>),
@@ -65,16 +70,61 @@ pub enum Event<'a> {
 pub enum Rejection {
     /// Its head can't be read.
     Head(HeadError),
+    /// It doesn't say whom it is for.
+    Host {
+        /// The rule that it breaks.
+        error: HostError,
+        /// Whether it asks for an upgrade.
+        is_upgrade: bool,
+    },
     /// Its body can't be read.
     Body(BodyError),
     /// It breaks a rule of the opening handshake.
     Handshake(HandshakeError),
 }
 
+impl Rejection {
+    /// Whether an upgrade was asked for, as far as could be read.
+    #[must_use]
+    pub const fn is_of_upgrade(self) -> bool {
+        matches!(
+            self,
+            Self::Handshake(_)
+                | Self::Host {
+                    is_upgrade: true,
+                    ..
+                }
+        )
+    }
+
+    /// The answer that tells the client.
+    #[must_use]
+    pub fn response(self) -> Response {
+        match self {
+            Self::Head(error) => Response::new(error.status(), error.to_string()),
+            Self::Host { error, .. } => Response::new(Status::BAD_REQUEST, error.to_string()),
+            Self::Body(error) => Response::new(error.status(), error.to_string()),
+            Self::Handshake(error) => error.response(),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(error) => fmt::Display::fmt(error, f),
+            Self::Host { error, .. } => fmt::Display::fmt(error, f),
+            Self::Body(error) => fmt::Display::fmt(error, f),
+            Self::Handshake(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
 /// What a deadline that passed means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expiry {
-    /// A request was not finished in time, or none ever came; 408 has been queued.
+    /// A request was not finished in time, or none ever came: answer with 408, by
+    /// [`super::session::Session::respond`].
     Handshake,
     /// No further request came on a connection that was kept for one; it is ended without a word.
     Idle,

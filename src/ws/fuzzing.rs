@@ -3,9 +3,11 @@
 //! Run on a small corpus as tests too, so that what a fuzzer once found stays found.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use crate::http::body::BodyPermit;
 use crate::http::head::Head;
+use crate::http::host;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::random::Random;
@@ -77,6 +79,12 @@ pub fn fuzz_head(bytes: &[u8]) {
             );
         }
         assert!(head.path().len() <= head.target.len().max(1));
+        if host::check(head).is_ok() {
+            let hosts: Vec<_> = head.fields.values("Host").collect();
+            assert!(hosts.len() <= 1 && hosts.len() >= head.minor_version.min(1).into());
+            let is_odd = |byte: &u8| !byte.is_ascii_graphic() || b"/?#@\\\"<>{}|^`".contains(byte);
+            assert!(!hosts.concat().iter().any(is_odd), "{hosts:?}");
+        }
         if asks_for_upgrade(head) && check_upgrade(head).is_ok() {
             assert_eq!(head.method, "GET");
         }
@@ -150,17 +158,21 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
                         is_authorized: true,
                     };
                     if session.receive(&head, framing, permit, now).is_err() {
-                        session.respond(&Response::new(Status::CONTENT_TOO_LARGE, ""), now);
+                        session.respond(
+                            &Response::new(Status::CONTENT_TOO_LARGE, ""),
+                            Duration::ZERO,
+                            now,
+                        );
                     }
                 }
                 Event::Body {
                     body, stays: true, ..
                 } => {
                     assert!(body.len() <= BODY_BYTES_MAX);
-                    session.answer(&Response::new(Status::OK, ""), now);
+                    session.answer(&Response::new(Status::OK, ""), Duration::ZERO, now);
                 }
                 Event::Request { .. } | Event::Body { .. } => {
-                    session.respond(&Response::new(Status::NOT_FOUND, ""), now)
+                    session.respond(&Response::new(Status::NOT_FOUND, ""), Duration::ZERO, now)
                 }
                 Event::Failed(error) => session.fail(&CloseFrame::new(error.close_code(), ""), now),
                 // Closing in the middle of the input is a path of its own.
@@ -169,10 +181,10 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
                 }
                 Event::Message(Message::Text(text)) => session.send(Opcode::Text, text.as_bytes()),
                 Event::Message(Message::Binary(bytes)) => session.send(Opcode::Binary, bytes),
-                Event::Pong { .. }
-                | Event::Rejected(_)
-                | Event::Discarded
-                | Event::Closed { .. } => {}
+                Event::Rejected(rejection) => {
+                    session.respond(&rejection.response(), Duration::ZERO, now)
+                }
+                Event::Pong { .. } | Event::Discarded | Event::Closed { .. } => {}
             }
             record.push(line);
         }

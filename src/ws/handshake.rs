@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};
 
 use crate::http::head::{Head, ResponseHead};
+use crate::http::host::is_named;
 use crate::http::response::Response;
 use crate::http::status::Status;
 
@@ -49,9 +50,7 @@ impl AcceptKey {
 pub enum HandshakeError {
     /// Not a GET.
     Method,
-    /// Not HTTP/1.1 or later.
-    HttpVersion,
-    /// No `Host`, or several.
+    /// An empty `Host`.
     Host,
     /// `Connection` doesn't list `upgrade`.
     Connection,
@@ -70,7 +69,6 @@ impl HandshakeError {
         let response = |status| Response::new(status, self.to_string());
         match self {
             Self::Method => response(Status::METHOD_NOT_ALLOWED).with_field("Allow", "GET"),
-            Self::HttpVersion => response(Status::VERSION_NOT_SUPPORTED),
             Self::Version => response(Status::UPGRADE_REQUIRED)
                 .with_field("Upgrade", "websocket")
                 .with_field("Sec-WebSocket-Version", VERSION),
@@ -83,8 +81,7 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Method => "an upgrade is asked for with GET",
-            Self::HttpVersion => "an upgrade needs HTTP/1.1",
-            Self::Host => "exactly one Host is needed",
+            Self::Host => "Host must name a host",
             Self::Connection => "Connection must list Upgrade",
             Self::Key => "Sec-WebSocket-Key must be 16 bytes in Base64, once",
             Self::Version => "Sec-WebSocket-Version must be 13",
@@ -95,13 +92,15 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// Whether a request asks for an upgrade to WebSocket at all.
+/// Whether a request asks for an upgrade to WebSocket at all. HTTP/1.0 can't: there the field is ignored
+/// (RFC 9110 §7.8).
 #[must_use]
 pub fn asks_for_upgrade(head: &Head<'_>) -> bool {
-    head.fields.has_token("upgrade", "websocket")
+    head.minor_version >= 1 && head.fields.has_token("upgrade", "websocket")
 }
 
-/// Checks a request that asks for an upgrade (§4.2.1) and computes the answer to its key.
+/// Checks a request that asks for an upgrade (§4.2.1) and computes the answer to its key. Its `Host` has
+/// been checked as every request's is.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -109,10 +108,7 @@ pub fn check_upgrade(head: &Head<'_>) -> Result<AcceptKey, HandshakeError> {
     if head.method != "GET" {
         return Err(HandshakeError::Method);
     }
-    if head.minor_version < 1 {
-        return Err(HandshakeError::HttpVersion);
-    }
-    if head.fields.only_value("host").is_none_or(<[u8]>::is_empty) {
+    if !head.fields.only_value("host").is_some_and(is_named) {
         return Err(HandshakeError::Host);
     }
     if !head.fields.has_token("connection", "upgrade") {
@@ -238,7 +234,15 @@ impl ClientHandshake {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::http::response::Occasion;
+
+    const GET: Occasion = Occasion {
+        unix_now: Duration::ZERO,
+        is_head: false,
+    };
 
     const MAX: usize = 4096;
 
@@ -306,6 +310,7 @@ mod tests {
         for (replace, line, error) in [
             ("Host", "", E::Host),
             ("Host", "Host:", E::Host),
+            ("Host", "Host: :8000", E::Host),
             ("", "Host: another", E::Host),
             ("Connection", "", E::Connection),
             ("Connection", "Connection: keep-alive", E::Connection),
@@ -354,21 +359,29 @@ mod tests {
             check_text(&format!("POST / HTTP/1.1\r\n{rest}")),
             Err(E::Method)
         );
-        assert_eq!(
-            check_text(&format!("GET / HTTP/1.0\r\n{rest}")),
-            Err(E::HttpVersion)
-        );
+    }
+
+    #[test]
+    fn http_1_0_knows_no_upgrade() {
+        for (version, asks) in [("HTTP/1.1", true), ("HTTP/1.0", false)] {
+            let text = format!("GET / {version}\r\nHost: a\r\nUpgrade: websocket\r\n\r\n");
+            let (head, _) = Head::parse(text.as_bytes(), 0, MAX)
+                .expect("valid")
+                .expect("complete");
+            assert_eq!(asks_for_upgrade(&head), asks, "{version}");
+        }
     }
 
     #[test]
     fn answers_to_errors() {
-        let version =
-            String::from_utf8(HandshakeError::Version.response().encode()).expect("ASCII");
+        let text =
+            |error: HandshakeError| String::from_utf8(error.response().encode(GET)).expect("ASCII");
+        let version = text(HandshakeError::Version);
         assert!(
             version.starts_with("HTTP/1.1 426 ")
                 && version.contains("\r\nSec-WebSocket-Version: 13\r\n")
         );
-        let method = String::from_utf8(HandshakeError::Method.response().encode()).expect("ASCII");
+        let method = text(HandshakeError::Method);
         assert!(method.starts_with("HTTP/1.1 405 ") && method.contains("\r\nAllow: GET\r\n"));
     }
 
@@ -392,7 +405,7 @@ mod tests {
             other.check_response(&answer),
             Err(ClientHandshakeError::NotAnAnswer)
         );
-        let refusal = Response::new(Status::SERVICE_UNAVAILABLE, "full").encode();
+        let refusal = Response::new(Status::SERVICE_UNAVAILABLE, "full").encode(GET);
         let (answer, _) = ResponseHead::parse(&refusal, MAX)
             .expect("valid")
             .expect("complete");

@@ -10,7 +10,7 @@
 //! A connection that speaks HTTP is Connecting for as long as its requests are answered.
 //!
 //! Events are pulled: [`Session::next_event`] reads the turn's input and answers what needs no
-//! decision itself (Ping, Close, a bad request). Bytes to send gather in the send queue. Time
+//! decision itself (Ping, Close). Bytes to send gather in the send queue. Time
 //! comes in as an argument; [`Session::poll_timeout`] says when to come back.
 //!
 //! Invariants: nothing is queued after a Close frame or an HTTP error; what arrives after a
@@ -65,6 +65,10 @@ enum State {
     Connecting {
         since: Timestamp,
         step: RequestStep,
+        /// Whether the request, as far as it has come, is HEAD.
+        is_head: bool,
+        /// How many empty lines have come in front of it.
+        empty_lines: u8,
     },
     Open {
         message_bytes_max: usize,
@@ -111,6 +115,8 @@ impl Session {
             state: State::Connecting {
                 since: now,
                 step: RequestStep::First,
+                is_head: false,
+                empty_lines: 0,
             },
             queue: SendQueue::default(),
             incoming: None,
@@ -270,8 +276,8 @@ impl Session {
             State::Connecting {
                 step: RequestStep::Body,
                 ..
-            } => self.next_body(input, now),
-            State::Connecting { .. } => self.next_request(input, now, head_bytes_max),
+            } => self.next_body(input),
+            State::Connecting { .. } => self.next_request(input, head_bytes_max),
             State::Open {
                 message_bytes_max, ..
             } => self.next_frame(input, message_bytes_max, now),

@@ -96,7 +96,7 @@ pub(crate) fn close_frame(code: u16) -> Vec<u8> {
 }
 
 /// Reads a whole response that ends its connection: its head and its body, whose announced
-/// length is checked.
+/// length is checked, as is that it has a date.
 pub(crate) fn response(stream: &mut TcpStream) -> (String, String) {
     let mut bytes = Vec::new();
     stream
@@ -110,6 +110,7 @@ pub(crate) fn response(stream: &mut TcpStream) -> (String, String) {
         head.contains(&format!("\r\nContent-Length: {}", body.len())),
         "{text}"
     );
+    assert_eq!(head.matches("\r\nDate: ").count(), 1, "{text}");
     (head.to_owned(), body.to_owned())
 }
 

@@ -31,28 +31,46 @@ impl Http {
             .expect("the server reads");
     }
 
+    /// The head of the next response, one to HEAD.
+    pub(crate) fn receive_head(&mut self) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.unread).into_owned();
+            if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                self.unread.drain(..head.len() + 4);
+                return head.to_owned();
+            }
+            self.read_more();
+        }
+    }
+
     /// The next response: its status, head and body.
     pub(crate) fn receive(&mut self) -> (u16, String, String) {
         loop {
             if let Some(response) = self.next() {
                 return response;
             }
-            let mut buffer = [0; 4096];
-            let length = self.stream.read(&mut buffer).expect("a response in time");
-            assert!(length > 0, "the end within a response: {:?}", self.unread);
-            self.unread.extend_from_slice(&buffer[..length]);
+            self.read_more();
         }
+    }
+
+    fn read_more(&mut self) {
+        let mut buffer = [0; 4096];
+        let length = self.stream.read(&mut buffer).expect("a response in time");
+        assert!(length > 0, "the end within a response: {:?}", self.unread);
+        self.unread.extend_from_slice(&buffer[..length]);
     }
 
     fn next(&mut self) -> Option<(u16, String, String)> {
         let text = String::from_utf8(self.unread.clone()).expect("text");
         let (head, rest) = text.split_once("\r\n\r\n")?;
-        let status = head[9..12].parse().expect("a status");
+        let status: u16 = head[9..12].parse().expect("a status");
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("Content-Length: "));
         let length = length.map_or(0, |length| length.parse().expect("a length"));
         let body = rest.get(..length)?;
+        let dates = head.matches("\r\nDate: ").count();
+        assert_eq!(dates, usize::from(status >= 200), "{head}");
         self.unread.drain(..head.len() + 4 + length);
         Some((status, head.to_owned(), body.to_owned()))
     }

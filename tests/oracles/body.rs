@@ -94,8 +94,21 @@ fn naive_chunks(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
         body.extend_from_slice(rest.get(..size)?);
         rest = rest[size..].strip_prefix(b"\r\n")?;
     }
-    while !take_line(&mut rest)?.is_empty() {}
-    Some((body, stream.len() - rest.len()))
+    loop {
+        match take_line(&mut rest)? {
+            [] => return Some((body, stream.len() - rest.len())),
+            line if is_field(line) => {}
+            _ => return None,
+        }
+    }
+}
+
+/// A token and a colon, and whatever a line may have behind them.
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+    let is_token_byte =
+        |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    line.len() > name.len() && !name.is_empty() && name.iter().all(is_token_byte)
 }
 
 /// Takes a line off that ends with CRLF and has no other control character than tabs.
@@ -116,7 +129,13 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
         let extension = ["", "", ";a=b", " ;c", "\t;", " "][random.between(0, 5) as usize];
         stream += &format!("{size:x}{extension}\r\n{}\r\n", "y".repeat(size));
     }
-    stream += ["0\r\n\r\n", "000;x\r\nT: 1\r\nU:\r\n\r\n", "0\r\n"][random.between(0, 2) as usize];
+    stream += [
+        "0\r\n\r\n",
+        "000;x\r\nT: 1\r\nU:\r\n\r\n",
+        "0\r\n",
+        "0\r\nT : 1\r\n\r\n",
+        "0\r\nT: 1\r\n folded\r\n\r\n",
+    ][random.between(0, 4) as usize];
     let field = match random.between(0, 5) {
         0 => "Transfer-Encoding: chunked",
         1 => "Content-Length: 7",

@@ -37,20 +37,21 @@ pub(crate) fn check(bytes: &[u8]) {
     assert_eq!(client, naive_client(peer, &lines), "{:?}", lines);
 }
 
-/// The same as the protocol says it: from the right, the first address that isn't trusted, or the
-/// last before what is no address.
-fn naive_client(peer: IpAddr, lines: &[&[u8]]) -> IpAddr {
+/// The same as the protocol says it: from the right, the first address that isn't trusted, or the last;
+/// nobody's if something else stands before it, or too many.
+fn naive_client(peer: IpAddr, lines: &[&[u8]]) -> Option<IpAddr> {
     let list = lines.join(&b',');
     let entries: Vec<_> = list.split(|&byte| byte == b',').collect();
-    let mut way = vec![peer.to_canonical()];
-    for entry in entries.iter().rev().take(HOPS_MAX) {
-        match naive_address(entry) {
-            Some(address) => way.push(address.to_canonical()),
-            None => break,
-        }
+    let mut way = vec![Some(peer.to_canonical())];
+    way.extend(entries.iter().rev().map(|entry| naive_address(entry)));
+    if let Some(too_many) = way.get_mut(1 + HOPS_MAX) {
+        *too_many = None;
     }
-    let stranger = way.iter().find(|address| !naive_is_trusted(**address));
-    *stranger.or_else(|| way.last()).expect("the peer")
+    let is_end = |hop: &&Option<IpAddr>| hop.is_none_or(|address| !naive_is_trusted(address));
+    *way.iter()
+        .find(is_end)
+        .or_else(|| way.last())
+        .expect("the peer")
 }
 
 fn naive_is_trusted(address: IpAddr) -> bool {
@@ -63,8 +64,14 @@ fn naive_is_trusted(address: IpAddr) -> bool {
     }
 }
 
-/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`, with white space around it.
+/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`, with white space around it; not 0.0.0.0, nor `::`.
 fn naive_address(entry: &[u8]) -> Option<IpAddr> {
+    let address = naive_any_address(entry)?.to_canonical();
+    let is_nobodys = ["0.0.0.0", "::"].contains(&address.to_string().as_str());
+    (!is_nobodys).then_some(address)
+}
+
+fn naive_any_address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let text = text.trim_matches([' ', '\t']);
     if let Ok(address) = text.parse() {
@@ -145,6 +152,8 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
         "[10.0.0.1]",
         "_hidden",
         "10.0.0.256",
+        "0.0.0.0",
+        "[::]:80",
         "\t10.1.1.1",
     ];
     let mut bytes = vec![random.next_u64() as u8];
@@ -162,7 +171,7 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
         return bytes;
     }
     for _ in 0..random.between(0, 40) {
-        let most = if random.between(0, 2) == 0 { 16 } else { 1 };
+        let most = if random.between(0, 2) == 0 { 18 } else { 1 };
         let entry = entries[random.between(0, most) as usize];
         bytes.extend(entry.bytes());
         bytes.push(if random.between(0, 6) == 0 {

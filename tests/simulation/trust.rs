@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crieur::application::{Lane, Peer};
+use crieur::application::{Lane, Peer, PeerAddress};
 use crieur::hub::access::origin::AllowedOrigins;
 use crieur::hub::access::policy::Policy;
 use crieur::hub::access::token_file::PublishTokens;
@@ -104,7 +104,9 @@ impl Papers {
             From::UnixSocket => None,
         };
         Peer {
-            address: address.map(|address| SocketAddr::from((address, 1))),
+            address: address.map_or(PeerAddress::Unix, |address| {
+                PeerAddress::Ip(SocketAddr::from((address, 1)))
+            }),
             lane: self.lane,
         }
     }

@@ -36,12 +36,15 @@ pub fn is_on_this_host(request: &Request<'_>) -> bool {
     request
         .peer
         .address
-        .is_some_and(|address| address.ip().to_canonical().is_loopback())
+        .ip()
+        .is_some_and(|ip| ip.to_canonical().is_loopback())
         && head
             .fields
             .only_value("Host")
             .is_some_and(is_loopback_authority)
-        && authority_of(head.target).is_none_or(is_loopback_authority)
+        && head
+            .authority()
+            .is_none_or(|authority| is_loopback_authority(authority.as_bytes()))
         && !is_from_proxy(head)
 }
 
@@ -57,15 +60,6 @@ fn is_from_browser(head: &Head<'_>) -> bool {
 
 fn is_from_proxy(head: &Head<'_>) -> bool {
     PROXY_FIELDS.iter().any(|name| head.fields.has(name)) || head.fields.has_prefixed(PROXY_PREFIX)
-}
-
-/// The authority of an absolute target, which counts beside `Host` (RFC 9112 §3.2.2).
-fn authority_of(target: &str) -> Option<&[u8]> {
-    let (scheme, rest) = target.split_once("://")?;
-    if scheme.contains(['/', '?']) {
-        return None;
-    }
-    rest.split(['/', '?', '#']).next().map(str::as_bytes)
 }
 
 /// Whether `host`, or `host:port`, names this host by itself (RFC 9110 §7.2).
@@ -109,7 +103,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::application::{Lane, Peer};
+    use crate::application::{Lane, Peer, PeerAddress};
     use crate::hub::access::testing::head_of;
     use crate::time::Timestamp;
 
@@ -118,7 +112,7 @@ mod tests {
         let head = head_of(&text);
         is_local(&Request {
             peer: Peer {
-                address: Some(address.parse().expect("an address")),
+                address: PeerAddress::Ip(address.parse().expect("an address")),
                 lane: Lane::Clients,
             },
             head: &head,

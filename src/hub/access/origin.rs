@@ -69,12 +69,12 @@ impl AllowedOrigins {
     }
 }
 
-/// Whether a page came from where its request goes. Not the scheme: a proxy in front may speak
-/// TLS with the browser, and none with us.
+/// Whether a page came from where its request goes: an absolute target says so in place of `Host`
+/// (RFC 9112 §3.2.2). Not the scheme: a proxy in front may speak TLS with the browser, and none with us.
 fn is_own(origin: &Origin, head: &Head<'_>) -> bool {
-    head.fields
-        .only_value("Host")
-        .and_then(|host| std::str::from_utf8(host).ok())
+    let host = || std::str::from_utf8(head.fields.only_value("Host")?).ok();
+    head.authority()
+        .or_else(host)
         .and_then(|host| Authority::parse(host, &origin.scheme))
         .is_some_and(|authority| authority == origin.authority)
 }
@@ -232,6 +232,20 @@ mod tests {
             "https://app.example.org\u{e9}",
         ] {
             assert!(!is_allowed(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_says_where_the_request_goes() {
+        let text = "GET http://example.org/ HTTP/1.1\r\nHost: a\r\nOrigin: ";
+        for (origin, is_allowed) in [("http://example.org", true), ("http://a", false)] {
+            let text = format!("{text}{origin}\r\n\r\n");
+            let head = head_of(&text);
+            assert_eq!(
+                AllowedOrigins::default().allows(&head),
+                is_allowed,
+                "{origin}"
+            );
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Knows heads of requests and tokens, no connections. Main type: [`Policy`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::application::{Lane, Peer, Request};
+use crate::application::{Lane, Peer, PeerAddress, Request};
 use crate::http::head::Head;
 
 use super::addresses::AddressLimits;
@@ -61,7 +61,7 @@ impl Policy {
                 false => PublishRight::WithToken,
             };
         }
-        let is_trusted = match (lane, request.peer.address) {
+        let is_trusted = match (lane, request.peer.address.ip()) {
             // Who may open the socket is what its permissions are for.
             (Lane::Publishers, None) => !is_foreign(request.head),
             (Lane::Publishers, Some(_)) => is_local(request),
@@ -87,17 +87,15 @@ impl Policy {
     #[must_use]
     pub fn speaks_for(&self, request: &Request<'_>) -> Peer {
         let peer = request.peer;
-        let Some(address) = peer.address else {
+        let Some(ip) = peer.address.ip() else {
             return peer;
         };
-        let client = self.proxies.client(address.ip(), request.head);
-        match client == address.ip() {
-            true => peer,
-            false => Peer {
-                address: Some(SocketAddr::new(client, 0)),
-                ..peer
-            },
-        }
+        let address = match self.proxies.client(ip, request.head) {
+            Some(client) if client == ip.to_canonical() => peer.address,
+            Some(client) => PeerAddress::Ip(SocketAddr::new(client, 0)),
+            None => PeerAddress::Unknown,
+        };
+        Peer { address, ..peer }
     }
 
     /// Whether a request is shown the figures: one of a program on this host, or from a network
@@ -105,17 +103,23 @@ impl Policy {
     #[must_use]
     pub fn shows_metrics(&self, request: &Request<'_>) -> bool {
         let peer = self.speaks_for(request);
-        let address = peer.address.map(|address| address.ip());
         let is_named = |address| self.metrics_from.iter().any(|cidr| cidr.contains(address));
-        address.is_some_and(is_named) || (self.proxies.0.is_empty() && is_local(request))
+        peer.address.ip().is_some_and(is_named) || (self.proxies.0.is_empty() && is_local(request))
     }
 
-    /// Whether an address has a share: this host has none, be it over a Unix socket, nor has a
-    /// trusted proxy that speaks for nobody.
+    /// The address whose share a peer counts against. This host has none, be it over a Unix socket, nor has
+    /// a trusted proxy that speaks for itself. Those for whom one speaks without saying who they are have
+    /// the share of the unspecified address together.
     #[must_use]
-    pub fn is_counted(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        !address.is_loopback() && !address.is_unspecified() && !self.proxies.trusts(address)
+    pub fn counted_as(&self, address: PeerAddress) -> Option<IpAddr> {
+        match address {
+            PeerAddress::Unix => None,
+            PeerAddress::Unknown => Some(Ipv6Addr::UNSPECIFIED.into()),
+            PeerAddress::Ip(address) => {
+                let ip = address.ip().to_canonical();
+                (!ip.is_loopback() && !self.proxies.trusts(ip)).then_some(ip)
+            }
+        }
     }
 
     /// Whether a message's token gives the right to publish.

@@ -128,30 +128,30 @@ fn parse_bits(bits: &str) -> Option<u8> {
 pub struct TrustedProxies(pub Vec<Cidr>);
 
 impl TrustedProxies {
-    /// The address of whoever made a request that came from `peer`: the last one on the way
-    /// that isn't a trusted proxy's.
+    /// The address for which a request was made that came from `peer`: the last one on the way that
+    /// isn't a trusted proxy's. A proxy that names none speaks for itself; `None` if what it names is no
+    /// address, or too many of them: then it speaks for nobody in particular.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, head: &Head<'_>) -> IpAddr {
+    pub fn client(&self, peer: IpAddr, head: &Head<'_>) -> Option<IpAddr> {
         let mut client = peer.to_canonical();
         if !self.trusts(client) {
-            return client;
+            return Some(client);
         }
         let fields: Vec<&[u8]> = head.fields.values("X-Forwarded-For").collect();
         let hops = fields
             .iter()
             .rev()
             .flat_map(|field| field.rsplit(|&byte| byte == b','));
-        for hop in hops.take(HOPS_MAX) {
-            // What is no address was not added by a proxy that is to be trusted.
-            let Some(address) = parse_hop(hop) else {
-                break;
-            };
-            client = address;
+        for (number, hop) in hops.enumerate() {
+            if number == HOPS_MAX {
+                return None;
+            }
+            client = parse_hop(hop)?;
             if !self.trusts(client) {
                 break;
             }
         }
-        client
+        Some(client)
     }
 
     /// Whether `address` is one of them.
@@ -161,7 +161,8 @@ impl TrustedProxies {
     }
 }
 
-/// The address of an entry; some proxies write a port behind it, or IPv6 in brackets.
+/// The address of an entry; some proxies write a port behind it, or IPv6 in brackets. The unspecified
+/// address is nobody's.
 fn parse_hop(entry: &[u8]) -> Option<IpAddr> {
     let entry = std::str::from_utf8(entry).ok()?.trim_ascii();
     let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
@@ -170,6 +171,7 @@ fn parse_hop(entry: &[u8]) -> Option<IpAddr> {
     address
         .or_else(|| bracketed().map(IpAddr::V6))
         .map(|address: IpAddr| address.to_canonical())
+        .filter(|address| !address.is_unspecified())
 }
 
 #[cfg(test)]
@@ -260,7 +262,7 @@ mod tests {
         let head = format!("{text}\r\n");
         TrustedProxies(proxies.to_vec())
             .client(ip(peer), &head_of(&head))
-            .to_string()
+            .map_or_else(|| "nobody".to_owned(), |client| client.to_string())
     }
 
     #[test]
@@ -269,7 +271,7 @@ mod tests {
         assert_eq!(client("::ffff:192.0.2.1", &["1.2.3.4"]), "192.0.2.1");
         let nobody = TrustedProxies::default();
         let head = head_of("GET / HTTP/1.1\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
-        assert_eq!(nobody.client(ip("127.0.0.1"), &head), ip("127.0.0.1"));
+        assert_eq!(nobody.client(ip("127.0.0.1"), &head), Some(ip("127.0.0.1")));
     }
 
     #[test]
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_ends_the_walk() {
+    fn what_is_no_address_is_nobodys() {
         for entry in [
             "",
             "unknown",
@@ -324,10 +326,16 @@ mod tests {
             "\"1.2.3.4\"",
             "for=1.2.3.4",
             "1.2.3.\u{e9}",
+            "0.0.0.0",
+            "::",
+            "[::ffff:0.0.0.0]:80",
         ] {
-            assert_eq!(client("127.0.0.1", &[entry]), "127.0.0.1", "{entry}");
+            assert_eq!(client("127.0.0.1", &[entry]), "nobody", "{entry}");
             let between = format!("5.6.7.8, {entry}, 10.1.1.1");
-            assert_eq!(client("127.0.0.1", &[&between]), "10.1.1.1", "{entry}");
+            assert_eq!(client("127.0.0.1", &[&between]), "nobody", "{entry}");
+            // In front of an address that isn't trusted, anybody may have written it.
+            let in_front = format!("{entry}, 5.6.7.8, 10.1.1.1");
+            assert_eq!(client("127.0.0.1", &[&in_front]), "5.6.7.8", "{entry}");
         }
     }
 
@@ -337,9 +345,9 @@ mod tests {
         let at_most = format!("1.2.3.4,{}", trusted(HOPS_MAX - 1));
         assert_eq!(client("127.0.0.1", &[&at_most]), "1.2.3.4");
         let one_more = format!("1.2.3.4,{}", trusted(HOPS_MAX));
-        assert_eq!(client("127.0.0.1", &[&one_more]), "10.1.1.1");
+        assert_eq!(client("127.0.0.1", &[&one_more]), "nobody");
         let fields = vec!["10.1.1.1"; HOPS_MAX];
         let fields = [&["1.2.3.4"], &fields[..]].concat();
-        assert_eq!(client("127.0.0.1", &fields), "10.1.1.1");
+        assert_eq!(client("127.0.0.1", &fields), "nobody");
     }
 }

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::net::connection::{Kind, Transport};
 use crate::net::shell::{Shell, ShellOutbox};
 use crate::time::{Clock, Timestamp};
+use crate::ws::event::Rejection;
 
 use super::Engine;
 
@@ -96,10 +97,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 let stays = head.keeps_connection() && !has_body && response.status == Status::OK;
                 self.answer(id, &response, stays, now);
             }
-            Err(mut response) => {
-                response.is_head = head.method == "HEAD";
-                self.respond(id, &response, now);
-            }
+            Err(response) => self.respond(id, &response, now),
         }
     }
 
@@ -148,10 +146,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if !stays {
             return self.respond(id, response, now);
         }
+        let unix_now = self.shell.clock.unix_now();
         let Some(connection) = self.shell.connections.get_mut(id) else {
             return;
         };
-        connection.session.answer(response, now);
+        connection.session.answer(response, unix_now, now);
         if connection.is_over(self.limits.send_queue_bytes_max) {
             connection.flush_at_last(&mut self.shell.scratch, now);
             if connection.is_over(self.limits.send_queue_bytes_max) {
@@ -164,14 +163,30 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Answers a request, and ends its connection.
     pub(super) fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
+        let unix_now = self.shell.clock.unix_now();
         if let Some(connection) = self.shell.connections.get_mut(id) {
             let code = response.status.code;
             debug!(
                 connection:% = id, peer:% = connection.peer, status = code;
                 "{id} {}: answered {code}", connection.peer
             );
-            connection.session.respond(response, now);
+            connection.session.respond(response, unix_now, now);
         }
+    }
+
+    /// Answers a request that broke a rule of HTTP or of the handshake.
+    pub(super) fn reject(&mut self, id: ConnectionId, rejection: Rejection, now: Timestamp) {
+        self.shell.metrics.requests_rejected += 1;
+        if rejection.is_of_upgrade() {
+            self.shell.metrics.upgrades_invalid += 1;
+        }
+        if let Some(connection) = self.shell.connections.get(id) {
+            debug!(
+                connection:% = id, peer:% = connection.peer, reason:% = rejection;
+                "{id} {}: {rejection}", connection.peer
+            );
+        }
+        self.respond(id, &rejection.response(), now);
     }
 
     /// Ends a connection that is not upgraded; who awaits an answer is told why.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::application::{Message, Outbox, Status};
+use crate::application::{Message, Outbox, PeerAddress, Status};
 use crate::net::connection::BRIEF_READ_BYTES;
 use crate::net::shell::UNWRITTEN_MAX;
 use crate::ws::close::CloseCode;
@@ -201,7 +201,7 @@ fn accept<A: Application, C: Clock>(
 ) -> (ConnectionId, Rc<Wire>) {
     let wire = Rc::new(Wire::default());
     let peer = Peer {
-        address: Some(([127, 0, 0, 1], 1).into()),
+        address: PeerAddress::Ip(([127, 0, 0, 1], 1).into()),
         lane: Lane::Clients,
     };
     let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, now);
@@ -403,6 +403,18 @@ fn the_lag_of_the_loop_is_by_how_much_timers_are_late() {
     assert_eq!(engine.metrics().ping_round_trip_micros.sum(), 300);
 }
 
+#[test]
+fn a_connection_that_never_came_to_life_is_counted_as_dropped() {
+    let mut engine = engine();
+    let (id, _) = accept(&mut engine, Timestamp::ZERO);
+    for _ in 0..2 {
+        engine.discard(id);
+        let metrics = engine.metrics();
+        let counts = (metrics.connections_accepted, metrics.connections_dropped);
+        assert_eq!((counts, engine.connections_len()), ((1, 1), 0));
+    }
+}
+
 /// Answers every message, and every request, with so many bytes.
 struct Talkative(usize);
 
@@ -533,7 +545,7 @@ fn input_is_taken_in_for_a_while_and_publishers_come_first() {
     );
     let connect = |engine: &mut Engine<_, _, _>, lane| {
         let wire = Rc::new(Wire::default());
-        let address = Some(([127, 0, 0, 1], 1).into());
+        let address = PeerAddress::Ip(([127, 0, 0, 1], 1).into());
         let peer = Peer { address, lane };
         let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);
         wire.sent.borrow_mut().extend_from_slice(UPGRADE.as_bytes());
@@ -978,7 +990,7 @@ fn who_is_about_to_be_cut_off_gets_no_answer_behind_the_gap() {
     let mut engine = Engine::new(ToItself, Stopped, limits, Timeouts::default(), 1);
     let wire = Rc::new(Wire::default());
     let peer = Peer {
-        address: Some(([127, 0, 0, 1], 1).into()),
+        address: PeerAddress::Ip(([127, 0, 0, 1], 1).into()),
         lane: Lane::Clients,
     };
     let id = engine.insert(WireEnd(Rc::clone(&wire)), peer, Timestamp::ZERO);

@@ -5,18 +5,22 @@
 //! a connection that has been answered may be silent.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::config::Timeouts;
 use crate::http::body::{BodyError, BodyPermit, BodyReader, Framing};
 use crate::http::head::Head;
-use crate::http::response::{CONTINUE, Response};
-use crate::http::status::Status;
+use crate::http::host;
+use crate::http::response::{CONTINUE, Occasion, Response};
 use crate::time::Timestamp;
 use crate::ws::event::{Event, Expiry, Rejection};
 use crate::ws::handshake::{asks_for_upgrade, check_upgrade};
 use crate::ws::incoming::Input;
 
 use super::{RequestStep, Session, State};
+
+/// More empty lines than any honest client sends in front of a request; one more, and it is refused.
+pub(super) const EMPTY_LINES_MAX: u8 = 4;
 
 /// A request whose head is gone and whose body is to come.
 #[derive(Debug)]
@@ -48,42 +52,62 @@ impl Session {
     pub(super) fn next_request<'e>(
         &mut self,
         input: &'e mut Input<'_>,
-        now: Timestamp,
         head_bytes_max: usize,
     ) -> Option<Event<'e>> {
+        if !self.skip_empty_lines(input) {
+            return None;
+        }
         let unused = &input.bytes[input.position..];
         let unused_len = unused.len();
-        if unused_len == 0 {
-            return None;
+        // Known before the head is: what can't be read, or is late, is answered too.
+        if let State::Connecting { is_head, .. } = &mut self.state {
+            *is_head = unused.starts_with(b"HEAD ");
         }
         let (head, length) = match Head::parse(unused, input.head_scanned, head_bytes_max) {
             Ok(None) => {
                 input.head_scanned = unused_len;
                 return None;
             }
-            Err(error) => {
-                self.respond(&Response::new(error.status(), error.to_string()), now);
-                return Some(Event::Rejected(Rejection::Head(error)));
-            }
+            Err(error) => return Some(Event::Rejected(Rejection::Head(error))),
             Ok(Some(whole)) => whole,
         };
         input.position += length;
         input.head_scanned = 0;
         input.has_finished = true;
-        if !asks_for_upgrade(&head) {
+        let is_upgrade = asks_for_upgrade(&head);
+        if let Err(error) = host::check(&head) {
+            return Some(Event::Rejected(Rejection::Host { error, is_upgrade }));
+        }
+        if !is_upgrade {
             input.frames += 1;
             return Some(match Framing::of(&head) {
                 Ok(framing) => Event::Request { head, framing },
-                Err(error) => self.reject_body(error, now),
+                Err(error) => Event::Rejected(Rejection::Body(error)),
             });
         }
         Some(match check_upgrade(&head) {
             Ok(accept) => Event::Upgrade { head, accept },
-            Err(error) => {
-                self.respond(&error.response(), now);
-                Event::Rejected(Rejection::Handshake(error))
-            }
+            Err(error) => Event::Rejected(Rejection::Handshake(error)),
         })
+    }
+
+    /// Passes over the empty lines in front of a request line (RFC 9112 §2.2), which some clients send behind
+    /// the body before. One by one as they come: what is kept of them would be a request that has begun. Says
+    /// whether there is something behind them; half a line end isn't.
+    fn skip_empty_lines(&mut self, input: &mut Input<'_>) -> bool {
+        let State::Connecting { empty_lines, .. } = &mut self.state else {
+            return false;
+        };
+        while *empty_lines < EMPTY_LINES_MAX && input.bytes[input.position..].starts_with(b"\r\n") {
+            *empty_lines += 1;
+            input.position += 2;
+            input.has_finished = true;
+        }
+        match &input.bytes[input.position..] {
+            [] => false,
+            b"\r" => *empty_lines == EMPTY_LINES_MAX,
+            _ => true,
+        }
     }
 
     /// Has the body of a request read, up to what `permit` grants.
@@ -111,15 +135,13 @@ impl Session {
         self.set_state(State::Connecting {
             since: now,
             step: RequestStep::Body,
+            is_head: head.method == "HEAD",
+            empty_lines: 0,
         });
         Ok(())
     }
 
-    pub(super) fn next_body<'e>(
-        &mut self,
-        input: &'e mut Input<'_>,
-        now: Timestamp,
-    ) -> Option<Event<'e>> {
+    pub(super) fn next_body<'e>(&mut self, input: &'e mut Input<'_>) -> Option<Event<'e>> {
         let receiving = self.receiving.as_mut()?;
         let (permit, stays) = (receiving.permit, receiving.stays);
         let start = input.position;
@@ -136,7 +158,7 @@ impl Session {
         } else {
             match receiving.reader.read(unused) {
                 Ok(taken) => input.position += taken,
-                Err(error) => return Some(self.reject_body(error, now)),
+                Err(error) => return Some(Event::Rejected(Rejection::Body(error))),
             }
             let received = self
                 .receiving
@@ -150,26 +172,30 @@ impl Session {
         })
     }
 
-    fn reject_body(&mut self, error: BodyError, now: Timestamp) -> Event<'static> {
-        self.respond(&Response::new(error.status(), error.to_string()), now);
-        Event::Rejected(Rejection::Body(error))
-    }
-
-    /// Answers a request, whose body has been read if it has one; the next may follow.
-    pub fn answer(&mut self, response: &Response, now: Timestamp) {
-        self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode_kept()));
+    /// Answers a request, whose body has been read if it has one; the next may follow. `unix_now` is
+    /// `now` by the wall clock, since the Unix epoch.
+    pub fn answer(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
+        let bytes = response.encode_kept(self.occasion(unix_now));
+        self.queue.push_own(|into| into.extend_from_slice(&bytes));
         self.set_state(State::Connecting {
             since: now,
             step: RequestStep::Next,
+            is_head: false,
+            empty_lines: 0,
         });
     }
 
-    /// Answers a request, and ends the connection with it.
-    pub fn respond(&mut self, response: &Response, now: Timestamp) {
-        self.queue
-            .push_own(|into| into.extend_from_slice(&response.encode()));
+    /// Answers a request, and ends the connection with it. `unix_now` is `now` by the wall clock, since the
+    /// Unix epoch.
+    pub fn respond(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
+        let bytes = response.encode(self.occasion(unix_now));
+        self.queue.push_own(|into| into.extend_from_slice(&bytes));
         self.linger(now);
+    }
+
+    const fn occasion(&self, unix_now: Duration) -> Occasion {
+        let is_head = matches!(self.state, State::Connecting { is_head: true, .. });
+        Occasion { unix_now, is_head }
     }
 
     /// Ends a connection between two requests without a word: the client would take it for the
@@ -181,7 +207,7 @@ impl Session {
     }
 
     pub(super) fn request_deadline(&self, timeouts: &Timeouts) -> Option<Timestamp> {
-        let State::Connecting { since, step } = self.state else {
+        let State::Connecting { since, step, .. } = self.state else {
             return None;
         };
         Some(match (step, self.message_begun()) {
@@ -196,8 +222,6 @@ impl Session {
             self.leave(now);
             return Expiry::Idle;
         }
-        let response = Response::new(Status::REQUEST_TIMEOUT, "no request in time");
-        self.respond(&response, now);
         Expiry::Handshake
     }
 }

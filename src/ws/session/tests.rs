@@ -8,7 +8,6 @@ use crate::http::head::HeadError;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::ws::close::CloseCode;
-use crate::ws::event::Rejection;
 use crate::ws::frame::encode_masked_frame;
 use crate::ws::handshake::ClientHandshake;
 use crate::ws::mask::MaskingKey;
@@ -68,15 +67,18 @@ impl Bench {
                     let line = format!("body {}", String::from_utf8_lossy(&body));
                     let response = Response::new(Status::OK, "posted");
                     match stays {
-                        true => self.session.answer(&response, self.now),
-                        false => self.session.respond(&response, self.now),
+                        true => self.session.answer(&response, Duration::ZERO, self.now),
+                        false => self.session.respond(&response, Duration::ZERO, self.now),
                     }
                     line
                 }
                 Event::Request { head, .. } => {
                     let line = format!("request {}", head.target);
-                    self.session
-                        .respond(&Response::new(Status::NOT_FOUND, "nothing"), self.now);
+                    self.session.respond(
+                        &Response::new(Status::NOT_FOUND, "nothing"),
+                        Duration::ZERO,
+                        self.now,
+                    );
                     line
                 }
                 Event::Message(Message::Text(text)) => text.to_owned(),
@@ -87,9 +89,11 @@ impl Bench {
                     format!("failed {}", error.close_code())
                 }
                 Event::Closed { code } => format!("closed {code:?}"),
-                Event::Rejected(Rejection::Head(error)) => format!("rejected {error:?}"),
-                Event::Rejected(Rejection::Body(error)) => format!("rejected {error:?}"),
-                Event::Rejected(Rejection::Handshake(error)) => format!("rejected {error:?}"),
+                Event::Rejected(rejection) => {
+                    self.session
+                        .respond(&rejection.response(), Duration::ZERO, self.now);
+                    format!("rejected: {rejection}")
+                }
                 Event::Discarded => "discarded".to_owned(),
                 Event::Pong { round_trip } => format!("pong after {round_trip:?}"),
             };
@@ -122,7 +126,16 @@ impl Bench {
 
     fn wait_ms(&mut self, millis: u64) -> Option<Expiry> {
         self.now = self.now + Duration::from_millis(millis);
-        self.session.handle_timeout(self.now, &self.timeouts)
+        self.handle_timeout()
+    }
+
+    fn handle_timeout(&mut self) -> Option<Expiry> {
+        let expiry = self.session.handle_timeout(self.now, &self.timeouts);
+        if expiry == Some(Expiry::Handshake) {
+            let late = Response::new(Status::REQUEST_TIMEOUT, "late");
+            self.session.respond(&late, Duration::ZERO, self.now);
+        }
+        expiry
     }
 
     /// Milliseconds until the next deadline.
@@ -217,7 +230,7 @@ fn a_request_that_is_no_upgrade() {
 fn a_bad_request_is_answered() {
     let mut bench = Bench::connecting();
     bench.receive(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n");
-    assert_eq!(bench.record(), [format!("rejected {:?}", HeadError::Field)]);
+    assert_eq!(bench.record(), [format!("rejected: {}", HeadError::Field)]);
     assert!(bench.sent().starts_with(b"HTTP/1.1 400 "));
     let mut bench = Bench::connecting();
     bench.receive(
@@ -226,7 +239,10 @@ fn a_bad_request_is_answered() {
             .replace("13\r\n", "8\r\n")
             .into_bytes(),
     );
-    assert_eq!(bench.record(), ["rejected Version"]);
+    assert_eq!(
+        bench.record(),
+        ["rejected: Sec-WebSocket-Version must be 13"]
+    );
     assert!(bench.sent().starts_with(b"HTTP/1.1 426 "));
 }
 
@@ -650,9 +666,9 @@ fn what_is_kept_is_charged_and_given_back() {
 
 #[test]
 fn requests_are_answered_one_after_the_other_up_to_an_upgrade() {
-    let posts = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
-        POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n\
-        POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+    let posts = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+        POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n\
+        POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     let stream = [&posts[..], &upgrade()].concat();
     for split in 0..stream.len() {
         let mut bench = Bench::connecting();
@@ -671,16 +687,64 @@ fn requests_are_answered_one_after_the_other_up_to_an_upgrade() {
 }
 
 #[test]
+fn empty_lines_in_front_of_a_request_are_passed_over() {
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    let request = |empty_lines: usize| [&b"\r\n".repeat(empty_lines)[..], post, b"x"].concat();
+    let most = usize::from(request::EMPTY_LINES_MAX);
+    let run = |stream: &[u8], split: usize| {
+        let mut bench = Bench::connecting();
+        bench.receive(&stream[..split]);
+        bench.receive(&stream[split..]);
+        bench
+    };
+    let stream = [request(most), request(1), request(most), request(0)].concat();
+    for split in 0..stream.len() {
+        let bench = run(&stream, split);
+        assert_eq!(bench.record, ["body x"; 4], "{split}");
+        assert!(bench.session.is_between_requests());
+    }
+    for bad in ["\n", "\r\r\n", "\rGET ", " \r\n"].map(str::as_bytes) {
+        for stream in [bad.to_vec(), [b"\r\n", bad].concat()] {
+            for split in 0..stream.len() {
+                let bench = run(&stream, split);
+                let expected = format!("rejected: {}", HeadError::RequestLine);
+                assert_eq!(bench.record, [expected], "{stream:?} {split}");
+            }
+        }
+    }
+    let stream = request(most + 1);
+    for split in 0..=2 * most + 1 {
+        assert_eq!(run(&stream, split).record.len(), 1, "{split}");
+        assert!(run(&stream, split).record[0].starts_with("rejected"));
+    }
+}
+
+#[test]
+fn an_empty_line_behind_a_body_is_no_request() {
+    let mut bench = Bench::connecting();
+    bench.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    let silent_until = bench.session.poll_timeout(&bench.timeouts);
+    bench.wait_ms(1000);
+    for piece in [&b"\r"[..], b"\n", b"\r\n"] {
+        bench.receive(piece);
+        assert_eq!(bench.session.is_between_requests(), piece != b"\r");
+    }
+    assert_eq!(bench.session.poll_timeout(&bench.timeouts), silent_until);
+    // What begins behind them has the time of a head from its own first byte.
+    bench.wait_ms(1000);
+    bench.receive(b"\r\nP");
+    let due = bench.now + bench.timeouts.handshake;
+    assert_eq!(bench.session.poll_timeout(&bench.timeouts), Some(due));
+}
+
+#[test]
 fn the_last_request_ends_the_connection() {
     let mut bench = Bench::connecting();
-    let last = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
+    let last = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
     bench.receive(&last.repeat(2));
     assert_eq!(bench.record, ["body abc"]);
-    assert!(
-        bench
-            .sent()
-            .starts_with(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
-    );
+    let sent = String::from_utf8(bench.sent()).expect("text");
+    assert!(sent.starts_with("HTTP/1.1 200 OK\r\n") && sent.contains("\r\nConnection: close\r\n"));
     assert!(bench.session.take_shutdown());
 }
 
@@ -688,7 +752,7 @@ fn the_last_request_ends_the_connection() {
 fn heads_bodies_and_silence_have_their_times() {
     let times = Timeouts::default();
     let due = |bench: &Bench| bench.session.poll_timeout(&bench.timeouts);
-    let head = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
     let at = |seconds| Timestamp::ZERO + Duration::from_secs(seconds);
 
     let mut bench = Bench::connecting();
@@ -712,10 +776,8 @@ fn heads_bodies_and_silence_have_their_times() {
     bench.receive(b"P");
     assert!(!bench.session.is_between_requests());
     assert_eq!(due(&bench), Some(at(30) + times.handshake));
-    let expiry = bench
-        .session
-        .handle_timeout(at(30) + times.handshake, &times);
-    assert_eq!(expiry, Some(Expiry::Handshake));
+    bench.now = at(30) + times.handshake;
+    assert_eq!(bench.handle_timeout(), Some(Expiry::Handshake));
     assert!(bench.sent().starts_with(b"HTTP/1.1 408 "));
 
     // Who has been answered and says nothing is let go without a word.
@@ -731,7 +793,7 @@ fn heads_bodies_and_silence_have_their_times() {
 fn a_body_that_is_not_whole_is_charged() {
     let pinned = PinnedBytes::new(1 << 20);
     let mut bench = Bench::connecting();
-    bench.receive(b"POST / HTTP/1.1\r\nContent-Length: 900\r\n\r\n");
+    bench.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
     bench.receive(&[b'x'; 800]);
     bench.session.settle(&pinned);
     assert!(pinned.bytes() >= 800);
