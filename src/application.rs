@@ -231,8 +231,14 @@ pub trait Application {
 
     /// Whether a request that asks for no upgrade may be one to publish: it is handled before
     /// others are.
-    fn is_urgent(&self, _head: &Head<'_>) -> bool {
+    fn is_urgent(&self, _request: &Request<'_>) -> bool {
         false
+    }
+
+    /// Whether the rates of clients apply to a connection because of a request that asks for no
+    /// upgrade.
+    fn is_limited(&self, _request: &Request<'_>) -> bool {
+        true
     }
 
     /// Decides whether the body of a request that asks for no upgrade is wanted; `None` if it

@@ -111,6 +111,14 @@ pub struct ServerLimits {
     pub bytes_per_second: Option<NonZeroU32>,
 }
 
+impl ServerLimits {
+    /// Whether clients have a rate.
+    #[must_use]
+    pub const fn has_rates(&self) -> bool {
+        self.messages_per_second.is_some() || self.bytes_per_second.is_some()
+    }
+}
+
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {

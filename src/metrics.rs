@@ -197,6 +197,8 @@ pub struct HubMetrics {
     pub notifications_forbidden: u64,
     /// Attempts to publish of addresses that had come too often.
     pub notifications_rate_limited: u64,
+    /// Other requests of addresses that had come too often.
+    pub requests_rate_limited: u64,
     /// Connections that a notification was for.
     pub recipients: Histogram<Recipients>,
     /// Microseconds that it took to find them.

@@ -8,7 +8,6 @@ use crate::application::{
     Request, Response, Status,
 };
 use crate::config::Console;
-use crate::http::head::Head;
 use crate::hub::{Hub, access};
 use crate::id::ConnectionId;
 use crate::web::{self, File};
@@ -83,8 +82,12 @@ impl Application for Routes {
         self.route(request)
     }
 
-    fn is_urgent(&self, head: &Head<'_>) -> bool {
-        self.hub.is_urgent(head)
+    fn is_limited(&self, request: &Request<'_>) -> bool {
+        self.hub.is_limited(request)
+    }
+
+    fn is_urgent(&self, request: &Request<'_>) -> bool {
+        self.hub.is_urgent(request)
     }
 
     fn permit_body(

@@ -4,10 +4,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::time::Instant;
 
 use common::http::{Http, JSON, figures, post, post_with, refusal};
 use common::secrets::SecretFile;
-use common::{Client, Server, delivery, error_code, frame, message, response, subscriber, upgrade};
+use common::{
+    Client, DEADLINE, Server, delivery, error_code, frame, message, response, subscriber, upgrade,
+};
 
 const C: &str = r#"{"channel":"c"}"#;
 const TOKEN: &str = "correct-horse-battery-staple";
@@ -611,4 +614,27 @@ fn who_asks_little_and_reads_nothing_is_dropped_in_time() {
     }
     server.wait_for_descriptors(descriptors);
     assert!(figures(&server).contains("\ncrieur_send_queue_bytes 0\n"));
+}
+
+#[test]
+fn a_client_that_sends_no_more_is_answered_to_the_end() {
+    let server = Server::start();
+    let mut stream = server.narrow_tcp();
+    let request = "GET /crieur.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream
+        .write_all(request.repeat(30).as_bytes())
+        .expect("the server reads");
+    stream.shutdown(Shutdown::Write).expect("a socket");
+    // The socket doesn't take all of it at once.
+    let since = Instant::now();
+    while !figures(&server).contains("\ncrieur_connections{role=\"closing\"} 1\n") {
+        assert!(since.elapsed() < DEADLINE, "its end is not seen");
+    }
+    let mut http = Http::over(stream);
+    for _ in 0..30 {
+        let (status, _, body) = http.receive();
+        assert_eq!(status, 200);
+        assert!(body.contains("export class Crieur "));
+    }
+    http.expect_end();
 }

@@ -147,14 +147,20 @@ fn those_whom_a_proxy_does_not_name_ask_as_often_as_one_and_see_no_figures() {
         "--metrics-from",
         "0.0.0.0/0,::/0",
     ]);
-    Client::connect_with(&server, "/", &[NOBODY[0]]).leave();
-    let head = refused(&server, &[NOBODY[1]]);
-    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
-    for (field, status) in [(BEHIND, 200), (NOBODY[0], 403)] {
+    // A request costs as much as an upgrade.
+    for (field, status) in [
+        (BEHIND, 200),
+        (NOBODY[0], 403),
+        (BEHIND, 429),
+        (NOBODY[1], 429),
+    ] {
         let close = "Connection: close\r\n\r\n";
         let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{field}\r\n{close}");
-        refusal(&server, &request, status);
+        let (head, _) = refusal(&server, &request, status);
+        assert_eq!(status == 429, head.contains("\r\nRetry-After: "), "{head}");
     }
+    let head = refused(&server, &[NOBODY[1]]);
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
 }
 
 #[test]

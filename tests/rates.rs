@@ -6,9 +6,11 @@ mod common;
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
+use common::http::Http;
 use common::secrets::SecretFile;
 use common::{
-    Client, Received, Server, close_reason, delivery, frame, message, publish, upgrade_to,
+    Client, Received, Server, close_frame, close_reason, delivery, frame, message, publish,
+    upgrade_to,
 };
 
 const C: &str = r#"{"channel":"c"}"#;
@@ -247,4 +249,44 @@ fn a_publisher_that_hangs_up_is_heard_out() {
     ));
     drop(publisher);
     assert!(subscriber.text() == delivery(&notification));
+}
+
+#[test]
+fn requests_over_http_count() {
+    let server = Server::with(&SLOW);
+    let request = format!("GET /livez HTTP/1.1\r\nHost: a\r\n{FOREIGN}\r\n\r\n");
+    let mut http = Http::connect(&server);
+    let since = Instant::now();
+    for _ in 0..2 {
+        http.send(request.repeat(2));
+        for _ in 0..2 {
+            assert_eq!(http.receive().0, 200);
+        }
+    }
+    // Two were free, the second two had to be paid for.
+    http.send(&request);
+    assert_eq!(http.receive().0, 200);
+    assert!(since.elapsed() >= Duration::from_secs(2));
+    // What is asked from this host is free.
+    let mut local = Http::connect(&server);
+    let since = Instant::now();
+    local.send("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+    for _ in 0..100 {
+        assert_eq!(local.receive().0, 200);
+    }
+    assert!(since.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_flood_does_not_hide_a_close_for_long() {
+    let server = Server::with(&SLOW);
+    let mut client = client(&server);
+    // Hours of debt, if all of it had to be paid.
+    client.send_bytes(&frame(0x89, b"").repeat(600));
+    for _ in 0..600 {
+        assert_eq!(client.receive(), Received::Pong(Vec::new()));
+    }
+    client.send_bytes(&close_frame(1000));
+    client.expect_close(1000);
+    client.expect_end();
 }

@@ -234,3 +234,36 @@ fn the_worst_is_cut_off_when_the_process_keeps_too_much() {
     }
     assert!(read_until_cut_off(&mut slow, "overload") < number);
 }
+
+/// What the kernel keeps of what was written to `client` (proc_net_tcp(5)): unsent, or on its way.
+fn kernel_bytes(client: &Client) -> usize {
+    let stream = client.stream();
+    let server = stream.peer_addr().expect("a socket").port();
+    let client = stream.local_addr().expect("a socket").port();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let ends = |line: &&str| {
+        let mut ports = line.split_whitespace().skip(1).take(2).map(|end| {
+            let (_, port) = end.rsplit_once(':').unwrap_or_default();
+            u16::from_str_radix(port, 16).unwrap_or_default()
+        });
+        (ports.next(), ports.next()) == (Some(server), Some(client))
+    };
+    let line = table.lines().find(ends).expect("it is connected");
+    let queues = line.split_whitespace().nth(4).expect("its queues");
+    let (unsent, _) = queues.split_once(':').expect("two of them");
+    usize::from_str_radix(unsent, 16).expect("a number")
+}
+
+#[test]
+fn the_kernel_keeps_little_for_a_client_that_does_not_read() {
+    let server = Server::with(&["--send-queue-bytes", "100000000"]);
+    let slow = narrow_subscriber(&server);
+    let mut publisher = Client::connect_with(&server, "/publish", &[]);
+    for number in 0..600 {
+        publisher.send(&message(&notification(number)));
+        assert_eq!(publisher.text(), r#"{"type":"published","delivered":1}"#);
+    }
+    // Ten megabytes: some of it on its way, a frame more than the bound, and the rest is counted.
+    let bytes = kernel_bytes(&slow);
+    assert!((16_000..400_000).contains(&bytes), "{bytes}");
+}

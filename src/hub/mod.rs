@@ -36,7 +36,6 @@ use crate::application::{
     Outbox, PeerAddress, Request, Response, Status,
 };
 use crate::config::HubConfig;
-use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::metrics::HubMetrics;
 use crate::time::Timestamp;
@@ -477,10 +476,7 @@ impl Application for Hub {
         let peer = self.policy.speaks_for(request);
         if let Some(counted) = self.counted_address(publish, peer.address) {
             self.count_address(counted, peer.address, request.now)
-                .map_err(|refused| {
-                    Response::new(Status::TOO_MANY_REQUESTS, refused.to_string())
-                        .with_field("Retry-After", refused.retry_seconds().to_string())
-                })?;
+                .map_err(post::too_many)?;
         }
         let rights = Rights {
             publish,
@@ -495,20 +491,25 @@ impl Application for Hub {
             // Whoever shows nothing must not keep publishers out of their own lane.
             (Lane::Publishers, _) => Some(request.now + self.config.token_timeout),
         };
-        let is_proxy = |ip| self.policy.proxies.trusts(ip);
-        let speaks_for_itself = peer == request.peer && peer.address.ip().is_some_and(is_proxy);
-        let is_exempt =
-            publish == PublishRight::Granted || access::is_local(request) || speaks_for_itself;
         let admission = self.admission(rights, deadline);
         Ok(Admission {
             on_behalf_of: (peer != request.peer).then_some(peer.address),
-            is_limited: !is_exempt,
+            is_limited: self.is_limited(request),
             ..admission
         })
     }
 
-    fn is_urgent(&self, head: &Head<'_>) -> bool {
-        post::is_for(head)
+    fn is_limited(&self, request: &Request<'_>) -> bool {
+        let peer = self.policy.speaks_for(request);
+        let is_proxy = |ip| self.policy.proxies.trusts(ip);
+        let speaks_for_itself = peer == request.peer && peer.address.ip().is_some_and(is_proxy);
+        self.policy.publish_right(request) != PublishRight::Granted
+            && !access::is_local(request)
+            && !speaks_for_itself
+    }
+
+    fn is_urgent(&self, request: &Request<'_>) -> bool {
+        post::is_for(request.head)
     }
 
     fn permit_body(
@@ -518,7 +519,7 @@ impl Application for Hub {
     ) -> Result<Option<BodyPermit>, Response> {
         match post::is_for(request.head) {
             true => self.permit_post(request, framing).map(Some),
-            false => Ok(None),
+            false => self.charge_request(request).map(|()| None),
         }
     }
 

@@ -40,7 +40,10 @@ impl Hub {
         }
         let is_authorized = right == PublishRight::Granted;
         if !is_authorized {
-            self.charge_address(request)?;
+            self.charge_address(request).map_err(|refused| {
+                self.metrics.notifications_rate_limited += 1;
+                rate_limited(refused)
+            })?;
             // A better one in the body would not excuse it.
             if bearer(head).is_some() {
                 info!("{} may not publish", self.policy.speaks_for(request));
@@ -62,14 +65,22 @@ impl Hub {
         })
     }
 
-    /// Who has yet to show a token asks as often as it may come for an upgrade.
-    fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Response> {
+    /// Charges a request that publishes nothing to its address, unless it shows that it might.
+    pub(super) fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
+        if self.policy.publish_right(request) == PublishRight::Granted {
+            return Ok(());
+        }
+        self.charge_address(request).map_err(|refused| {
+            self.metrics.requests_rate_limited += 1;
+            too_many(refused)
+        })
+    }
+
+    /// An address asks over HTTP as often as it may come for an upgrade.
+    fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Refused> {
         let address = self.policy.speaks_for(request).address;
         if let Some(counted) = self.policy.counted_as(address) {
-            if let Err(refused) = self.count_address(counted, address, request.now) {
-                self.metrics.notifications_rate_limited += 1;
-                return Err(rate_limited(refused));
-            }
+            self.count_address(counted, address, request.now)?;
             self.addresses.leave(counted);
         }
         Ok(())
@@ -145,6 +156,12 @@ fn bad_request(error: &CommandError) -> Response {
 fn forbidden(detail: &str) -> Response {
     let error = CommandError::new(ErrorCode::Forbidden, detail);
     Response::json(Status::FORBIDDEN, error.reply())
+}
+
+/// The answer to an address that has or asks too much.
+pub(super) fn too_many(refused: Refused) -> Response {
+    Response::new(Status::TOO_MANY_REQUESTS, refused.to_string())
+        .with_field("Retry-After", refused.retry_seconds().to_string())
 }
 
 fn rate_limited(refused: Refused) -> Response {

@@ -62,6 +62,11 @@ impl Hub {
         );
         write_comings(text, shell);
         text.counter(
+            "crieur_requests_rate_limited",
+            "Requests beyond the share of their address, but for upgrades and notifications.",
+            self.metrics.requests_rate_limited,
+        );
+        text.counter(
             "crieur_tokens_refused",
             "Clients closed for want of a good token.",
             self.metrics.tokens_refused,

@@ -177,6 +177,7 @@ impl<T: Transport> Connection<T> {
     pub(super) const fn note(&mut self, readiness: Readiness) {
         self.marks.is_readable |= readiness.is_readable || readiness.is_ending;
         self.marks.read_to_end |= readiness.is_ending;
+        self.marks.is_write_failed |= readiness.is_failed;
         self.marks.may_read_short |= readiness.is_urgent;
     }
 

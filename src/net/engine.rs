@@ -44,7 +44,6 @@ use super::connection::{Connection, Kind, Marks, Transport};
 use super::connections::Connections;
 use super::schedule::{Priority, ReadyLists};
 use super::shell::{Shell, ShellOutbox};
-use super::throttle::Throttle;
 use super::timers::Timers;
 
 /// How long an iteration takes input in before deliveries are written and readiness is looked
@@ -100,6 +99,8 @@ pub struct Readiness {
     pub is_writable: bool,
     /// The peer sends no more, or the connection failed.
     pub is_ending: bool,
+    /// The connection failed: nothing can be written any more.
+    pub is_failed: bool,
     /// There is urgent data (`EPOLLPRI`), which ends reads early.
     pub is_urgent: bool,
 }
@@ -409,7 +410,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 is_held = !input.is_used_up();
                 break;
             }
-            let position = input.position();
             let Some(event) =
                 connection
                     .session
@@ -419,11 +419,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             };
             if let Event::Request { head, .. } = &event
                 && !connection.marks.is_served
-                && !self.application.is_urgent(head)
+                && self.defers(id, head, now)
             {
-                // Those that may be about to publish come first, however many ask for pages.
-                connection.marks.is_served = true;
-                input.put_back(position);
+                input.put_back_request();
                 is_held = true;
                 break;
             }
@@ -487,9 +485,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                                 .accept(accept, admission.message_bytes_max);
                             connection.admit(&admission);
                             connection.marks.is_admitted = true;
-                            if admission.is_limited {
-                                connection.throttle = Throttle::new(&self.limits, now);
-                            }
+                        }
+                        if admission.is_limited {
+                            self.limit(id, now);
                         }
                         self.lanes[peer.lane as usize].admitted += 1;
                         self.shell.recount(id);

@@ -22,6 +22,11 @@ use super::socket_file::SocketFile;
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that a socket takes beyond those that are on their way (`TCP_NOTSENT_LOWAT`, tcp(7)). Without
+/// a bound the kernel keeps megabytes for each client that doesn't read, which no limit of ours
+/// counts, and a Ping waits behind them.
+const NOT_SENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// How long accepting pauses when there are no descriptors or no memory for it, or it fails for
 /// what else may last.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -71,6 +76,7 @@ impl Listener {
     pub fn from_std_tcp(socket: net::TcpListener, lane: Lane) -> io::Result<Self> {
         check_listening(&socket)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
+        SockRef::from(&socket).set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
         socket.set_nonblocking(true)?;
         let socket = ListenerSocket::Tcp(TcpListener::from_std(socket));
         Ok(Self::new(socket, lane))
@@ -226,6 +232,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     }
     // On Linux what is accepted inherits it, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -311,6 +311,7 @@ impl<A: Application> Server<A> {
                         is_readable: event.is_readable(),
                         is_writable: event.is_writable(),
                         is_ending: event.is_read_closed() || event.is_error(),
+                        is_failed: event.is_error(),
                         is_urgent: event.is_priority(),
                     };
                     self.engine

@@ -44,7 +44,7 @@ impl Throttle {
     pub fn new(limits: &ServerLimits, now: Timestamp) -> Option<Box<Self>> {
         let frames = limits.messages_per_second;
         let bytes = limits.bytes_per_second;
-        (frames.is_some() || bytes.is_some()).then(|| {
+        limits.has_rates().then(|| {
             Box::new(Self {
                 frames: frames.map(|rate| Bucket::new(rate, 1, now)),
                 bytes: bytes.map(|rate| Bucket::new(rate, READ_BUFFER_BYTES, now)),

@@ -34,6 +34,8 @@ pub struct Input<'a> {
     pub(super) has_finished: bool,
     /// Whether the assembler holds a message that was lent and is done with.
     pub(super) is_lent: bool,
+    /// Where the request that was taken last begins.
+    pub(super) request_start: usize,
     /// How many frames or requests were taken from the input, but for the upgrade.
     pub(super) frames: usize,
     /// How many may be, so that a turn ends whatever the input is made of.
@@ -53,22 +55,16 @@ pub struct Leftover {
 }
 
 impl Input<'_> {
-    /// How many bytes are used up.
-    #[must_use]
-    pub const fn position(&self) -> usize {
-        self.position
-    }
-
     /// Whether every byte is used up.
     #[must_use]
     pub const fn is_used_up(&self) -> bool {
         self.position == self.bytes.len()
     }
 
-    /// Puts the request that was taken last back: `position` is where it began.
-    pub fn put_back(&mut self, position: usize) {
-        debug_assert!(position < self.position, "nothing was taken");
-        self.position = position;
+    /// Puts the request that was taken last back.
+    pub fn put_back_request(&mut self) {
+        debug_assert!(self.request_start < self.position, "no request was taken");
+        self.position = self.request_start;
         self.frames -= 1;
     }
 
@@ -110,6 +106,7 @@ impl Incoming {
             head_scanned: self.head_scanned,
             has_finished: false,
             is_lent: false,
+            request_start: 0,
             frames: 0,
             frames_max,
         }

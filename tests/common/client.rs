@@ -126,10 +126,6 @@ impl Client {
     }
 
     /// Its connection.
-    pub(crate) const fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// Ends its own sending, not its reading.
     pub(crate) fn shut_write(&self) {
         self.stream
@@ -155,6 +151,10 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Its connection, and nothing else of it.
+    pub(crate) const fn stream(&self) -> &S {
+        &self.stream
+    }
+
     pub(crate) fn into_stream(self) -> S {
         self.stream
     }

@@ -284,6 +284,7 @@ impl World {
                     is_readable: wire.has_arrived || is_spurious,
                     is_writable: wire.has_writable_edge() || is_spurious,
                     is_ending: wire.end != End::None,
+                    is_failed: wire.end == End::Reset,
                     is_urgent: false,
                 };
                 client.is_end_told |= readiness.is_ending;
@@ -298,7 +299,8 @@ impl World {
                 is_readable: true,
                 is_writable: true,
                 is_ending: true,
-                is_urgent: false,
+                is_failed: true,
+                is_urgent: true,
             };
             events.push((stale, readiness));
         }

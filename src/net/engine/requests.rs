@@ -64,6 +64,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
+    /// Whether the first request of a new connection waits for those that may be about to publish:
+    /// they come first, however many ask for pages.
+    pub(super) fn defers(&mut self, id: ConnectionId, head: &Head<'_>, now: Timestamp) -> bool {
+        let Some(connection) = self.shell.connections.get(id) else {
+            return false;
+        };
+        let request = self.request(connection.peer, head, now);
+        let is_deferred = !self.application.is_urgent(&request);
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            connection.marks.is_served |= is_deferred;
+        }
+        is_deferred
+    }
+
     /// A request's head is there: it is answered, or its body is read.
     pub(super) fn handle_request(
         &mut self,
@@ -76,6 +90,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         let request = self.request(connection.peer, head, now);
+        if connection.marks.is_write_failed && !self.application.is_urgent(&request) {
+            // Nobody reads the answer; behind it may be what counts though its sender has gone.
+            return self.pass_over(id, framing, now);
+        }
+        if self.limits.has_rates() && self.application.is_limited(&request) {
+            self.limit(id, now);
+        }
         match self.application.permit_body(&request, framing) {
             Ok(Some(permit)) => {
                 let received = self.receive(id, head, framing, permit, now);
@@ -98,6 +119,15 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 self.answer(id, &response, stays, now);
             }
             Err(response) => self.respond(id, &response, now),
+        }
+    }
+
+    fn pass_over(&mut self, id: ConnectionId, framing: Framing, now: Timestamp) {
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            match framing {
+                Framing::None | Framing::Length(0) => connection.session.pass_over(now),
+                _ => connection.session.handle_end(),
+            }
         }
     }
 

@@ -183,6 +183,7 @@ const READABLE: Readiness = Readiness {
     is_readable: true,
     is_writable: false,
     is_ending: false,
+    is_failed: false,
     is_urgent: false,
 };
 

@@ -6,11 +6,21 @@
 use crate::application::Application;
 use crate::id::ConnectionId;
 use crate::net::connection::Transport;
+use crate::net::throttle::Throttle;
 use crate::time::{Clock, Timestamp};
 
 use super::Engine;
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
+    /// Has the rates apply to a connection from `now` on, if they don't yet.
+    pub(super) fn limit(&mut self, id: ConnectionId, now: Timestamp) {
+        if let Some(connection) = self.shell.connections.get_mut(id)
+            && connection.throttle.is_none()
+        {
+            connection.throttle = Throttle::new(&self.limits, now);
+        }
+    }
+
     /// Charges a connection with what it has sent, if that is limited.
     pub(super) fn charge(&mut self, id: ConnectionId, frames: usize, bytes: usize, now: Timestamp) {
         if let Some(connection) = self.shell.connections.get_mut(id)

@@ -71,6 +71,7 @@ impl Session {
             Err(error) => return Some(Event::Rejected(Rejection::Head(error))),
             Ok(Some(whole)) => whole,
         };
+        input.request_start = input.position;
         input.position += length;
         input.head_scanned = 0;
         input.has_finished = true;
@@ -177,6 +178,16 @@ impl Session {
     pub fn answer(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
         let bytes = response.encode_kept(self.occasion(unix_now));
         self.queue.push_own(|into| into.extend_from_slice(&bytes));
+        self.set_state(State::Connecting {
+            since: now,
+            step: RequestStep::Next,
+            is_head: false,
+            empty_lines: 0,
+        });
+    }
+
+    /// Leaves a request without a body unanswered: its client has gone.
+    pub fn pass_over(&mut self, now: Timestamp) {
         self.set_state(State::Connecting {
             since: now,
             step: RequestStep::Next,
