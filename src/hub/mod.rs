@@ -14,6 +14,7 @@ pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
+mod log_limit;
 mod post;
 mod probes;
 
@@ -22,7 +23,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, log};
 
 use self::access::addresses::{Addresses, Refused};
 use self::access::jwt::TokenError;
@@ -31,6 +32,7 @@ use self::command::{Command, CommandError, ErrorCode, Publication, Publish};
 use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
 use self::index::SubscriptionIndex;
+use self::log_limit::{ListLog, LogLimit};
 use crate::application::{
     Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
     Outbox, Request, Response, Status,
@@ -62,6 +64,11 @@ pub struct Hub {
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
     metrics: HubMetrics,
+    list_log: ListLog,
+    /// Lines about peers that may not publish.
+    forbidden_log: LogLimit,
+    /// Lines about clients without a good token.
+    token_log: LogLimit,
 }
 
 /// What a client has shown that needs a token.
@@ -96,6 +103,9 @@ impl Hub {
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
+            list_log: ListLog::default(),
+            forbidden_log: LogLimit::default(),
+            token_log: LogLimit::default(),
         }
     }
 
@@ -124,6 +134,7 @@ impl Hub {
     pub fn heap_bytes(&self) -> usize {
         self.connections.heap_bytes()
             + self.index.heap_bytes()
+            + self.list_log.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
@@ -196,7 +207,8 @@ impl Hub {
                     (granted, until)
                 }
                 Err(error) => {
-                    info!(connection:% = id, reason:% = error; "{id}: {error}");
+                    let level = self.token_log.level(request.now);
+                    log!(level, connection:% = id, reason:% = error; "{id}: {error}");
                     (Clearance::Refused(error), request.now)
                 }
             },
@@ -250,7 +262,7 @@ impl Hub {
             }
         }
         self.index.replace(id, subscriptions);
-        info!(connection:% = id; "{id} has {} subscriptions", subscriptions.len());
+        self.list_log.note(id, subscriptions.len(), outbox.now());
         let heartbeat = self.config.ping_interval;
         outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
     }
@@ -281,7 +293,8 @@ impl Hub {
             (Some(token), Some(keys)) => {
                 let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
                 Some(grant.map_err(|error| {
-                    info!(connection:% = id, reason:% = error; "{id}: {error}");
+                    let level = self.token_log.level(outbox.now());
+                    log!(level, connection:% = id, reason:% = error; "{id}: {error}");
                     Uncleared::Unauthorized(reason_of(error))
                 })?)
             }
@@ -329,7 +342,8 @@ impl Hub {
         };
         if !may_publish {
             self.metrics.notifications_forbidden += 1;
-            info!(connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
+            let level = self.forbidden_log.level(outbox.now());
+            log!(level, connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
                 _ => "this connection may not publish",
@@ -551,7 +565,8 @@ impl Application for Hub {
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         let reason = match self.clearances.get(&id) {
             None => {
-                info!("{id} is closed: it has not shown that it may publish");
+                let level = self.forbidden_log.level(outbox.now());
+                log!(level, connection:% = id; "{id} is closed: it has not shown that it may publish");
                 let forbidden = ErrorCode::Forbidden.as_str();
                 return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
             }
@@ -559,7 +574,9 @@ impl Application for Hub {
             Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
         };
-        info!(
+        let level = self.token_log.level(outbox.now());
+        log!(
+            level,
             connection:% = id, code = CloseCode::UNAUTHORIZED.as_u16(), reason = reason;
             "{id} is closed: {reason}"
         );
@@ -574,6 +591,7 @@ impl Application for Hub {
     fn handle_gone(&mut self, id: ConnectionId) {
         if let Some((rights, peer)) = self.connections.remove(id) {
             self.index.remove(id);
+            self.list_log.forget(id);
             self.clearances.remove(&id);
             if self.clearances.capacity() > SPARSE_FACTOR * self.clearances.len() {
                 self.clearances.shrink_to(2 * self.clearances.len());
