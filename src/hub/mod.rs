@@ -13,6 +13,7 @@ mod connections;
 pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod holdings;
 pub mod index;
 mod log_limit;
 mod post;

@@ -134,10 +134,7 @@ impl<'a> Gathering<'a> {
     fn passes(&mut self, entry: Entry) -> bool {
         let slot = &self.slots[entry.tenant.slot() as usize];
         let posting = slot.postings[entry.ordinal as usize];
-        let check = slot
-            .checks
-            .as_ref()
-            .and_then(|checks| checks.get(posting.check as usize));
+        let check = slot.postings.checks().get(posting.check as usize);
         let (texts, values) = (&self.lists.texts, &self.notification.values);
         let resolved = self
             .resolved

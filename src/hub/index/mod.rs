@@ -27,6 +27,7 @@ use self::matching::Gathering;
 use self::table::reserve_gently;
 use self::texts::TextId;
 use super::filter::{Criterion, Filter, NameMap, Notification, Subscription, Values};
+use super::holdings::Holdings;
 use crate::id::ConnectionId;
 use crate::memory::shrink_sparse;
 
@@ -67,19 +68,11 @@ struct Mark {
     stamp: u32,
 }
 
-/// What a slot has subscribed to; all empty if it hasn't.
+/// What a slot has subscribed to; all empty if it hasn't. Half a cache line.
 #[derive(Default)]
 struct Slot {
     postings: Postings,
-    /// What is to be checked beyond the lists, where there is anything.
-    #[expect(
-        clippy::box_collection,
-        reason = "most slots have none, and pay for one word instead of two or three"
-    )]
-    checks: Option<Box<Vec<Check>>>,
-    subscriptions: u32,
-    /// The values in them.
-    values: u32,
+    holdings: Holdings,
 }
 
 /// Where an entry lies.
@@ -94,24 +87,39 @@ struct Posting {
 
 const NO_CHECK: u32 = u32::MAX;
 
-/// The postings of a connection. Most have one, and it needs no allocation: ten thousand small
-/// ones, taken between messages, would keep the heap from shrinking when they are gone.
+/// The postings of a connection, and what they need. Most have one without a check, and it needs
+/// no allocation: ten thousand small ones, taken between messages, would keep the heap from
+/// shrinking when they are gone.
+#[derive(Default)]
 enum Postings {
+    #[default]
+    None,
     One(Posting),
-    Many(Box<[Posting]>),
+    Several(Box<Several>),
 }
 
-impl Default for Postings {
-    fn default() -> Self {
-        Self::Many(Box::default())
-    }
+struct Several {
+    postings: Box<[Posting]>,
+    /// What is to be checked beyond the lists.
+    checks: Box<[Check]>,
 }
 
-impl From<Vec<Posting>> for Postings {
-    fn from(postings: Vec<Posting>) -> Self {
+impl Postings {
+    fn new(postings: Vec<Posting>, checks: Vec<Check>) -> Self {
         match postings[..] {
-            [posting] => Self::One(posting),
-            _ => Self::Many(postings.into_boxed_slice()),
+            [] => Self::None,
+            [posting] if checks.is_empty() => Self::One(posting),
+            _ => Self::Several(Box::new(Several {
+                postings: postings.into_boxed_slice(),
+                checks: checks.into_boxed_slice(),
+            })),
+        }
+    }
+
+    fn checks(&self) -> &[Check] {
+        match self {
+            Self::None | Self::One(_) => &[],
+            Self::Several(several) => &several.checks,
         }
     }
 }
@@ -121,8 +129,9 @@ impl Deref for Postings {
 
     fn deref(&self) -> &[Posting] {
         match self {
+            Self::None => &[],
             Self::One(posting) => std::slice::from_ref(posting),
-            Self::Many(postings) => postings,
+            Self::Several(several) => &several.postings,
         }
     }
 }
@@ -130,8 +139,9 @@ impl Deref for Postings {
 impl DerefMut for Postings {
     fn deref_mut(&mut self) -> &mut [Posting] {
         match self {
+            Self::None => &mut [],
             Self::One(posting) => std::slice::from_mut(posting),
-            Self::Many(postings) => postings,
+            Self::Several(several) => &mut several.postings,
         }
     }
 }
@@ -167,17 +177,13 @@ impl SubscriptionIndex {
         let Draft {
             postings, checks, ..
         } = draft;
-        let values = subscriptions.iter().map(Subscription::values_len);
-        let values = u32::try_from(values.sum::<usize>());
-        let values = values.expect("limits keep values far below 2^32");
+        let holdings = Holdings::of(subscriptions);
         self.connections += 1;
-        self.subscriptions += subscriptions.len();
-        self.values += values as usize;
+        self.subscriptions += holdings.subscriptions as usize;
+        self.values += holdings.values as usize;
         self.slots[id.slot()] = Slot {
-            postings: postings.into(),
-            checks: (!checks.is_empty()).then(|| Box::new(checks)),
-            subscriptions: u32::try_from(subscriptions.len()).unwrap_or(u32::MAX),
-            values,
+            postings: Postings::new(postings, checks),
+            holdings,
         };
     }
 
@@ -195,9 +201,15 @@ impl SubscriptionIndex {
     /// How many subscriptions `id` has.
     #[must_use]
     pub fn subscriptions_of(&self, id: ConnectionId) -> usize {
+        self.holdings_of(id).subscriptions as usize
+    }
+
+    /// What `id` has.
+    #[must_use]
+    pub fn holdings_of(&self, id: ConnectionId) -> Holdings {
         match (self.marks.get(id.slot()), self.slots.get(id.slot())) {
-            (Some(mark), Some(slot)) if mark.serial == id.serial => slot.subscriptions as usize,
-            _ => 0,
+            (Some(mark), Some(slot)) if mark.serial == id.serial => slot.holdings,
+            _ => Holdings::default(),
         }
     }
 
@@ -261,13 +273,13 @@ impl SubscriptionIndex {
 
     /// Takes away what the tenant of a slot has subscribed to.
     fn clear(&mut self, index: usize) {
-        let Some(slot) = self.slots.get(index).filter(|slot| slot.subscriptions > 0) else {
+        let Some(slot) = self.slots.get(index).filter(|slot| slot.is_taken()) else {
             return;
         };
         self.connections -= 1;
         self.cleared += 1;
-        self.subscriptions -= slot.subscriptions as usize;
-        self.values -= slot.values as usize;
+        self.subscriptions -= slot.holdings.subscriptions as usize;
+        self.values -= slot.holdings.values as usize;
         for ordinal in 0..slot.postings.len() {
             // Read anew each time: an entry that moves may be another one of this slot.
             let Posting { list, position, .. } = self.slots[index].postings[ordinal];
@@ -291,12 +303,8 @@ impl SubscriptionIndex {
             return;
         }
         self.cleared = 0;
-        let is_taken = |slot: &Slot| slot.subscriptions > 0;
-        let len = self
-            .slots
-            .iter()
-            .rposition(is_taken)
-            .map_or(0, |last| last + 1);
+        let last = self.slots.iter().rposition(Slot::is_taken);
+        let len = last.map_or(0, |last| last + 1);
         self.slots.truncate(len);
         self.marks.truncate(len);
         shrink_sparse(&mut self.slots, 0);
@@ -306,14 +314,15 @@ impl SubscriptionIndex {
     /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.
     pub fn check_invariants(&self) {
         assert_eq!(self.marks.len(), self.slots.len());
-        let tenants = || self.slots.iter().filter(|slot| slot.subscriptions > 0);
-        let vacancies = || self.slots.iter().filter(|slot| slot.subscriptions == 0);
-        assert!(vacancies().all(|slot| slot.postings.is_empty() && slot.checks.is_none()));
-        assert!(vacancies().all(|slot| slot.values == 0));
+        let tenants = || self.slots.iter().filter(|slot| slot.is_taken());
+        let mut vacancies = self.slots.iter().filter(|slot| !slot.is_taken());
+        assert!(vacancies.all(|slot| {
+            matches!(slot.postings, Postings::None) && slot.holdings == Holdings::default()
+        }));
         assert_eq!(tenants().count(), self.connections);
-        let subscriptions = tenants().map(|slot| slot.subscriptions as usize);
+        let subscriptions = tenants().map(|slot| slot.holdings.subscriptions as usize);
         assert_eq!(subscriptions.sum::<usize>(), self.subscriptions);
-        let values = tenants().map(|slot| slot.values as usize);
+        let values = tenants().map(|slot| slot.holdings.values as usize);
         assert_eq!(values.sum::<usize>(), self.values);
         assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
         for (slot, record) in (0..).zip(&self.slots) {
@@ -331,7 +340,7 @@ impl SubscriptionIndex {
             let posting = slot.postings[entry.ordinal as usize];
             posting.list == list && posting.position == position
         };
-        let criteria = || tenants().flat_map(|slot| slot.checks.iter().flat_map(|c| c.iter()));
+        let criteria = || tenants().flat_map(|slot| slot.postings.checks());
         let check_users = |text: TextId| {
             let users = criteria().flatten().map(|criterion| {
                 let values = criterion.accepted.iter().flatten();
@@ -345,29 +354,30 @@ impl SubscriptionIndex {
 }
 
 impl Slot {
+    const fn is_taken(&self) -> bool {
+        self.holdings.subscriptions > 0
+    }
+
     fn into_criteria(self) -> impl Iterator<Item = CheckedCriterion> {
-        let checks = self.checks.map(|checks| *checks).unwrap_or_default();
+        let checks = match self.postings {
+            Postings::None | Postings::One(_) => Box::default(),
+            Postings::Several(several) => several.checks,
+        };
         checks.into_iter().flatten()
     }
 
     fn heap_bytes(&self) -> usize {
-        let criteria = self
-            .checks
-            .iter()
-            .flat_map(|checks| checks.iter())
-            .flatten();
-        let of_criteria = criteria.map(|criterion| {
+        let Postings::Several(several) = &self.postings else {
+            return 0;
+        };
+        let of_criteria = several.checks.iter().flatten().map(|criterion| {
             let values = criterion.accepted.as_ref().map_or(0, |values| values.len());
             size_of::<CheckedCriterion>() + values * size_of::<TextId>()
         });
-        let of_checks = self.checks.as_ref().map_or(0, |checks| {
-            size_of::<Vec<Check>>() + checks.capacity() * size_of::<Check>()
-        });
-        let of_postings = match &self.postings {
-            Postings::One(_) => 0,
-            Postings::Many(postings) => size_of_val::<[Posting]>(postings),
-        };
-        of_postings + of_checks + of_criteria.sum::<usize>()
+        size_of::<Several>()
+            + size_of_val::<[Posting]>(&several.postings)
+            + size_of_val::<[Check]>(&several.checks)
+            + of_criteria.sum::<usize>()
     }
 }
 
@@ -578,6 +588,11 @@ mod tests {
         // A last look when nobody is left, however few have left.
         index.remove(id(LAST));
         assert_eq!(index.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn a_slot_is_half_a_cache_line() {
+        assert_eq!(size_of::<Slot>(), 32);
     }
 
     #[test]
