@@ -136,7 +136,7 @@ fn shown(default: &str) -> Vec<String> {
 fn the_limits_of_the_readme_are_the_defaults() {
     let options = options();
     let rows = rows(README, "## Limits");
-    let expected: [(&str, &[&str]); 13] = [
+    let expected: [(&str, &[&str]); 14] = [
         ("clients at once", &["--max-connections"]),
         ("message of a client", &["--max-message-bytes"]),
         ("message of a publisher", &["--max-publish-bytes"]),
@@ -152,6 +152,10 @@ fn the_limits_of_the_readme_are_the_defaults() {
                 "--max-total-values",
                 "--max-text-bytes",
             ],
+        ),
+        (
+            "what of these one address may have",
+            &["--max-share-per-address"],
         ),
         (
             "connections and upgrades a second of an address",

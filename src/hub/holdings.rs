@@ -3,6 +3,7 @@
 //! Knows subscriptions, neither who has them nor what they are allowed. Main type: [`Holdings`].
 
 use super::filter::Subscription;
+use crate::config::HubLimits;
 
 /// How much lists of subscriptions hold.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -26,6 +27,20 @@ impl Holdings {
             subscriptions: saturated(list.len()),
             values: saturated(values),
         }
+    }
+
+    /// What one address may have of what all may have together; `None`: all of it. At least one
+    /// of each.
+    #[must_use]
+    pub fn share(limits: &HubLimits) -> Option<Self> {
+        let percent = limits.share_percent;
+        let share = |total: usize| (total as u128 * percent as u128).div_ceil(100);
+        let small = |total| u32::try_from(share(total)).unwrap_or(u32::MAX);
+        (percent < 100).then(|| Self {
+            text_bytes: u64::try_from(share(limits.text_bytes_max)).unwrap_or(u64::MAX),
+            subscriptions: small(limits.subscriptions_total_max),
+            values: small(limits.values_total_max),
+        })
     }
 
     /// The same with one list in place of another that is among these.
@@ -102,6 +117,25 @@ mod tests {
         };
         assert_eq!(Holdings::of(&list), holdings);
         assert_eq!(Holdings::of(&[]), Holdings::default());
+    }
+
+    #[test]
+    fn a_share_is_a_part_of_each_total_rounded_up() {
+        let limits = |share_percent| HubLimits {
+            text_bytes_max: 1000,
+            subscriptions_total_max: 101,
+            values_total_max: 1,
+            share_percent,
+            ..HubLimits::default()
+        };
+        let share = Holdings {
+            text_bytes: 250,
+            subscriptions: 26,
+            values: 1,
+        };
+        assert_eq!(Holdings::share(&limits(25)), Some(share));
+        assert!(Holdings::share(&limits(99)).is_some_and(|share| share.subscriptions == 100));
+        assert_eq!(Holdings::share(&limits(100)), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ use self::access::policy::{Policy, PublishRight, shown_token};
 use self::command::{Command, CommandError, ErrorCode, Publication, Publish};
 use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::{Subscription, covers};
+use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
 use self::log_limit::{ListLog, LogLimit};
 use crate::application::{
@@ -94,8 +95,8 @@ impl Hub {
     #[must_use]
     pub fn new(config: HubConfig, policy: Policy) -> Self {
         Self {
+            addresses: Addresses::new(policy.address_limits, Holdings::share(&config.limits)),
             config,
-            addresses: Addresses::new(policy.address_limits),
             policy,
             reload: Box::new(|_| ()),
             connections: Connections::default(),
@@ -168,8 +169,11 @@ impl Hub {
         counts.then_some(address)
     }
 
-    fn uncount(&mut self, publish: PublishRight, peer: CompactAddress) {
+    /// A connection counts against no share any more.
+    fn uncount(&mut self, id: ConnectionId, publish: PublishRight, peer: CompactAddress) {
         if let Some(address) = self.counted_address(publish, peer.ip()) {
+            let held = self.index.holdings_of(id);
+            self.addresses.exchange(address, held, Holdings::default());
             self.addresses.leave(address);
         }
     }
@@ -241,15 +245,12 @@ impl Hub {
         token: Option<&str>,
         outbox: &mut dyn Outbox,
     ) {
-        if !self
-            .index
-            .has_room_for(id, subscriptions, &self.config.limits)
-        {
-            self.metrics.subscriptions_refused_full += 1;
-            let error = CommandError::new(
-                ErrorCode::TooManySubscriptions,
-                "the server has as many subscriptions, values or texts as it may for all clients",
-            );
+        let change = Change {
+            before: self.index.holdings_of(id),
+            after: Holdings::of(subscriptions),
+            counts_for: self.address_of(id),
+        };
+        if let Err(error) = self.check_room(id, subscriptions, &change) {
             return reply_error(id, &error, outbox);
         }
         if self.policy.client_keys.is_some() {
@@ -263,9 +264,42 @@ impl Hub {
             }
         }
         self.index.replace(id, subscriptions);
+        if let Some(address) = change.counts_for {
+            self.addresses
+                .exchange(address, change.before, change.after);
+        }
         self.list_log.note(id, subscriptions.len(), outbox.now());
         let heartbeat = self.config.ping_interval;
         outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
+    }
+
+    /// The address whose share the subscriptions of a connection count against.
+    fn address_of(&self, id: ConnectionId) -> Option<IpAddr> {
+        let (rights, peer) = self.connections.find(id)?;
+        self.counted_address(rights.publish, peer.ip())
+    }
+
+    /// Checks that there is room for these, among all and in the share of an address.
+    fn check_room(
+        &mut self,
+        id: ConnectionId,
+        subscriptions: &[Subscription<'_>],
+        change: &Change,
+    ) -> Result<(), CommandError> {
+        let limits = &self.config.limits;
+        let detail = if !self.index.has_room_for(id, subscriptions, limits) {
+            self.metrics.subscriptions_refused_full += 1;
+            "the server has as many subscriptions, values or texts as it may for all clients"
+        } else if change.counts_for.is_some_and(|address| {
+            let Change { before, after, .. } = *change;
+            !self.addresses.has_room_for(address, before, after)
+        }) {
+            self.metrics.subscriptions_refused_share += 1;
+            "this address has its share of the subscriptions, values or texts of all clients"
+        } else {
+            return Ok(());
+        };
+        Err(CommandError::new(ErrorCode::TooManySubscriptions, detail))
     }
 
     /// Checks that a client may subscribe to these by the token that comes with them, or by the
@@ -374,7 +408,7 @@ impl Hub {
             return false;
         }
         if let Some((rights, peer)) = self.connections.find(id) {
-            self.uncount(rights.publish, peer);
+            self.uncount(id, rights.publish, peer);
         }
         self.connections.grant_publish(id);
         // It need not show a client's token any more; one that it has shown expires as before.
@@ -429,6 +463,14 @@ impl Hub {
         info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
         delivered
     }
+}
+
+/// What a list changes of what is limited.
+struct Change {
+    before: Holdings,
+    after: Holdings,
+    /// Whose share has to have room for it.
+    counts_for: Option<IpAddr>,
 }
 
 /// Why a client may not subscribe.
@@ -591,13 +633,13 @@ impl Application for Hub {
 
     fn handle_gone(&mut self, id: ConnectionId) {
         if let Some((rights, peer)) = self.connections.remove(id) {
+            self.uncount(id, rights.publish, peer);
             self.index.remove(id);
             self.list_log.forget(id);
             self.clearances.remove(&id);
             if self.clearances.capacity() > SPARSE_FACTOR * self.clearances.len() {
                 self.clearances.shrink_to(2 * self.clearances.len());
             }
-            self.uncount(rights.publish, peer);
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
             }
@@ -628,6 +670,7 @@ mod tests {
     use crate::config::HubLimits;
     use crate::http::head::Head;
     use crate::hub::access::jwt::ClientKeys;
+    use crate::hub::access::token_file::PublishTokens;
     use crate::ws::error::ProtocolError;
     use crate::ws::frame::EncodedFrame;
 
@@ -868,17 +911,68 @@ mod tests {
         assert_eq!(hub.index().subscriptions_of(id(0)), 0);
     }
 
-    #[test]
-    fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
+    fn hub_of_totals(subscriptions: usize, share_percent: usize, policy: Policy) -> Hub {
         let limits = HubLimits {
-            subscriptions_total_max: 2,
+            subscriptions_total_max: subscriptions,
+            share_percent,
             ..HubLimits::default()
         };
         let config = HubConfig {
             limits,
             ..HubConfig::default()
         };
-        let mut hub = Hub::new(config, Policy::default());
+        Hub::new(config, policy)
+    }
+
+    #[test]
+    fn an_address_has_a_share_that_is_given_back() {
+        let tokens = PublishTokens::parse("0123456789abcdef").expect("a token");
+        let policy = Policy {
+            publish_tokens: Some(tokens),
+            ..Policy::default()
+        };
+        let mut hub = hub_of_totals(8, 25, policy);
+        let one = "{\"sender\":\"client\",\"subscriptions\":[\"a\"]}";
+        let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";
+        let is_refused = |hub: &mut Hub, id, text| {
+            let sent = send(hub, id, text);
+            assert_eq!(sent.len(), 1);
+            is_error(&sent[0], "too-many-subscriptions")
+        };
+        for (index, address) in [REMOTE, "192.0.2.1:7", "192.0.2.2:7", LOCAL]
+            .iter()
+            .enumerate()
+        {
+            connect(&mut hub, id(index as u32), address, "/publish");
+        }
+        assert!(!is_refused(&mut hub, id(0), one));
+        assert!(is_refused(&mut hub, id(1), two));
+        assert_eq!(hub.index().subscriptions_of(id(1)), 0);
+        assert!(!is_refused(&mut hub, id(1), one) && !is_refused(&mut hub, id(0), one));
+        assert!(is_refused(&mut hub, id(0), two));
+        assert!(!is_refused(&mut hub, id(2), two));
+        // This host has no share.
+        let three = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\",\"d\"]}";
+        assert!(!is_refused(&mut hub, id(3), three));
+        assert_eq!(hub.metrics().subscriptions_refused_share, 2);
+        assert_eq!(hub.metrics().subscriptions_refused_full, 0);
+        // Neither has a publisher: what it holds counts no more against its address.
+        send(
+            &mut hub,
+            id(1),
+            &PUBLISH.replacen('{', "{\"token\":\"0123456789abcdef\",", 1),
+        );
+        assert!(!is_refused(&mut hub, id(0), two));
+        assert!(!is_refused(&mut hub, id(1), one));
+        hub.handle_gone(id(1));
+        hub.handle_gone(id(0));
+        connect(&mut hub, id(0), REMOTE, "/");
+        assert!(!is_refused(&mut hub, id(0), two));
+    }
+
+    #[test]
+    fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
+        let mut hub = hub_of_totals(2, 100, Policy::default());
         subscribe(&mut hub, id(0));
         subscribe(&mut hub, id(1));
         let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";

@@ -89,6 +89,7 @@ mod tests {
         subscriptions_total_max: usize::MAX,
         values_total_max: usize::MAX,
         text_bytes_max: usize::MAX,
+        share_percent: 100,
         message_bytes_max: 0,
         publish_bytes_max: 0,
     };
