@@ -18,7 +18,8 @@ const FROM_PHP: &str = include_str!("../docs/from-php.md");
 const CLOSE_CODES: &str = include_str!("../src/ws/close.rs");
 
 /// Options of other programs, which the documents use as well.
-const FOREIGN_OPTIONS: [&str; 9] = [
+const FOREIGN_OPTIONS: [&str; 10] = [
+    "--bench",
     "--full",
     "--help",
     "--nocapture",

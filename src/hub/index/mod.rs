@@ -2,9 +2,10 @@
 //!
 //! Owns who subscribed to what, in a form made for that one question: every subscription is
 //! posted in the lists (`lists.rs`) of one of its criteria, once for each value that it accepts,
-//! and its other criteria are checked when it is met there. Which criterion that is, is decided
-//! by how many subscriptions wait in its lists already. A connection notes where its entries
-//! lie, so that it leaves without a search. Knows neither JSON nor sockets; the relation itself
+//! and its other criteria are checked when it is met there: by a fingerprint (`fingerprint.rs`)
+//! first, then one by one (`checks.rs`). Which criterion it is posted under is decided by how
+//! many subscriptions wait in its lists already. A connection notes where its entries lie, so that
+//! it leaves without a search. Knows neither JSON nor sockets; the relation itself
 //! is stated by [`super::filter::matches`], and the tests hold the two against each other.
 //! Main type: [`SubscriptionIndex`].
 //!
@@ -12,16 +13,21 @@
 //! posting of the connection in its slot, and every posting an entry; lists, pages and texts
 //! live exactly as long as they have users; a slot without subscriptions owns nothing.
 
+mod checks;
 mod entries;
+mod fingerprint;
 mod lists;
 mod matching;
 mod room;
 mod table;
 mod texts;
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::{Deref, DerefMut};
 
-use self::entries::{Entry, Tenant};
+use self::checks::{CheckedCriterion, Checks, ChecksDraft};
+use self::entries::{Entry, Rest, Tenant};
+use self::fingerprint::Fingerprint;
 use self::lists::{Key, ListId, Lists, PageId};
 use self::matching::Gathering;
 use self::table::reserve_gently;
@@ -35,6 +41,8 @@ use crate::memory::shrink_sparse;
 #[derive(Default)]
 pub struct SubscriptionIndex {
     lists: Lists,
+    /// Of fingerprints. Keyed, so that nobody makes criteria that pass for others.
+    hasher: RandomState,
     /// What matching touches of each slot, kept apart because it fits into the cache.
     marks: Vec<Mark>,
     /// The rest of each slot. As long as `marks`.
@@ -81,11 +89,7 @@ struct Posting {
     list: ListId,
     /// Its position in the list.
     position: u32,
-    /// Which of the connection's checks it has to pass, or [`NO_CHECK`].
-    check: u32,
 }
-
-const NO_CHECK: u32 = u32::MAX;
 
 /// The postings of a connection, and what they need. Most have one without a check, and it needs
 /// no allocation: ten thousand small ones, taken between messages, would keep the heap from
@@ -101,25 +105,25 @@ enum Postings {
 struct Several {
     postings: Box<[Posting]>,
     /// What is to be checked beyond the lists.
-    checks: Box<[Check]>,
+    checks: Checks,
 }
 
 impl Postings {
-    fn new(postings: Vec<Posting>, checks: Vec<Check>) -> Self {
+    fn new(postings: Vec<Posting>, checks: Checks) -> Self {
         match postings[..] {
             [] => Self::None,
             [posting] if checks.is_empty() => Self::One(posting),
             _ => Self::Several(Box::new(Several {
                 postings: postings.into_boxed_slice(),
-                checks: checks.into_boxed_slice(),
+                checks,
             })),
         }
     }
 
-    fn checks(&self) -> &[Check] {
+    const fn checks(&self) -> Option<&Checks> {
         match self {
-            Self::None | Self::One(_) => &[],
-            Self::Several(several) => &several.checks,
+            Self::None | Self::One(_) => None,
+            Self::Several(several) => Some(&several.checks),
         }
     }
 }
@@ -146,16 +150,6 @@ impl DerefMut for Postings {
     }
 }
 
-/// The criteria of a subscription beside the one that it is posted under.
-type Check = Box<[CheckedCriterion]>;
-
-/// A criterion, by the ids of its texts.
-struct CheckedCriterion {
-    name: TextId,
-    /// Sorted; `None` is any value.
-    accepted: Option<Box<[TextId]>>,
-}
-
 impl SubscriptionIndex {
     /// Gives `id` these subscriptions in place of what it had.
     pub fn replace(&mut self, id: ConnectionId, subscriptions: &[Subscription<'_>]) {
@@ -167,9 +161,10 @@ impl SubscriptionIndex {
         self.marks[id.slot()].serial = id.serial;
         let mut draft = Draft {
             lists: &mut self.lists,
+            hasher: &self.hasher,
             slot: id.index,
             postings: Vec::new(),
-            checks: Vec::new(),
+            checks: ChecksDraft::default(),
         };
         for subscription in subscriptions {
             draft.post(subscription);
@@ -182,7 +177,7 @@ impl SubscriptionIndex {
         self.subscriptions += holdings.subscriptions as usize;
         self.values += holdings.values as usize;
         self.slots[id.slot()] = Slot {
-            postings: Postings::new(postings, checks),
+            postings: Postings::new(postings, checks.finish()),
             holdings,
         };
     }
@@ -288,11 +283,14 @@ impl SubscriptionIndex {
                 slot.postings[moved.ordinal as usize].position = position;
             }
         }
-        for criterion in std::mem::take(&mut self.slots[index]).into_criteria() {
-            self.lists.texts.release(criterion.name);
-            for value in criterion.accepted.into_iter().flatten() {
-                self.lists.texts.release(value);
-            }
+        let cleared = std::mem::take(&mut self.slots[index]);
+        for text in cleared
+            .postings
+            .checks()
+            .into_iter()
+            .flat_map(Checks::texts)
+        {
+            self.lists.texts.release(text);
         }
     }
 
@@ -326,30 +324,52 @@ impl SubscriptionIndex {
         assert_eq!(values.sum::<usize>(), self.values);
         assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
         for (slot, record) in (0..).zip(&self.slots) {
-            for (ordinal, posting) in (0..).zip(&*record.postings) {
-                let entry = Entry {
-                    tenant: Tenant::new(slot, posting.check != NO_CHECK),
-                    ordinal,
-                };
-                let entries = self.lists.entries(posting.list);
-                assert_eq!(entries.get(posting.position), Some(entry));
-            }
+            self.check_postings(slot, &record.postings);
         }
         let is_posting = |list, position, entry: Entry| {
             let slot = &self.slots[entry.tenant.slot() as usize];
             let posting = slot.postings[entry.ordinal as usize];
             posting.list == list && posting.position == position
         };
-        let criteria = || tenants().flat_map(|slot| slot.postings.checks());
         let check_users = |text: TextId| {
-            let users = criteria().flatten().map(|criterion| {
-                let values = criterion.accepted.iter().flatten();
-                u32::from(criterion.name == text)
-                    + values.map(|&v| u32::from(v == text)).sum::<u32>()
-            });
-            users.sum()
+            let checks = tenants().filter_map(|slot| slot.postings.checks());
+            let users = checks.flat_map(Checks::texts).filter(|&user| user == text);
+            u32::try_from(users.count()).unwrap_or(u32::MAX)
         };
         self.lists.check_invariants(is_posting, check_users);
+    }
+
+    /// Asserts that every posting of a slot has its entry, with the fingerprint of its check, and
+    /// that every check is somebody's.
+    fn check_postings(&self, slot: u32, postings: &Postings) {
+        let mut used = Vec::new();
+        for (ordinal, posting) in (0..).zip(&**postings) {
+            let entry = self.lists.entries(posting.list).get(posting.position);
+            let entry = entry.expect("a posting has its entry");
+            assert_eq!((entry.tenant.slot(), entry.ordinal), (slot, ordinal));
+            if !entry.tenant.is_checked() {
+                assert_eq!(entry.rest, Rest::NOTHING);
+                continue;
+            }
+            let Rest { check, fingerprint } = entry.rest;
+            let checks = postings.checks().expect("it is checked");
+            assert!(checks.starts().any(|start| start == check));
+            let criteria: Vec<_> = checks.at(check).collect();
+            let turn = turn(&self.hasher, slot, check);
+            assert_eq!(
+                fingerprint,
+                Fingerprint::asked(&self.hasher, &criteria, turn)
+            );
+            used.push(check);
+        }
+        used.dedup();
+        assert!(
+            postings
+                .checks()
+                .into_iter()
+                .flat_map(Checks::starts)
+                .eq(used)
+        );
     }
 }
 
@@ -358,42 +378,30 @@ impl Slot {
         self.holdings.subscriptions > 0
     }
 
-    fn into_criteria(self) -> impl Iterator<Item = CheckedCriterion> {
-        let checks = match self.postings {
-            Postings::None | Postings::One(_) => Box::default(),
-            Postings::Several(several) => several.checks,
-        };
-        checks.into_iter().flatten()
-    }
-
     fn heap_bytes(&self) -> usize {
         let Postings::Several(several) = &self.postings else {
             return 0;
         };
-        let of_criteria = several.checks.iter().flatten().map(|criterion| {
-            let values = criterion.accepted.as_ref().map_or(0, |values| values.len());
-            size_of::<CheckedCriterion>() + values * size_of::<TextId>()
-        });
         size_of::<Several>()
             + size_of_val::<[Posting]>(&several.postings)
-            + size_of_val::<[Check]>(&several.checks)
-            + of_criteria.sum::<usize>()
+            + several.checks.heap_bytes()
     }
 }
 
 /// The subscriptions of a connection while they are posted.
 struct Draft<'i> {
     lists: &'i mut Lists,
+    hasher: &'i RandomState,
     slot: u32,
     postings: Vec<Posting>,
-    checks: Vec<Check>,
+    checks: ChecksDraft,
 }
 
 impl Draft<'_> {
     fn post(&mut self, subscription: &Subscription<'_>) {
         let (page, filter) = match subscription {
             Subscription::Channel(channel) => {
-                return self.push(PageId::CHANNELS, None, Some(channel), NO_CHECK);
+                return self.push(PageId::CHANNELS, None, Some(channel), Rest::NOTHING);
             }
             Subscription::Page(page, filter) => (page, filter),
         };
@@ -402,8 +410,8 @@ impl Draft<'_> {
         }
         let page = self.lists.make_page(&page.package, &page.page);
         match filter {
-            Filter::Everything => self.push(page, None, None, NO_CHECK),
-            Filter::Nameless(values) => self.push_each(page, None, values, NO_CHECK),
+            Filter::Everything => self.push(page, None, None, Rest::NOTHING),
+            Filter::Nameless(values) => self.push_each(page, None, values, Rest::NOTHING),
             Filter::Named(criteria) => self.post_criteria(page, criteria),
         }
     }
@@ -414,13 +422,13 @@ impl Draft<'_> {
             .map(|(name, criterion)| self.cost(page, name, criterion));
         let Some((chosen, _)) = costs.enumerate().min_by_key(|&(_, cost)| cost) else {
             // No criterion at all: everything passes.
-            return self.push(page, None, None, NO_CHECK);
+            return self.push(page, None, None, Rest::NOTHING);
         };
-        let check = self.make_check(criteria, chosen);
+        let rest = self.make_check(criteria, chosen);
         let (name, criterion) = criteria.iter().nth(chosen).expect("one of the criteria");
         match criterion {
-            Criterion::Any => self.push(page, Some(name), None, check),
-            Criterion::OneOf(values) => self.push_each(page, Some(name), values, check),
+            Criterion::Any => self.push(page, Some(name), None, rest),
+            Criterion::OneOf(values) => self.push_each(page, Some(name), values, rest),
         }
     }
 
@@ -446,47 +454,64 @@ impl Draft<'_> {
     }
 
     /// Keeps the criteria that the lists don't answer.
-    fn make_check(&mut self, criteria: &NameMap<'_, Criterion<'_>>, chosen: usize) -> u32 {
+    fn make_check(&mut self, criteria: &NameMap<'_, Criterion<'_>>, chosen: usize) -> Rest {
         if criteria.len() == 1 {
-            return NO_CHECK;
+            return Rest::NOTHING;
         }
         let texts = &mut self.lists.texts;
         let others = criteria.iter().enumerate().filter(|&(i, _)| i != chosen);
-        let check = others.map(|(_, (name, criterion))| CheckedCriterion {
-            name: texts.acquire(name),
-            accepted: match criterion {
-                Criterion::Any => None,
-                Criterion::OneOf(values) => {
-                    let mut ids: Vec<_> = values.iter().map(|text| texts.acquire(text)).collect();
-                    ids.sort_unstable();
-                    Some(ids.into_boxed_slice())
-                }
-            },
-        });
-        let check = check.collect();
-        self.checks.push(check);
-        u32::try_from(self.checks.len() - 1).unwrap_or(NO_CHECK)
-    }
-
-    fn push_each(&mut self, page: PageId, name: Option<&str>, values: &Values<'_>, check: u32) {
-        for value in values.iter() {
-            self.push(page, name, Some(value), check);
+        let others: Vec<(TextId, Option<Vec<u32>>)> = others
+            .map(|(_, (name, criterion))| {
+                let accepted = match criterion {
+                    Criterion::Any => None,
+                    Criterion::OneOf(values) => {
+                        let ids = values.iter().map(|text| texts.acquire(text).word());
+                        let mut ids: Vec<_> = ids.collect();
+                        ids.sort_unstable();
+                        Some(ids)
+                    }
+                };
+                (texts.acquire(name), accepted)
+            })
+            .collect();
+        let criteria: Vec<_> = others
+            .iter()
+            .map(|(name, accepted)| CheckedCriterion {
+                name: *name,
+                accepted: accepted.as_deref(),
+            })
+            .collect();
+        let check = self.checks.add(&criteria);
+        let turn = turn(self.hasher, self.slot, check);
+        Rest {
+            fingerprint: Fingerprint::asked(self.hasher, &criteria, turn),
+            check,
         }
     }
 
-    fn push(&mut self, page: PageId, name: Option<&str>, value: Option<&str>, check: u32) {
+    fn push_each(&mut self, page: PageId, name: Option<&str>, values: &Values<'_>, rest: Rest) {
+        for value in values.iter() {
+            self.push(page, name, Some(value), rest);
+        }
+    }
+
+    fn push(&mut self, page: PageId, name: Option<&str>, value: Option<&str>, rest: Rest) {
         let ordinal = u32::try_from(self.postings.len());
         let entry = Entry {
-            tenant: Tenant::new(self.slot, check != NO_CHECK),
+            tenant: Tenant::new(self.slot, rest != Rest::NOTHING),
             ordinal: ordinal.expect("limits keep postings far below 2^32"),
+            rest,
         };
         let (list, position) = self.lists.push(Key { page, name, value }, entry);
-        self.postings.push(Posting {
-            list,
-            position,
-            check,
-        });
+        self.postings.push(Posting { list, position });
     }
+}
+
+/// Which criteria of a check are in its fingerprint, if they are more than there is room for:
+/// others for each subscription.
+#[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+fn turn(hasher: &RandomState, slot: u32, check: u32) -> u32 {
+    hasher.hash_one((slot, check)) as u32
 }
 
 /// Whether no notification at all can pass: an empty list accepts nothing. Such a subscription
