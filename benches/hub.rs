@@ -4,6 +4,9 @@
 //! channels), each with 10 recipients, so that what a busy server would find in no cache is in
 //! no cache here. Every connection has ten subscriptions, as an app with ten open channels.
 //!
+//! What strangers can make a notification cost is measured too: a million subscriptions, or as many as
+//! their values allow, that share one value with it and fail on another criterion.
+//!
 //! `cargo bench --bench hub`
 
 use std::borrow::Cow;
@@ -121,6 +124,160 @@ fn bench_match(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What subscriptions ask for beside a value that the notification has. Each kind ends with a
+/// criterion that fails.
+struct Dear {
+    kind: &'static str,
+    /// Criteria with two values each that pass.
+    passing: u32,
+    /// Values of the criterion that fails; none: it accepts any value of a name that isn't there.
+    values: u32,
+    /// Whether the notification's values have names.
+    is_named: bool,
+}
+
+const fn dear(kind: &'static str, passing: u32, values: u32) -> Dear {
+    Dear {
+        kind,
+        passing,
+        values,
+        is_named: true,
+    }
+}
+
+const DEAR: [Dear; 9] = [
+    dear("one value", 0, 1),
+    dear("any value", 0, 0),
+    dear("two values", 0, 2),
+    dear("four values", 0, 4),
+    dear("fifteen values", 0, 15),
+    dear("one value behind one that passes", 1, 1),
+    dear("two values behind two that pass", 2, 2),
+    dear("one value behind eight that pass", 8, 1),
+    Dear {
+        is_named: false,
+        ..dear("two values, and the notification's have no name", 0, 2)
+    },
+];
+
+fn page_subscription(criteria: Vec<(String, Asked<'static>)>) -> Subscription<'static> {
+    let criteria = criteria.into_iter();
+    let criteria = criteria.map(|(name, asked)| (Cow::Owned(name), asked));
+    let criteria = NameMap::new(criteria.collect()).expect("distinct names");
+    Subscription::Page(page(), Filter::Named(criteria))
+}
+
+impl Dear {
+    /// Values of the criterion that fails which all have in common; the others are their own.
+    const fn common(&self) -> u32 {
+        self.values.div_ceil(2)
+    }
+
+    /// How many there are, of those that all clients may have, behind how many that wait for
+    /// nothing but what they have in common, so that they aren't posted under that.
+    fn counts(&self) -> (u32, u32) {
+        let limits = HubLimits::default();
+        let values = 1 + 2 * self.passing + self.values.max(1);
+        let all =
+            (limits.values_total_max as u32 / values).min(limits.subscriptions_total_max as u32);
+        let waiting = match self.common() {
+            0 => 0,
+            common => all / (common + 1),
+        };
+        (all - waiting, waiting)
+    }
+
+    fn waiting(&self) -> Subscription<'static> {
+        let values = (0..self.common()).map(|n| Cow::Owned(format!("x{n}")));
+        let values = Asked::OneOf(Values::new(values.collect()));
+        page_subscription(vec![("c".to_owned(), values)])
+    }
+
+    fn subscription(&self, number: u32) -> Subscription<'static> {
+        let common = (0..self.common()).map(|n| format!("x{n}"));
+        let own = (self.common()..self.values).map(|n| format!("y{number}-{n}"));
+        let fails = match self.values {
+            0 => Asked::Any,
+            _ => Asked::OneOf(Values::new(common.chain(own).map(Cow::Owned).collect())),
+        };
+        let mut criteria = vec![
+            ("a".to_owned(), Asked::OneOf(value(1))),
+            ("c".to_owned(), fails),
+        ];
+        for name in 0..self.passing {
+            let values = Values::new(vec!["2".into(), "z".into()]);
+            criteria.push((format!("b{name}"), Asked::OneOf(values)));
+        }
+        page_subscription(criteria)
+    }
+
+    fn notification(&self) -> Notification<'static> {
+        if !self.is_named {
+            return Notification {
+                values: NotificationValues::Nameless(value(1)),
+                ..notification(0)
+            };
+        }
+        let passing = (0..self.passing).map(|name| (Cow::Owned(format!("b{name}")), value(2)));
+        let others = [("a", 1), ("c", 3)].into_iter();
+        let others = others.filter(|&(name, _)| name == "a" || self.values > 0);
+        let others = others.map(|(name, number)| (Cow::Borrowed(name), value(number)));
+        let values = NameMap::new(passing.chain(others).collect()).expect("distinct names");
+        Notification {
+            values: NotificationValues::Named(values),
+            ..notification(0)
+        }
+    }
+
+    /// As many to a connection as it may have. All lists are sent twice, the second time in random order, so
+    /// that what is looked at lies where no prefetcher guesses.
+    fn index(&self) -> SubscriptionIndex {
+        let each = HubLimits::default().subscriptions_max as u32;
+        let (count, waiting) = self.counts();
+        let all = count + waiting;
+        let list = |connection: u32| {
+            let numbers = connection * each..all.min((connection + 1) * each);
+            let list = numbers.map(|number| match number < waiting {
+                true => self.waiting(),
+                false => self.subscription(number),
+            });
+            list.collect::<Vec<_>>()
+        };
+        let connections = all.div_ceil(each);
+        let mut index = SubscriptionIndex::default();
+        let mut state = 0x2545_f491_4f6c_dd1d;
+        let again = shuffled(connections, &mut state);
+        for connection in (0..connections).chain(again) {
+            index.replace(id(connection), &list(connection));
+        }
+        index
+    }
+}
+
+fn bench_dear(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fails on");
+    group.sample_size(10);
+    for dear in DEAR {
+        let mut index = dear.index();
+        let notification = dear.notification();
+        let mut recipients = Vec::new();
+        let (count, _) = dear.counts();
+        group.throughput(Throughput::Elements(count.into()));
+        group.bench_function(format!("{}, {count} subscriptions", dear.kind), |bencher| {
+            bencher.iter(|| {
+                index.collect_recipients(black_box(&notification), &mut recipients);
+                assert!(recipients.is_empty());
+            });
+        });
+        let bytes = index.heap_bytes() / index.subscription_count();
+        eprintln!(
+            "{} subscriptions: {bytes} bytes each",
+            index.subscription_count()
+        );
+    }
+    group.finish();
+}
+
 fn bench_replace(criterion: &mut Criterion) {
     let mut state = 0x2545_f491_4f6c_dd1d;
     let mut index = index_of(100_000, &mut state);
@@ -187,5 +344,5 @@ fn bench_parse(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench_parse, bench_match, bench_replace);
+criterion_group!(benches, bench_parse, bench_match, bench_dear, bench_replace);
 criterion_main!(benches);

@@ -21,6 +21,8 @@ pub struct HubLimits {
     pub values_total_max: usize,
     /// Bytes of the texts of all subscriptions together, each text counted once.
     pub text_bytes_max: usize,
+    /// How many hundredths of each of these three totals one address may have; all: no share.
+    pub share_percent: usize,
     /// Bytes of a message from a connection that may not publish.
     pub message_bytes_max: usize,
     /// Bytes of a message from a connection that may publish by where it comes from.
@@ -35,6 +37,7 @@ impl Default for HubLimits {
             subscriptions_total_max: 1_000_000,
             values_total_max: 4_000_000,
             text_bytes_max: 64 * 1024 * 1024,
+            share_percent: 25,
             message_bytes_max: 64 * 1024,
             publish_bytes_max: 1024 * 1024,
         }

@@ -189,6 +189,8 @@ pub struct HubMetrics {
     pub tokens_refused: u64,
     /// Lists of subscriptions that were refused because the server had as many as it may.
     pub subscriptions_refused_full: u64,
+    /// Lists of subscriptions that were refused because their address had its share.
+    pub subscriptions_refused_share: u64,
     /// Notifications that were taken.
     pub notifications_delivered: u64,
     /// Notifications that broke a rule.

@@ -19,7 +19,8 @@ const FROM_PHP: &str = include_str!("../docs/from-php.md");
 const CLOSE_CODES: &str = include_str!("../src/ws/close.rs");
 
 /// Options of other programs, which the documents use as well.
-const FOREIGN_OPTIONS: [&str; 9] = [
+const FOREIGN_OPTIONS: [&str; 10] = [
+    "--bench",
     "--full",
     "--help",
     "--nocapture",
@@ -137,7 +138,7 @@ fn shown(default: &str) -> Vec<String> {
 fn the_limits_of_the_readme_are_the_defaults() {
     let options = options();
     let rows = rows(README, "## Limits");
-    let expected: [(&str, &[&str]); 13] = [
+    let expected: [(&str, &[&str]); 14] = [
         ("clients at once", &["--max-connections"]),
         ("message of a client", &["--max-message-bytes"]),
         ("message of a publisher", &["--max-publish-bytes"]),
@@ -153,6 +154,10 @@ fn the_limits_of_the_readme_are_the_defaults() {
                 "--max-total-values",
                 "--max-text-bytes",
             ],
+        ),
+        (
+            "what of these one address may have",
+            &["--max-share-per-address"],
         ),
         (
             "connections and upgrades a second of an address",

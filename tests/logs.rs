@@ -3,10 +3,12 @@
 mod common;
 
 use std::io::Write;
+use std::time::Instant;
 
+use common::http::{Http, post_with};
 use common::{
-    Client, Server, close_payload, delivery, frame, message, publish, response, subscriber,
-    upgrade_to,
+    Client, Server, close_payload, delivery, error_code, frame, message, publish, response,
+    subscriber, upgrade_to,
 };
 
 const SECRET: &str = "xylophone";
@@ -25,6 +27,79 @@ fn a_notification_is_one_line_with_its_count() {
         "{log}"
     );
     assert_eq!(log.matches("has 1 subscriptions").count(), 3, "{log}");
+}
+
+/// The numbers that stand before `what` in the lines of a log, added up.
+fn sum_before(log: &str, what: &str) -> usize {
+    let numbers = log.lines().filter_map(|line| {
+        let (before, _) = line.split_once(what)?;
+        before.rsplit(' ').next()?.parse::<usize>().ok()
+    });
+    numbers.sum()
+}
+
+#[test]
+fn a_client_that_sends_list_after_list_does_not_fill_the_log() {
+    const LISTS: usize = 3000;
+    let mut server = Server::start();
+    let start = Instant::now();
+    let mut client = Client::connect(&server);
+    let list = r#"{"sender":"client","subscriptions":["c"]}"#;
+    for _ in 0..LISTS / 100 {
+        client.send_bytes(&frame(0x81, list.as_bytes()).repeat(100));
+        let subscribed = r#"{"type":"subscribed","subscriptions":1,"heartbeat":25}"#;
+        client.expect_texts(&[subscribed; 100]);
+    }
+    subscriber(&server, r#"["a","b"]"#).leave();
+    client.leave();
+    server.wait_for_line(" were left out");
+    server.terminate();
+    let log = server.wait().stderr;
+    let lines = log.matches("has 1 subscriptions").count();
+    let seconds = start.elapsed().as_secs() as usize;
+    assert!((5..=6 + seconds).contains(&lines), "{lines}: {log}");
+    let left_out = sum_before(&log, " lists of ");
+    assert_eq!(lines + left_out, LISTS, "{log}");
+    assert_eq!(log.matches("has 2 subscriptions").count(), 1, "{log}");
+}
+
+#[test]
+fn at_debug_every_list_is_logged() {
+    let mut server = Server::with(&["--log", "debug"]);
+    let mut client = Client::connect(&server);
+    for _ in 0..20 {
+        client.subscribe(r#"["c"]"#);
+    }
+    client.leave();
+    server.wait_for_line(" lists of ");
+    server.terminate();
+    let log = server.wait().stderr;
+    assert_eq!(log.matches("has 1 subscriptions").count(), 20, "{log}");
+}
+
+#[test]
+fn strangers_that_may_not_publish_do_not_fill_the_log() {
+    const ATTEMPTS: usize = 500;
+    let mut server = Server::start();
+    let start = Instant::now();
+    for attempt in 0..ATTEMPTS {
+        if attempt % 5 > 0 {
+            let mut http = Http::connect(&server);
+            http.send(post_with(&["Origin: http://a"], "{}"));
+            assert_eq!(http.receive().0, 403);
+        } else {
+            let mut client = Client::connect_with(&server, "/", &["Origin: http://a"]);
+            client.send(&message(r#"{"channel":"c"}"#));
+            assert_eq!(error_code(&client.text()), "forbidden");
+        }
+    }
+    server.terminate();
+    let log = server.wait().stderr;
+    let lines = log.matches("may not publish").count();
+    let tenths = start.elapsed().as_millis() as usize / 100;
+    assert!((100..=101 + tenths).contains(&lines), "{lines}: {log}");
+    let left_out = sum_before(&log, " lines like the next were left out");
+    assert!(lines + left_out <= ATTEMPTS, "{log}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Write;
 
-use common::http::refusal;
+use common::http::{figures, refusal};
 use common::secrets::SecretFile;
 use common::{Client, Server, response, upgrade_to};
 
@@ -175,6 +175,100 @@ fn an_address_has_so_many_upgrades() {
     let head = refused(&server, &[BEHIND]);
     assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
     Client::connect_with(&server, "/", &["X-Forwarded-For: 192.0.2.2"]).leave();
+}
+
+/// Subscribes to `subscriptions`; the detail of the error if there is no room for them.
+fn refused_list(client: &mut Client, subscriptions: &str) -> Option<String> {
+    client.send(&format!(
+        r#"{{"sender":"client","subscriptions":{subscriptions}}}"#
+    ));
+    let answer: serde_json::Value = serde_json::from_str(&client.text()).expect("JSON");
+    if answer["type"] == "subscribed" {
+        return None;
+    }
+    assert_eq!(
+        answer["error"]["code"], "too-many-subscriptions",
+        "{answer}"
+    );
+    answer["error"]["detail"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn an_address_has_a_share_of_each_total() {
+    let page = |values: &str| {
+        format!(r#"[{{"package":"p","page":"q","filters":{{"values":{{"n":{values}}}}}}}]"#)
+    };
+    for (flag, total, fits, too_much) in [
+        (
+            "--max-total-subscriptions",
+            "8",
+            r#"["a","b"]"#.to_owned(),
+            r#"["a","a","a"]"#.to_owned(),
+        ),
+        (
+            "--max-total-values",
+            "8",
+            page(r#"["1","2"]"#),
+            page(r#"["1","2","3"]"#),
+        ),
+        (
+            "--max-text-bytes",
+            "128",
+            format!(r#"["{}"]"#, "x".repeat(32)),
+            format!(r#"["{}"]"#, "x".repeat(33)),
+        ),
+    ] {
+        let server = Server::with(&[
+            "--trusted-proxy",
+            "127.0.0.1",
+            "--metrics-from",
+            "127.0.0.1",
+            flag,
+            total,
+        ]);
+        let connect =
+            |from: &str| Client::connect_with(&server, "/", &[&format!("X-Forwarded-For: {from}")]);
+        let mut client = connect("2001:db8:0:1::1");
+        let detail = refused_list(&mut client, &too_much).expect("more than its share");
+        assert!(
+            detail.starts_with("this address has its share"),
+            "{flag}: {detail}"
+        );
+        assert_eq!(refused_list(&mut client, &fits), None, "{flag}");
+        // Its neighbour has the same share, others have theirs, and the proxy itself has none.
+        let mut neighbour = connect("2001:db8:0:1::2");
+        assert!(refused_list(&mut neighbour, r#"["c"]"#).is_some(), "{flag}");
+        assert_eq!(
+            refused_list(&mut connect("2001:db8:0:2::1"), &fits),
+            None,
+            "{flag}"
+        );
+        assert_eq!(
+            refused_list(&mut Client::connect(&server), &too_much),
+            None,
+            "{flag}"
+        );
+        assert_eq!(refused_list(&mut client, "[]"), None, "{flag}");
+        assert_eq!(refused_list(&mut neighbour, &fits), None, "{flag}");
+        let refused = "crieur_subscriptions_refused_total{reason=\"share\"} 2";
+        assert!(figures(&server).contains(refused), "{flag}");
+    }
+}
+
+#[test]
+fn with_the_whole_as_its_share_an_address_has_none() {
+    let server = Server::with(&[
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--max-total-subscriptions",
+        "2",
+        "--max-share-per-address",
+        "100",
+    ]);
+    let mut client = Client::connect_with(&server, "/", &[BEHIND]);
+    assert_eq!(refused_list(&mut client, r#"["a","b"]"#), None);
+    let detail = refused_list(&mut client, r#"["a","b","c"]"#).expect("more than all may have");
+    assert!(detail.starts_with("the server has as many"), "{detail}");
 }
 
 #[test]

@@ -996,6 +996,49 @@ mod tests {
     }
 
     #[test]
+    fn numbers_written_out_at_max_and_one_more() {
+        let member = |values: &str| {
+            format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}")
+        };
+        let subscribe = |values: &str| {
+            let text = format!(
+                "{{\"sender\":\"client\",\"subscriptions\":[{}]}}",
+                member(values)
+            );
+            parse(&text, &HubLimits::default()).map(drop)
+        };
+        let publish = |values: &str| {
+            let text = format!(
+                "{{\"sender\":\"server\",\"notification\":{}}}",
+                member(values)
+            );
+            parse(&text, &HubLimits::default()).and_then(|command| match command {
+                Command::Publish(publish) => publish.read().map(drop),
+                other => panic!("{other:?}"),
+            })
+        };
+        // A dozen numbers of 326 bytes, and a text.
+        let values = |length| format!("[{}\"{}\"]", "5e-324,".repeat(12), "x".repeat(length));
+        let (at_max, one_more) = (values(184), values(185));
+        assert_eq!((subscribe(&at_max), publish(&at_max)), (Ok(()), Ok(())));
+        let error = subscribe(&one_more).expect_err("too long");
+        assert_eq!(error.code, ErrorCode::TooManySubscriptions);
+        let detail = "must have at most 4096 bytes of values, with numbers written out";
+        assert_eq!(error.detail, format!("subscriptions {detail}"));
+        let error = publish(&one_more).expect_err("too long");
+        assert_eq!(error.code, ErrorCode::InvalidNotification);
+        assert_eq!(error.detail, format!("notification {detail}"));
+        // As many bytes as its JSON has, if those are more.
+        let values = |spaces| format!("[{}{}]", " ".repeat(spaces), ["5e-324"; 20].join(","));
+        let spaces = 20 * 326 - member(&values(0)).len();
+        assert_eq!(publish(&values(spaces)), Ok(()));
+        assert!(publish(&values(spaces - 1)).is_err());
+        let many = format!("[{}1e308]", "1e308,".repeat(400));
+        let error = subscribe(&many).expect_err("too long");
+        assert_eq!(error.code, ErrorCode::TooManySubscriptions);
+    }
+
+    #[test]
     fn a_list_alone_is_read_like_that_of_a_message() {
         let limits = HubLimits {
             subscriptions_max: 2,

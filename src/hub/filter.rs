@@ -144,7 +144,7 @@ impl Subscription<'_> {
     }
 
     /// Shows each of its texts to `visit`, one that stands twice twice.
-    pub fn for_each_text(&self, mut visit: impl FnMut(&str)) {
+    pub fn for_each_text<'s>(&'s self, mut visit: impl FnMut(&'s str)) {
         let (page, filter) = match self {
             Self::Channel(channel) => return visit(channel),
             Self::Page(page, filter) => (page, filter),

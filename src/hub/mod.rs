@@ -13,24 +13,29 @@ mod connections;
 pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod holdings;
 pub mod index;
+mod log_limit;
 mod post;
 mod probes;
+mod subscribe;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, log};
 
 use self::access::addresses::{Addresses, Refused};
 use self::access::jwt::TokenError;
 use self::access::policy::{Policy, PublishRight, shown_token};
 use self::command::{Command, CommandError, ErrorCode, Publication, Publish};
 use self::connections::{CompactAddress, Connections, Rights};
-use self::filter::{Subscription, covers};
+use self::filter::Subscription;
+use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
+use self::log_limit::{ListLog, LogLimit};
 use crate::application::{
     Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
     Outbox, PeerAddress, Request, Response, Status,
@@ -62,6 +67,11 @@ pub struct Hub {
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
     metrics: HubMetrics,
+    list_log: ListLog,
+    /// Lines about peers that may not publish.
+    forbidden_log: LogLimit,
+    /// Lines about clients without a good token.
+    token_log: LogLimit,
 }
 
 /// What a client has shown that needs a token.
@@ -86,8 +96,8 @@ impl Hub {
     #[must_use]
     pub fn new(config: HubConfig, policy: Policy) -> Self {
         Self {
+            addresses: Addresses::new(policy.address_limits, Holdings::share(&config.limits)),
             config,
-            addresses: Addresses::new(policy.address_limits),
             policy,
             reload: Box::new(|_| ()),
             connections: Connections::default(),
@@ -96,6 +106,9 @@ impl Hub {
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
+            list_log: ListLog::default(),
+            forbidden_log: LogLimit::default(),
+            token_log: LogLimit::default(),
         }
     }
 
@@ -124,6 +137,7 @@ impl Hub {
     pub fn heap_bytes(&self) -> usize {
         self.connections.heap_bytes()
             + self.index.heap_bytes()
+            + self.list_log.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
@@ -156,9 +170,12 @@ impl Hub {
         counted.filter(|_| publish != PublishRight::Granted)
     }
 
-    fn uncount(&mut self, publish: PublishRight, peer: CompactAddress) {
-        if let Some(counted) = self.counted_address(publish, peer.into()) {
-            self.addresses.leave(counted);
+    /// A connection counts against no share any more.
+    fn uncount(&mut self, id: ConnectionId, publish: PublishRight, peer: CompactAddress) {
+        if let Some(address) = self.counted_address(publish, peer.into()) {
+            let held = self.index.holdings_of(id);
+            self.addresses.exchange(address, held, Holdings::default());
+            self.addresses.leave(address);
         }
     }
 
@@ -201,7 +218,8 @@ impl Hub {
                     (granted, until)
                 }
                 Err(error) => {
-                    info!(connection:% = id, reason:% = error; "{id}: {error}");
+                    let level = self.token_log.level(request.now);
+                    log!(level, connection:% = id, reason:% = error; "{id}: {error}");
                     (Clearance::Refused(error), request.now)
                 }
             },
@@ -226,102 +244,6 @@ impl Hub {
         }
     }
 
-    fn subscribe(
-        &mut self,
-        id: ConnectionId,
-        subscriptions: &[Subscription<'_>],
-        token: Option<&str>,
-        outbox: &mut dyn Outbox,
-    ) {
-        if !self
-            .index
-            .has_room_for(id, subscriptions, &self.config.limits)
-        {
-            self.metrics.subscriptions_refused_full += 1;
-            let error = CommandError::new(
-                ErrorCode::TooManySubscriptions,
-                "the server has as many subscriptions, values or texts as it may for all clients",
-            );
-            return reply_error(id, &error, outbox);
-        }
-        if self.policy.client_keys.is_some() {
-            match self.clear(id, subscriptions, token, outbox) {
-                Ok(()) => {}
-                Err(Uncleared::Forbidden(error)) => return reply_error(id, &error, outbox),
-                Err(Uncleared::Unauthorized(reason)) => {
-                    self.metrics.tokens_refused += 1;
-                    return close(CloseCode::UNAUTHORIZED, reason, outbox);
-                }
-            }
-        }
-        self.index.replace(id, subscriptions);
-        info!(connection:% = id; "{id} has {} subscriptions", subscriptions.len());
-        let heartbeat = self.config.ping_interval;
-        outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
-    }
-
-    /// Checks that a client may subscribe to these by the token that comes with them, or by the
-    /// one before. A new token replaces the old one together with the subscriptions, or not at
-    /// all: nobody keeps what only an older one allows. The one that was granted may come with
-    /// every list: it isn't looked at again, so it holds when the key that signed it has gone.
-    fn clear(
-        &mut self,
-        id: ConnectionId,
-        subscriptions: &[Subscription<'_>],
-        token: Option<&str>,
-        outbox: &mut dyn Outbox,
-    ) -> Result<(), Uncleared> {
-        let rights = self.connections.find(id).map(|(rights, _)| rights);
-        let may_publish = rights.is_some_and(|rights| rights.publish == PublishRight::Granted);
-        let is_stranger = !may_publish && !self.clearances.contains_key(&id);
-        let shown = token.map(|token| self.token_hasher.hash_one(token));
-        let clearance = self.clearances.get(&id);
-        let is_known = match clearance {
-            Some(Clearance::Granted { shown: known, .. }) => shown == Some(*known),
-            _ => false,
-        };
-        let grant = match (token.filter(|_| !is_known), &self.policy.client_keys) {
-            // On the publishers' lane a client's token is of no use.
-            _ if is_stranger => None,
-            (Some(token), Some(keys)) => {
-                let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
-                Some(grant.map_err(|error| {
-                    info!(connection:% = id, reason:% = error; "{id}: {error}");
-                    Uncleared::Unauthorized(reason_of(error))
-                })?)
-            }
-            _ => None,
-        };
-        let allowed = match (&grant, clearance) {
-            (Some(grant), _) => &grant.allow,
-            (None, Some(Clearance::Granted { allowed, .. })) => allowed,
-            (None, Some(Clearance::Refused(error))) => {
-                return Err(Uncleared::Unauthorized(reason_of(*error)));
-            }
-            (None, _) => return Err(Uncleared::Unauthorized(TOKEN_MISSING)),
-        };
-        let is_allowed = |wanted| allowed.iter().any(|allowed| covers(allowed, wanted));
-        if let Some(position) = subscriptions.iter().position(|wanted| !is_allowed(wanted)) {
-            return Err(Uncleared::Forbidden(CommandError::new(
-                ErrorCode::Forbidden,
-                format!("subscriptions[{position}] is not among what the token allows"),
-            )));
-        }
-        if let (Some(grant), Some(shown)) = (grant, shown) {
-            let until = outbox.now() + grant.time_left(outbox.unix_now());
-            let granted = Clearance::Granted {
-                allowed: grant.allow,
-                until,
-                shown,
-            };
-            self.clearances.insert(id, granted);
-            if let Some(rights) = rights {
-                outbox.readmit(self.admission(rights, Some(until)));
-            }
-        }
-        Ok(())
-    }
-
     fn handle_publish(&mut self, id: ConnectionId, publish: &Publish<'_>, outbox: &mut dyn Outbox) {
         let Some((rights, peer)) = self.connections.find(id) else {
             debug_assert!(false, "messages come from admitted connections");
@@ -334,7 +256,8 @@ impl Hub {
         };
         if !may_publish {
             self.metrics.notifications_forbidden += 1;
-            info!(connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
+            let level = self.forbidden_log.level(outbox.now());
+            log!(level, connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
             let detail = match rights.publish {
                 PublishRight::WithToken => "this takes a publisher's token",
                 _ => "this connection may not publish",
@@ -364,7 +287,7 @@ impl Hub {
             return false;
         }
         if let Some((rights, peer)) = self.connections.find(id) {
-            self.uncount(rights.publish, peer);
+            self.uncount(id, rights.publish, peer);
         }
         self.connections.grant_publish(id);
         // It need not show a client's token any more; one that it has shown expires as before.
@@ -419,14 +342,6 @@ impl Hub {
         info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
         delivered
     }
-}
-
-/// Why a client may not subscribe.
-enum Uncleared {
-    /// To this: the connection stays.
-    Forbidden(CommandError),
-    /// At all: the word for the Close.
-    Unauthorized(&'static str),
 }
 
 /// Why a connection is closed that has not shown a token.
@@ -562,7 +477,8 @@ impl Application for Hub {
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         let reason = match self.clearances.get(&id) {
             None => {
-                info!("{id} is closed: it has not shown that it may publish");
+                let level = self.forbidden_log.level(outbox.now());
+                log!(level, connection:% = id; "{id} is closed: it has not shown that it may publish");
                 let forbidden = ErrorCode::Forbidden.as_str();
                 return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
             }
@@ -570,7 +486,9 @@ impl Application for Hub {
             Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
             Some(Clearance::Refused(error)) => reason_of(*error),
         };
-        info!(
+        let level = self.token_log.level(outbox.now());
+        log!(
+            level,
             connection:% = id, code = CloseCode::UNAUTHORIZED.as_u16(), reason = reason;
             "{id} is closed: {reason}"
         );
@@ -584,12 +502,13 @@ impl Application for Hub {
 
     fn handle_gone(&mut self, id: ConnectionId) {
         if let Some((rights, peer)) = self.connections.remove(id) {
+            self.uncount(id, rights.publish, peer);
             self.index.remove(id);
+            self.list_log.forget(id);
             self.clearances.remove(&id);
             if self.clearances.capacity() > SPARSE_FACTOR * self.clearances.len() {
                 self.clearances.shrink_to(2 * self.clearances.len());
             }
-            self.uncount(rights.publish, peer);
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
             }
@@ -620,6 +539,7 @@ mod tests {
     use crate::config::HubLimits;
     use crate::http::head::Head;
     use crate::hub::access::jwt::ClientKeys;
+    use crate::hub::access::token_file::PublishTokens;
     use crate::ws::error::ProtocolError;
     use crate::ws::frame::EncodedFrame;
 
@@ -860,17 +780,68 @@ mod tests {
         assert_eq!(hub.index().subscriptions_of(id(0)), 0);
     }
 
-    #[test]
-    fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
+    fn hub_of_totals(subscriptions: usize, share_percent: usize, policy: Policy) -> Hub {
         let limits = HubLimits {
-            subscriptions_total_max: 2,
+            subscriptions_total_max: subscriptions,
+            share_percent,
             ..HubLimits::default()
         };
         let config = HubConfig {
             limits,
             ..HubConfig::default()
         };
-        let mut hub = Hub::new(config, Policy::default());
+        Hub::new(config, policy)
+    }
+
+    #[test]
+    fn an_address_has_a_share_that_is_given_back() {
+        let tokens = PublishTokens::parse("0123456789abcdef").expect("a token");
+        let policy = Policy {
+            publish_tokens: Some(tokens),
+            ..Policy::default()
+        };
+        let mut hub = hub_of_totals(8, 25, policy);
+        let one = "{\"sender\":\"client\",\"subscriptions\":[\"a\"]}";
+        let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";
+        let is_refused = |hub: &mut Hub, id, text| {
+            let sent = send(hub, id, text);
+            assert_eq!(sent.len(), 1);
+            is_error(&sent[0], "too-many-subscriptions")
+        };
+        for (index, address) in [REMOTE, "192.0.2.1:7", "192.0.2.2:7", LOCAL]
+            .iter()
+            .enumerate()
+        {
+            connect(&mut hub, id(index as u32), address, "/publish");
+        }
+        assert!(!is_refused(&mut hub, id(0), one));
+        assert!(is_refused(&mut hub, id(1), two));
+        assert_eq!(hub.index().subscriptions_of(id(1)), 0);
+        assert!(!is_refused(&mut hub, id(1), one) && !is_refused(&mut hub, id(0), one));
+        assert!(is_refused(&mut hub, id(0), two));
+        assert!(!is_refused(&mut hub, id(2), two));
+        // This host has no share.
+        let three = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\",\"d\"]}";
+        assert!(!is_refused(&mut hub, id(3), three));
+        assert_eq!(hub.metrics().subscriptions_refused_share, 2);
+        assert_eq!(hub.metrics().subscriptions_refused_full, 0);
+        // Neither has a publisher: what it holds counts no more against its address.
+        send(
+            &mut hub,
+            id(1),
+            &PUBLISH.replacen('{', "{\"token\":\"0123456789abcdef\",", 1),
+        );
+        assert!(!is_refused(&mut hub, id(0), two));
+        assert!(!is_refused(&mut hub, id(1), one));
+        hub.handle_gone(id(1));
+        hub.handle_gone(id(0));
+        connect(&mut hub, id(0), REMOTE, "/");
+        assert!(!is_refused(&mut hub, id(0), two));
+    }
+
+    #[test]
+    fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
+        let mut hub = hub_of_totals(2, 100, Policy::default());
         subscribe(&mut hub, id(0));
         subscribe(&mut hub, id(1));
         let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";

@@ -4,7 +4,7 @@
 //! is asked first, so that nobody's body is read who may not publish; a token in the body is as
 //! good, but then little is read on credit, and the address it comes from has its share.
 
-use log::info;
+use log::log;
 
 use super::access::addresses::Refused;
 use super::access::policy::{PublishRight, bearer};
@@ -34,7 +34,8 @@ impl Hub {
         }
         let right = self.policy.publish_right(request);
         if right == PublishRight::Never || !self.policy.lets_in(request, right) {
-            info!("{} may not publish", self.policy.speaks_for(request));
+            let level = self.forbidden_log.level(request.now);
+            log!(level, "{} may not publish", self.policy.speaks_for(request));
             self.metrics.notifications_forbidden += 1;
             return Err(forbidden("this connection may not publish"));
         }
@@ -46,7 +47,8 @@ impl Hub {
             })?;
             // A better one in the body would not excuse it.
             if bearer(head).is_some() {
-                info!("{} may not publish", self.policy.speaks_for(request));
+                let level = self.forbidden_log.level(request.now);
+                log!(level, "{} may not publish", self.policy.speaks_for(request));
                 self.metrics.notifications_forbidden += 1;
                 return Err(forbidden("the token is not a publisher's"));
             }
@@ -107,7 +109,8 @@ impl Hub {
         if !permit.is_authorized
             && let Err(response) = self.check_tokens(&batch)
         {
-            info!("{id} may not publish");
+            let level = self.forbidden_log.level(outbox.now());
+            log!(level, "{id} may not publish");
             self.metrics.notifications_forbidden += 1;
             return response;
         }

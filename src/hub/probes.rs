@@ -108,10 +108,14 @@ impl Hub {
             "Deliveries that a full queue did not take.",
             shell.deliveries_dropped,
         );
-        text.counter(
+        text.counters(
             "crieur_subscriptions_refused",
             "Lists that the server had no room for.",
-            hub.subscriptions_refused_full,
+            "reason",
+            [
+                ("full", hub.subscriptions_refused_full),
+                ("share", hub.subscriptions_refused_share),
+            ],
         );
         text.histogram(
             "crieur_notification_recipients",

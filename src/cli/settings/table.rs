@@ -238,6 +238,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         help: "Texts of all subscriptions, each once; beyond: too-many-subscriptions",
     },
     Setting {
+        name: "max-share-per-address",
+        kind: Kind::Count {
+            field: |config| &mut config.hub.limits.share_percent,
+            min: 1,
+            max: 100,
+        },
+        help: "Percent of these three totals for one address (IPv6: one /64);\n\
+               beyond: too-many-subscriptions; 100: no share",
+    },
+    Setting {
         name: "send-queue-bytes",
         kind: Kind::Bytes {
             field: |config| &mut config.server.limits.send_queue_bytes_max,

@@ -1,15 +1,16 @@
-//! What each address does, so that none does too much: how many connections it has, and how fast
-//! it asks for new ones.
+//! What each address does, so that none does too much: how many connections it has, how fast
+//! it asks for new ones, and what they have subscribed to.
 //!
 //! Knows addresses and the time, no requests. Main type: [`Addresses`]. Invariants: an address
 //! that has connections is in the table; of those that have none, at most
-//! [`IDLE_MAX`] are, the ones that were heard of last.
+//! [`IDLE_MAX`] are, the ones that were heard of last, and they hold no subscriptions.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::hub::holdings::Holdings;
 use crate::memory::shrink_sparse_queue;
 use crate::time::Timestamp;
 
@@ -82,20 +83,41 @@ impl fmt::Display for Refused {
 pub struct Addresses {
     connections_max: u32,
     bucket: Option<Bucket>,
-    entries: HashMap<IpAddr, Entry>,
+    /// What all connections of an address may hold together.
+    share: Option<Holdings>,
+    entries: HashMap<Household, Entry>,
     /// Addresses without connections, the stalest first; and some that have come back since.
-    idle: VecDeque<IpAddr>,
+    idle: VecDeque<Household>,
     /// The latest time that was told.
     now: Timestamp,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Entry {
-    connections: u32,
+    /// What its connections have subscribed to; nothing if it has none.
+    holdings: Holdings,
     /// When its bucket is full again.
     full_at: Timestamp,
+    connections: u32,
     /// Whether it is in the queue of idle addresses, where it stands once.
     is_queued: bool,
+}
+
+/// What is counted as one address: an IPv4 address, or a /64 of IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Household(u64);
+
+/// The /64 whose lower half an IPv4 address takes the place of; of 0000::/8, which is reserved
+/// (RFC 4291 §2.4), so no peer comes from there.
+const IPV4_NETWORK: u64 = 1 << 32;
+
+impl From<IpAddr> for Household {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => IPV4_NETWORK | u64::from(address.to_bits()),
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        })
+    }
 }
 
 /// A token bucket, whose level is the time until it is full.
@@ -108,15 +130,16 @@ struct Bucket {
 }
 
 impl Addresses {
-    /// An empty table.
+    /// An empty table. `share` is what one address may hold; `None`: all that there is.
     ///
     /// # Panics
     /// If the rate isn't more than zero.
     #[must_use]
-    pub fn new(limits: AddressLimits) -> Self {
+    pub fn new(limits: AddressLimits, share: Option<Holdings>) -> Self {
         Self {
             connections_max: limits.connections_max.unwrap_or(u32::MAX),
             bucket: limits.upgrades_per_second.map(Bucket::new),
+            share,
             entries: HashMap::new(),
             idle: VecDeque::new(),
             now: Timestamp::ZERO,
@@ -130,7 +153,7 @@ impl Addresses {
     pub fn admit(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Refused> {
         self.now = self.now.max(now);
         self.sweep();
-        let key = household(address);
+        let key = Household::from(address);
         let mut entry = self.entries.get(&key).copied().unwrap_or_default();
         if entry.connections >= self.connections_max {
             return Err(Refused::TooManyConnections);
@@ -143,14 +166,33 @@ impl Addresses {
         Ok(())
     }
 
-    /// A connection of `address` that was admitted is gone.
+    /// Whether a connection of `address` may hold `after` in place of `before`.
+    #[must_use]
+    pub fn has_room_for(&self, address: IpAddr, before: Holdings, after: Holdings) -> bool {
+        let entry = self.entries.get(&Household::from(address));
+        let held = entry.map_or_else(Holdings::default, |entry| entry.holdings);
+        let exchanged = held.exchange(before, after);
+        self.share.is_none_or(|share| exchanged.is_within(share))
+    }
+
+    /// A connection of `address` that was admitted holds `after` in place of `before`.
+    pub fn exchange(&mut self, address: IpAddr, before: Holdings, after: Holdings) {
+        let Some(entry) = self.entries.get_mut(&Household::from(address)) else {
+            debug_assert!(false, "it was admitted");
+            return;
+        };
+        entry.holdings = entry.holdings.exchange(before, after);
+    }
+
+    /// A connection of `address` that was admitted, and holds nothing any more, is gone.
     pub fn leave(&mut self, address: IpAddr) {
-        let key = household(address);
+        let key = Household::from(address);
         let Some(entry) = self.entries.get_mut(&key) else {
             debug_assert!(false, "it was admitted");
             return;
         };
         entry.connections = entry.connections.saturating_sub(1);
+        debug_assert!(entry.connections > 0 || entry.holdings == Holdings::default());
         if entry.connections == 0 && !entry.is_queued {
             entry.is_queued = true;
             self.idle.push_back(key);
@@ -224,17 +266,6 @@ impl Bucket {
     }
 }
 
-/// What is counted as one address: an IPv4 address, or a /64 of IPv6.
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = address.to_bits() >> 64 << 64;
-            Ipv6Addr::from_bits(network).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -244,10 +275,11 @@ mod tests {
     const START: Timestamp = Timestamp::from_micros(1_000_000_000);
 
     fn table(connections_max: Option<u32>, upgrades_per_second: Option<f64>) -> Addresses {
-        Addresses::new(AddressLimits {
+        let limits = AddressLimits {
             connections_max,
             upgrades_per_second,
-        })
+        };
+        Addresses::new(limits, None)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -310,6 +342,51 @@ mod tests {
         }
         table.leave(ip("2001:db8:0:1:2:3:4:5"));
         assert_eq!(table.admit(ip("2001:db8:0:1::1"), START), Ok(()));
+    }
+
+    #[test]
+    fn what_an_address_holds_at_max_and_one_more() {
+        let holdings = |text_bytes, subscriptions, values| Holdings {
+            text_bytes,
+            subscriptions,
+            values,
+        };
+        let none = Holdings::default();
+        let share = holdings(10, 20, 30);
+        let mut table = Addresses::new(AddressLimits::default(), Some(share));
+        let (one, other) = (ip("2001:db8:0:1::1"), ip("2001:db8:0:2::1"));
+        for address in [one, one, other] {
+            assert_eq!(table.admit(address, START), Ok(()));
+        }
+        let first = holdings(4, 5, 6);
+        table.exchange(one, none, first);
+        assert!(table.has_room_for(one, none, holdings(6, 15, 24)));
+        for more in [
+            holdings(7, 15, 24),
+            holdings(6, 16, 24),
+            holdings(6, 15, 25),
+        ] {
+            assert!(!table.has_room_for(one, none, more));
+            // The rest of its /64 has the same share, and others have theirs.
+            assert!(!table.has_room_for(ip("2001:db8:0:1::2"), none, more));
+            assert!(table.has_room_for(other, none, more));
+        }
+        table.exchange(one, none, holdings(6, 15, 24));
+        // What a connection has makes room for as much.
+        assert!(table.has_room_for(one, first, first));
+        assert!(!table.has_room_for(one, first, holdings(5, 5, 6)));
+        assert!(table.has_room_for(one, none, none));
+        table.exchange(one, holdings(6, 15, 24), none);
+        table.leave(one);
+        assert!(table.has_room_for(one, none, holdings(6, 15, 24)));
+        table.exchange(one, first, none);
+        table.leave(one);
+        assert!(table.has_room_for(one, none, share));
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<(Household, Entry)>(), 40);
     }
 
     #[test]
@@ -451,7 +528,7 @@ mod tests {
         assert_eq!((table.len(), table.idle.len()), (2, 0));
         // Who left the queue joins it again.
         table.leave(back);
-        assert_eq!(table.idle, [back]);
+        assert_eq!(table.idle, [back.into()]);
         assert_eq!(table.admit(other, START + seconds(60)), Ok(()));
         assert_eq!((table.len(), table.idle.len()), (1, 0));
     }

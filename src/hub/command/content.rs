@@ -29,7 +29,7 @@ pub(super) fn read_subscriptions<'a>(
     json: Json<'a>,
     limits: &HubLimits,
 ) -> Result<Vec<Subscription<'a>>, CommandError> {
-    let mut trail = Trail::new(Root::Subscriptions, limits.values_max);
+    let mut trail = Trail::new(Root::Subscriptions, limits.values_max, json.0.len());
     trail.enter("", "a list");
     let seed = ListSeed {
         trail: &mut trail,
@@ -40,7 +40,7 @@ pub(super) fn read_subscriptions<'a>(
 
 /// Reads what a notification is matched by.
 pub(super) fn read_notification(json: Json<'_>) -> Result<Notification<'_>, CommandError> {
-    let mut trail = Trail::new(Root::Notification, usize::MAX);
+    let mut trail = Trail::new(Root::Notification, usize::MAX, json.0.len());
     trail.enter("", "an object");
     let seed = BodySeed {
         trail: &mut trail,
@@ -111,12 +111,12 @@ impl<'de> Visitor<'de> for SubscriptionSeed<'_> {
     }
 
     fn visit_borrowed_str<E: de::Error>(self, channel: &'de str) -> Result<Self::Value, E> {
-        self.0.count_value()?;
+        self.0.count_value(channel)?;
         Ok(Subscription::Channel(Cow::Borrowed(channel)))
     }
 
     fn visit_str<E: de::Error>(self, channel: &str) -> Result<Self::Value, E> {
-        self.0.count_value()?;
+        self.0.count_value(channel)?;
         Ok(Subscription::Channel(Cow::Owned(channel.to_owned())))
     }
 

@@ -42,10 +42,20 @@ pub(super) struct Trail {
     fault: Option<CommandError>,
     values_max: usize,
     values_left: usize,
+    /// Bytes of the texts of values.
+    bytes_max: usize,
+    bytes_left: usize,
 }
 
+/// Bytes that the values of a message may have written out, however short its JSON is.
+const VALUE_BYTES_MIN: usize = 4096;
+
 impl Trail {
-    pub(super) fn new(root: Root, values_max: usize) -> Self {
+    /// Before a member of `json_bytes`. The texts of its values may have as many, and
+    /// [`VALUE_BYTES_MIN`]: strings always do, but a number may be fifty times as long written
+    /// out, which would be kept beyond what is allowed to a message.
+    pub(super) fn new(root: Root, values_max: usize, json_bytes: usize) -> Self {
+        let bytes_max = json_bytes.max(VALUE_BYTES_MIN);
         Self {
             root,
             member: "",
@@ -54,6 +64,8 @@ impl Trail {
             fault: None,
             values_max,
             values_left: values_max,
+            bytes_max,
+            bytes_left: bytes_max,
         }
     }
 
@@ -100,15 +112,28 @@ impl Trail {
     }
 
     pub(super) fn fail_too_many<E: de::Error>(&mut self, what: &str, max: usize) -> E {
-        let detail = format!("subscriptions must have at most {max} {what}");
-        self.fail(CommandError::new(ErrorCode::TooManySubscriptions, detail))
+        let (code, whose) = match self.root {
+            Root::Notification => (ErrorCode::InvalidNotification, "notification"),
+            Root::Subscriptions | Root::Subscription(_) => {
+                (ErrorCode::TooManySubscriptions, "subscriptions")
+            }
+        };
+        let detail = format!("{whose} must have at most {max} {what}");
+        self.fail(CommandError::new(code, detail))
     }
 
-    /// Counts one value more.
-    pub(super) fn count_value<E: de::Error>(&mut self) -> Result<(), E> {
+    /// Counts one value more, by the text that it is compared by.
+    pub(super) fn count_value<E: de::Error>(&mut self, text: &str) -> Result<(), E> {
         match self.values_left.checked_sub(1) {
             Some(left) => self.values_left = left,
             None => return Err(self.fail_too_many("values in all", self.values_max)),
+        }
+        match self.bytes_left.checked_sub(text.len()) {
+            Some(left) => self.bytes_left = left,
+            None => {
+                let what = "bytes of values, with numbers written out";
+                return Err(self.fail_too_many(what, self.bytes_max));
+            }
         }
         Ok(())
     }

@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        self.trail.count_value()?;
+        self.trail.count_value(&text_of(value))?;
         Ok(match value {
             true => Given::True,
             false => Given::Scalars(vec![text_of(false)]),
@@ -134,12 +134,12 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
         let mut scalars = Vec::new();
         while let Some(scalar) = list.next_element_seed(ScalarSeed)? {
-            self.trail.count_value()?;
+            self.trail.count_value(&scalar)?;
             scalars.push(scalar);
         }
         if self.is_entry && scalars.is_empty() {
             // It stores a name, so it counts.
-            self.trail.count_value()?;
+            self.trail.count_value("")?;
         }
         Ok(Given::Scalars(scalars))
     }
@@ -173,8 +173,9 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
 
 impl<'a> ValuesSeed<'_> {
     fn scalar<E: de::Error>(self, scalar: Result<Cow<'a, str>, E>) -> Result<Given<'a>, E> {
-        self.trail.count_value()?;
-        scalar.map(|scalar| Given::Scalars(vec![scalar]))
+        let scalar = scalar?;
+        self.trail.count_value(&scalar)?;
+        Ok(Given::Scalars(vec![scalar]))
     }
 }
 

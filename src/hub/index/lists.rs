@@ -385,7 +385,7 @@ impl Lists {
 mod tests {
     use std::collections::{HashMap, HashSet};
 
-    use super::super::entries::Tenant;
+    use super::super::entries::{Rest, Tenant};
     use super::*;
 
     #[test]
@@ -400,6 +400,7 @@ mod tests {
     const ENTRY: Entry = Entry {
         tenant: Tenant::new(0, false),
         ordinal: 0,
+        rest: Rest::NOTHING,
     };
 
     const fn key<'a>(page: PageId, name: Option<&'a str>, value: Option<&'a str>) -> Key<'a> {

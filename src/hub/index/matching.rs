@@ -1,13 +1,18 @@
 //! One walk through the index: the lists that a notification leads to, and who is met there.
 //!
 //! The walk reads the lists and writes marks, nothing else. Most entries need one look at their
-//! mark; only those with further criteria make the notification's texts be resolved to ids, once.
+//! mark; only those with further criteria make the notification's texts be resolved to ids, once,
+//! and are looked at more closely only if their fingerprint says that these may be met.
 //! Main type: [`Gathering`].
 
-use super::entries::Entry;
+use std::hash::RandomState;
+
+use super::checks::CheckedCriterion;
+use super::entries::Tenant;
+use super::fingerprint::Fingerprint;
 use super::lists::{Key, ListId, Lists, PageId};
 use super::texts::{TextId, Texts};
-use super::{CheckedCriterion, Mark, Slot, SubscriptionIndex};
+use super::{Mark, Slot, SubscriptionIndex};
 use crate::hub::filter::{Notification, NotificationValues, Values};
 use crate::id::ConnectionId;
 
@@ -16,6 +21,7 @@ pub(super) struct Gathering<'a> {
     lists: &'a Lists,
     marks: &'a mut [Mark],
     slots: &'a [Slot],
+    hasher: &'a RandomState,
     stamp: u32,
     notification: &'a Notification<'a>,
     resolved: Option<Resolved>,
@@ -32,6 +38,7 @@ impl<'a> Gathering<'a> {
             lists: &index.lists,
             marks: &mut index.marks,
             slots: &index.slots,
+            hasher: &index.hasher,
             stamp: index.stamp,
             notification,
             resolved: None,
@@ -113,16 +120,31 @@ impl<'a> Gathering<'a> {
 
     fn visit(&mut self, list: ListId) {
         let entries = self.lists.entries(list);
-        for (position, tenant) in (0..).zip(entries.tenants()) {
-            let slot = tenant.slot();
-            let mark = self.marks[slot as usize];
-            if mark.stamp == self.stamp {
-                continue;
+        let Some(fingerprints) = entries.fingerprints() else {
+            return entries.tenants().for_each(|tenant| self.meet(tenant));
+        };
+        let offered = self.resolve().offered;
+        for ((position, tenant), asked) in (0..).zip(entries.tenants()).zip(fingerprints) {
+            if !tenant.is_checked()
+                || asked.may_be_met_by(offered)
+                    && !self.is_met(tenant)
+                    && self.passes(tenant, entries.check(position))
+            {
+                self.meet(tenant);
             }
-            if tenant.is_checked() && !entries.get(position).is_some_and(|e| self.passes(e)) {
-                continue;
-            }
-            self.marks[slot as usize].stamp = self.stamp;
+        }
+    }
+
+    fn is_met(&self, tenant: Tenant) -> bool {
+        self.marks[tenant.slot() as usize].stamp == self.stamp
+    }
+
+    /// Notes that a tenant has a subscription that matches.
+    fn meet(&mut self, tenant: Tenant) {
+        let slot = tenant.slot();
+        let mark = &mut self.marks[slot as usize];
+        if mark.stamp != self.stamp {
+            mark.stamp = self.stamp;
             self.recipients.push(ConnectionId {
                 index: slot,
                 serial: mark.serial,
@@ -130,24 +152,29 @@ impl<'a> Gathering<'a> {
         }
     }
 
+    fn resolve(&mut self) -> &Resolved {
+        let (lists, hasher, values) = (self.lists, self.hasher, &self.notification.values);
+        self.resolved
+            .get_or_insert_with(|| Resolved::new(&lists.texts, hasher, values))
+    }
+
     /// Whether the criteria are met that the list doesn't answer.
-    fn passes(&mut self, entry: Entry) -> bool {
-        let slot = &self.slots[entry.tenant.slot() as usize];
-        let posting = slot.postings[entry.ordinal as usize];
-        let check = slot
-            .checks
-            .as_ref()
-            .and_then(|checks| checks.get(posting.check as usize));
-        let (texts, values) = (&self.lists.texts, &self.notification.values);
-        let resolved = self
-            .resolved
-            .get_or_insert_with(|| Resolved::new(texts, values));
-        check.is_none_or(|check| check.iter().all(|criterion| resolved.meets(criterion)))
+    fn passes(&mut self, tenant: Tenant, check: u32) -> bool {
+        let checks = self.slots[tenant.slot() as usize].postings.checks();
+        let resolved = self.resolve();
+        let mut criteria = checks.iter().flat_map(|checks| checks.at(check));
+        criteria.all(|criterion| resolved.meets(criterion))
     }
 }
 
 /// The values of a notification, as ids of those texts that anybody has subscribed to.
-enum Resolved {
+struct Resolved {
+    names: ResolvedNames,
+    /// What they may meet.
+    offered: Fingerprint,
+}
+
+enum ResolvedNames {
     /// By name; the names are sorted.
     Named(Vec<(TextId, ResolvedValues)>),
     Nameless(ResolvedValues),
@@ -156,11 +183,28 @@ enum Resolved {
 struct ResolvedValues {
     /// Whether there is any value, be it one that nobody has subscribed to.
     is_there: bool,
-    /// Sorted.
-    ids: Vec<TextId>,
+    /// Their words, sorted.
+    ids: Vec<u32>,
 }
 
 impl Resolved {
+    fn new(texts: &Texts, hasher: &RandomState, values: &NotificationValues<'_>) -> Self {
+        let names = ResolvedNames::new(texts, values);
+        let offered = names.offered(hasher);
+        Self { names, offered }
+    }
+
+    fn meets(&self, criterion: CheckedCriterion<'_>) -> bool {
+        match &self.names {
+            ResolvedNames::Nameless(values) => values.meet(criterion),
+            ResolvedNames::Named(names) => names
+                .binary_search_by_key(&criterion.name, |&(name, _)| name)
+                .is_ok_and(|position| names[position].1.meet(criterion)),
+        }
+    }
+}
+
+impl ResolvedNames {
     fn new(texts: &Texts, values: &NotificationValues<'_>) -> Self {
         match values {
             NotificationValues::Absent => Self::Named(Vec::new()),
@@ -178,19 +222,26 @@ impl Resolved {
         }
     }
 
-    fn meets(&self, criterion: &CheckedCriterion) -> bool {
-        match self {
-            Self::Nameless(values) => values.meet(criterion),
-            Self::Named(names) => names
-                .binary_search_by_key(&criterion.name, |&(name, _)| name)
-                .is_ok_and(|position| names[position].1.meet(criterion)),
+    fn offered(&self, hasher: &RandomState) -> Fingerprint {
+        let Self::Named(names) = self else {
+            // They meet criteria of any name.
+            return Fingerprint::EVERYTHING;
+        };
+        let mut offered = Fingerprint::default();
+        for (name, values) in names.iter().filter(|(_, values)| values.is_there) {
+            offered.offer(hasher, *name, None);
+            for &value in &values.ids {
+                offered.offer(hasher, *name, Some(TextId::from_word(value)));
+            }
         }
+        offered
     }
 }
 
 impl ResolvedValues {
     fn new(texts: &Texts, values: &Values<'_>) -> Self {
-        let mut ids: Vec<_> = values.iter().filter_map(|text| texts.find(text)).collect();
+        let known = values.iter().filter_map(|text| texts.find(text));
+        let mut ids: Vec<_> = known.map(TextId::word).collect();
         ids.sort_unstable();
         Self {
             is_there: !values.is_empty(),
@@ -198,16 +249,106 @@ impl ResolvedValues {
         }
     }
 
-    fn meet(&self, criterion: &CheckedCriterion) -> bool {
-        match &criterion.accepted {
+    fn meet(&self, criterion: CheckedCriterion<'_>) -> bool {
+        match criterion.accepted {
             None => self.is_there,
             Some(accepted) => {
                 let (few, many) = match accepted.len() < self.ids.len() {
-                    true => (&**accepted, &*self.ids),
-                    false => (&*self.ids, &**accepted),
+                    true => (accepted, &*self.ids),
+                    false => (&*self.ids, accepted),
                 };
                 few.iter().any(|id| many.binary_search(id).is_ok())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::filter::{Criterion, Filter, NameMap, Page, Subscription, matches};
+    use crate::random::Random;
+
+    fn page() -> Page<'static> {
+        Page {
+            package: "p".into(),
+            page: "q".into(),
+        }
+    }
+
+    fn values(random: &mut Random, count_max: u64) -> Values<'static> {
+        let count = 1 + random.next_u64() % count_max;
+        let texts = (0..count).map(|_| (random.next_u64() % 6).to_string().into());
+        Values::new(texts.collect())
+    }
+
+    /// Some of eight names; most, so that many criteria meet.
+    fn named<T>(
+        random: &mut Random,
+        mut entry: impl FnMut(&mut Random) -> T,
+    ) -> NameMap<'static, T> {
+        let mut chosen = Vec::new();
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            if random.next_u64() % 8 > 1 {
+                chosen.push((name.into(), entry(random)));
+            }
+        }
+        NameMap::new(chosen).expect("distinct names")
+    }
+
+    fn subscription(random: &mut Random) -> Subscription<'static> {
+        let criteria = named(random, |random| match random.next_u64() % 3 {
+            0 => Criterion::Any,
+            _ => Criterion::OneOf(values(random, 6)),
+        });
+        Subscription::Page(page(), Filter::Named(criteria))
+    }
+
+    fn notification(random: &mut Random) -> Notification<'static> {
+        Notification {
+            page: Some(page()),
+            channel: None,
+            values: match random.next_u64() % 8 {
+                0 => NotificationValues::Nameless(values(random, 3)),
+                _ => NotificationValues::Named(named(random, |random| values(random, 5))),
+            },
+        }
+    }
+
+    #[test]
+    fn many_criteria_are_met_as_the_filter_says() {
+        let mut random = Random::new(11);
+        let mut counts = [0, 0];
+        for _ in 0..40 {
+            let mut index = SubscriptionIndex::default();
+            let lists: Vec<_> = (0..30)
+                .map(|_| [0; 2].map(|_| subscription(&mut random)))
+                .collect();
+            for (slot, list) in (0..).zip(&lists) {
+                index.replace(
+                    ConnectionId {
+                        index: slot,
+                        serial: 0,
+                    },
+                    list,
+                );
+            }
+            index.check_invariants();
+            for _ in 0..40 {
+                let notification = notification(&mut random);
+                let mut recipients = Vec::new();
+                index.collect_recipients(&notification, &mut recipients);
+                recipients.sort_unstable();
+                let wants =
+                    |list: &[Subscription<'_>]| list.iter().any(|s| matches(s, &notification));
+                let expected = (0..).zip(&lists).filter(|(_, list)| wants(&list[..]));
+                let expected: Vec<u32> = expected.map(|(slot, _)| slot).collect();
+                let recipients: Vec<u32> = recipients.iter().map(|id| id.index).collect();
+                assert_eq!(recipients, expected, "{notification:?}");
+                counts[0] += recipients.len();
+                counts[1] += lists.len() - recipients.len();
+            }
+        }
+        assert!(counts.iter().all(|&count| count > 2000), "{counts:?}");
     }
 }

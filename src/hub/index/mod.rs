@@ -2,9 +2,10 @@
 //!
 //! Owns who subscribed to what, in a form made for that one question: every subscription is
 //! posted in the lists (`lists.rs`) of one of its criteria, once for each value that it accepts,
-//! and its other criteria are checked when it is met there. Which criterion that is, is decided
-//! by how many subscriptions wait in its lists already. A connection notes where its entries
-//! lie, so that it leaves without a search. Knows neither JSON nor sockets; the relation itself
+//! and its other criteria are checked when it is met there: by a fingerprint (`fingerprint.rs`)
+//! first, then one by one (`checks.rs`). Which criterion it is posted under is decided by how
+//! many subscriptions wait in its lists already. A connection notes where its entries lie, so that
+//! it leaves without a search. Knows neither JSON nor sockets; the relation itself
 //! is stated by [`super::filter::matches`], and the tests hold the two against each other.
 //! Main type: [`SubscriptionIndex`].
 //!
@@ -12,21 +13,29 @@
 //! posting of the connection in its slot, and every posting an entry; lists, pages and texts
 //! live exactly as long as they have users; a slot without subscriptions owns nothing.
 
+mod checks;
+mod draft;
 mod entries;
+mod fingerprint;
 mod lists;
 mod matching;
 mod room;
 mod table;
 mod texts;
 
+use std::hash::RandomState;
 use std::ops::{Deref, DerefMut};
 
-use self::entries::{Entry, Tenant};
-use self::lists::{Key, ListId, Lists, PageId};
+use self::checks::Checks;
+use self::draft::{Draft, turn};
+use self::entries::{Entry, Rest};
+use self::fingerprint::Fingerprint;
+use self::lists::{ListId, Lists};
 use self::matching::Gathering;
 use self::table::reserve_gently;
 use self::texts::TextId;
-use super::filter::{Criterion, Filter, NameMap, Notification, Subscription, Values};
+use super::filter::{Notification, Subscription};
+use super::holdings::Holdings;
 use crate::id::ConnectionId;
 use crate::memory::shrink_sparse;
 
@@ -34,6 +43,8 @@ use crate::memory::shrink_sparse;
 #[derive(Default)]
 pub struct SubscriptionIndex {
     lists: Lists,
+    /// Of fingerprints. Keyed, so that nobody makes criteria that pass for others.
+    hasher: RandomState,
     /// What matching touches of each slot, kept apart because it fits into the cache.
     marks: Vec<Mark>,
     /// The rest of each slot. As long as `marks`.
@@ -67,19 +78,11 @@ struct Mark {
     stamp: u32,
 }
 
-/// What a slot has subscribed to; all empty if it hasn't.
+/// What a slot has subscribed to; all empty if it hasn't. Half a cache line.
 #[derive(Default)]
 struct Slot {
     postings: Postings,
-    /// What is to be checked beyond the lists, where there is anything.
-    #[expect(
-        clippy::box_collection,
-        reason = "most slots have none, and pay for one word instead of two or three"
-    )]
-    checks: Option<Box<Vec<Check>>>,
-    subscriptions: u32,
-    /// The values in them.
-    values: u32,
+    holdings: Holdings,
 }
 
 /// Where an entry lies.
@@ -88,30 +91,41 @@ struct Posting {
     list: ListId,
     /// Its position in the list.
     position: u32,
-    /// Which of the connection's checks it has to pass, or [`NO_CHECK`].
-    check: u32,
 }
 
-const NO_CHECK: u32 = u32::MAX;
-
-/// The postings of a connection. Most have one, and it needs no allocation: ten thousand small
-/// ones, taken between messages, would keep the heap from shrinking when they are gone.
+/// The postings of a connection, and what they need. Most have one without a check, and it needs
+/// no allocation: ten thousand small ones, taken between messages, would keep the heap from
+/// shrinking when they are gone.
+#[derive(Default)]
 enum Postings {
+    #[default]
+    None,
     One(Posting),
-    Many(Box<[Posting]>),
+    Several(Box<Several>),
 }
 
-impl Default for Postings {
-    fn default() -> Self {
-        Self::Many(Box::default())
-    }
+struct Several {
+    postings: Box<[Posting]>,
+    /// What is to be checked beyond the lists.
+    checks: Checks,
 }
 
-impl From<Vec<Posting>> for Postings {
-    fn from(postings: Vec<Posting>) -> Self {
+impl Postings {
+    fn new(postings: Vec<Posting>, checks: Checks) -> Self {
         match postings[..] {
-            [posting] => Self::One(posting),
-            _ => Self::Many(postings.into_boxed_slice()),
+            [] => Self::None,
+            [posting] if checks.is_empty() => Self::One(posting),
+            _ => Self::Several(Box::new(Several {
+                postings: postings.into_boxed_slice(),
+                checks,
+            })),
+        }
+    }
+
+    const fn checks(&self) -> Option<&Checks> {
+        match self {
+            Self::None | Self::One(_) => None,
+            Self::Several(several) => Some(&several.checks),
         }
     }
 }
@@ -121,8 +135,9 @@ impl Deref for Postings {
 
     fn deref(&self) -> &[Posting] {
         match self {
+            Self::None => &[],
             Self::One(posting) => std::slice::from_ref(posting),
-            Self::Many(postings) => postings,
+            Self::Several(several) => &several.postings,
         }
     }
 }
@@ -130,20 +145,11 @@ impl Deref for Postings {
 impl DerefMut for Postings {
     fn deref_mut(&mut self) -> &mut [Posting] {
         match self {
+            Self::None => &mut [],
             Self::One(posting) => std::slice::from_mut(posting),
-            Self::Many(postings) => postings,
+            Self::Several(several) => &mut several.postings,
         }
     }
-}
-
-/// The criteria of a subscription beside the one that it is posted under.
-type Check = Box<[CheckedCriterion]>;
-
-/// A criterion, by the ids of its texts.
-struct CheckedCriterion {
-    name: TextId,
-    /// Sorted; `None` is any value.
-    accepted: Option<Box<[TextId]>>,
 }
 
 impl SubscriptionIndex {
@@ -155,30 +161,16 @@ impl SubscriptionIndex {
         }
         self.grow(id.slot());
         self.marks[id.slot()].serial = id.serial;
-        let mut draft = Draft {
-            lists: &mut self.lists,
-            slot: id.index,
-            postings: Vec::new(),
-            checks: Vec::new(),
-        };
+        let mut draft = Draft::new(&mut self.lists, &self.hasher, id.index);
         for subscription in subscriptions {
             draft.post(subscription);
         }
-        let Draft {
-            postings, checks, ..
-        } = draft;
-        let values = subscriptions.iter().map(Subscription::values_len);
-        let values = u32::try_from(values.sum::<usize>());
-        let values = values.expect("limits keep values far below 2^32");
+        let postings = draft.finish();
+        let holdings = Holdings::of(subscriptions);
         self.connections += 1;
-        self.subscriptions += subscriptions.len();
-        self.values += values as usize;
-        self.slots[id.slot()] = Slot {
-            postings: postings.into(),
-            checks: (!checks.is_empty()).then(|| Box::new(checks)),
-            subscriptions: u32::try_from(subscriptions.len()).unwrap_or(u32::MAX),
-            values,
-        };
+        self.subscriptions += holdings.subscriptions as usize;
+        self.values += holdings.values as usize;
+        self.slots[id.slot()] = Slot { postings, holdings };
     }
 
     /// Takes away what `id` has subscribed to.
@@ -195,9 +187,15 @@ impl SubscriptionIndex {
     /// How many subscriptions `id` has.
     #[must_use]
     pub fn subscriptions_of(&self, id: ConnectionId) -> usize {
+        self.holdings_of(id).subscriptions as usize
+    }
+
+    /// What `id` has.
+    #[must_use]
+    pub fn holdings_of(&self, id: ConnectionId) -> Holdings {
         match (self.marks.get(id.slot()), self.slots.get(id.slot())) {
-            (Some(mark), Some(slot)) if mark.serial == id.serial => slot.subscriptions as usize,
-            _ => 0,
+            (Some(mark), Some(slot)) if mark.serial == id.serial => slot.holdings,
+            _ => Holdings::default(),
         }
     }
 
@@ -261,13 +259,13 @@ impl SubscriptionIndex {
 
     /// Takes away what the tenant of a slot has subscribed to.
     fn clear(&mut self, index: usize) {
-        let Some(slot) = self.slots.get(index).filter(|slot| slot.subscriptions > 0) else {
+        let Some(slot) = self.slots.get(index).filter(|slot| slot.is_taken()) else {
             return;
         };
         self.connections -= 1;
         self.cleared += 1;
-        self.subscriptions -= slot.subscriptions as usize;
-        self.values -= slot.values as usize;
+        self.subscriptions -= slot.holdings.subscriptions as usize;
+        self.values -= slot.holdings.values as usize;
         for ordinal in 0..slot.postings.len() {
             // Read anew each time: an entry that moves may be another one of this slot.
             let Posting { list, position, .. } = self.slots[index].postings[ordinal];
@@ -276,11 +274,14 @@ impl SubscriptionIndex {
                 slot.postings[moved.ordinal as usize].position = position;
             }
         }
-        for criterion in std::mem::take(&mut self.slots[index]).into_criteria() {
-            self.lists.texts.release(criterion.name);
-            for value in criterion.accepted.into_iter().flatten() {
-                self.lists.texts.release(value);
-            }
+        let cleared = std::mem::take(&mut self.slots[index]);
+        for text in cleared
+            .postings
+            .checks()
+            .into_iter()
+            .flat_map(Checks::texts)
+        {
+            self.lists.texts.release(text);
         }
     }
 
@@ -291,12 +292,8 @@ impl SubscriptionIndex {
             return;
         }
         self.cleared = 0;
-        let is_taken = |slot: &Slot| slot.subscriptions > 0;
-        let len = self
-            .slots
-            .iter()
-            .rposition(is_taken)
-            .map_or(0, |last| last + 1);
+        let last = self.slots.iter().rposition(Slot::is_taken);
+        let len = last.map_or(0, |last| last + 1);
         self.slots.truncate(len);
         self.marks.truncate(len);
         shrink_sparse(&mut self.slots, 0);
@@ -306,188 +303,79 @@ impl SubscriptionIndex {
     /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.
     pub fn check_invariants(&self) {
         assert_eq!(self.marks.len(), self.slots.len());
-        let tenants = || self.slots.iter().filter(|slot| slot.subscriptions > 0);
-        let vacancies = || self.slots.iter().filter(|slot| slot.subscriptions == 0);
-        assert!(vacancies().all(|slot| slot.postings.is_empty() && slot.checks.is_none()));
-        assert!(vacancies().all(|slot| slot.values == 0));
+        let tenants = || self.slots.iter().filter(|slot| slot.is_taken());
+        let mut vacancies = self.slots.iter().filter(|slot| !slot.is_taken());
+        assert!(vacancies.all(|slot| {
+            matches!(slot.postings, Postings::None) && slot.holdings == Holdings::default()
+        }));
         assert_eq!(tenants().count(), self.connections);
-        let subscriptions = tenants().map(|slot| slot.subscriptions as usize);
+        let subscriptions = tenants().map(|slot| slot.holdings.subscriptions as usize);
         assert_eq!(subscriptions.sum::<usize>(), self.subscriptions);
-        let values = tenants().map(|slot| slot.values as usize);
+        let values = tenants().map(|slot| slot.holdings.values as usize);
         assert_eq!(values.sum::<usize>(), self.values);
         assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
         for (slot, record) in (0..).zip(&self.slots) {
-            for (ordinal, posting) in (0..).zip(&*record.postings) {
-                let entry = Entry {
-                    tenant: Tenant::new(slot, posting.check != NO_CHECK),
-                    ordinal,
-                };
-                let entries = self.lists.entries(posting.list);
-                assert_eq!(entries.get(posting.position), Some(entry));
-            }
+            self.check_postings(slot, &record.postings);
         }
         let is_posting = |list, position, entry: Entry| {
             let slot = &self.slots[entry.tenant.slot() as usize];
             let posting = slot.postings[entry.ordinal as usize];
             posting.list == list && posting.position == position
         };
-        let criteria = || tenants().flat_map(|slot| slot.checks.iter().flat_map(|c| c.iter()));
         let check_users = |text: TextId| {
-            let users = criteria().flatten().map(|criterion| {
-                let values = criterion.accepted.iter().flatten();
-                u32::from(criterion.name == text)
-                    + values.map(|&v| u32::from(v == text)).sum::<u32>()
-            });
-            users.sum()
+            let checks = tenants().filter_map(|slot| slot.postings.checks());
+            let users = checks.flat_map(Checks::texts).filter(|&user| user == text);
+            u32::try_from(users.count()).unwrap_or(u32::MAX)
         };
         self.lists.check_invariants(is_posting, check_users);
+    }
+
+    /// Asserts that every posting of a slot has its entry, with the fingerprint of its check, and
+    /// that every check is somebody's.
+    fn check_postings(&self, slot: u32, postings: &Postings) {
+        let mut used = Vec::new();
+        for (ordinal, posting) in (0..).zip(&**postings) {
+            let entry = self.lists.entries(posting.list).get(posting.position);
+            let entry = entry.expect("a posting has its entry");
+            assert_eq!((entry.tenant.slot(), entry.ordinal), (slot, ordinal));
+            if !entry.tenant.is_checked() {
+                assert_eq!(entry.rest, Rest::NOTHING);
+                continue;
+            }
+            let Rest { check, fingerprint } = entry.rest;
+            let checks = postings.checks().expect("it is checked");
+            assert!(checks.starts().any(|start| start == check));
+            let criteria: Vec<_> = checks.at(check).collect();
+            let turn = turn(&self.hasher, slot, check);
+            assert_eq!(
+                fingerprint,
+                Fingerprint::asked(&self.hasher, &criteria, turn)
+            );
+            used.push(check);
+        }
+        used.dedup();
+        assert!(
+            postings
+                .checks()
+                .into_iter()
+                .flat_map(Checks::starts)
+                .eq(used)
+        );
     }
 }
 
 impl Slot {
-    fn into_criteria(self) -> impl Iterator<Item = CheckedCriterion> {
-        let checks = self.checks.map(|checks| *checks).unwrap_or_default();
-        checks.into_iter().flatten()
+    const fn is_taken(&self) -> bool {
+        self.holdings.subscriptions > 0
     }
 
     fn heap_bytes(&self) -> usize {
-        let criteria = self
-            .checks
-            .iter()
-            .flat_map(|checks| checks.iter())
-            .flatten();
-        let of_criteria = criteria.map(|criterion| {
-            let values = criterion.accepted.as_ref().map_or(0, |values| values.len());
-            size_of::<CheckedCriterion>() + values * size_of::<TextId>()
-        });
-        let of_checks = self.checks.as_ref().map_or(0, |checks| {
-            size_of::<Vec<Check>>() + checks.capacity() * size_of::<Check>()
-        });
-        let of_postings = match &self.postings {
-            Postings::One(_) => 0,
-            Postings::Many(postings) => size_of_val::<[Posting]>(postings),
+        let Postings::Several(several) = &self.postings else {
+            return 0;
         };
-        of_postings + of_checks + of_criteria.sum::<usize>()
-    }
-}
-
-/// The subscriptions of a connection while they are posted.
-struct Draft<'i> {
-    lists: &'i mut Lists,
-    slot: u32,
-    postings: Vec<Posting>,
-    checks: Vec<Check>,
-}
-
-impl Draft<'_> {
-    fn post(&mut self, subscription: &Subscription<'_>) {
-        let (page, filter) = match subscription {
-            Subscription::Channel(channel) => {
-                return self.push(PageId::CHANNELS, None, Some(channel), NO_CHECK);
-            }
-            Subscription::Page(page, filter) => (page, filter),
-        };
-        if never_passes(filter) {
-            return;
-        }
-        let page = self.lists.make_page(&page.package, &page.page);
-        match filter {
-            Filter::Everything => self.push(page, None, None, NO_CHECK),
-            Filter::Nameless(values) => self.push_each(page, None, values, NO_CHECK),
-            Filter::Named(criteria) => self.post_criteria(page, criteria),
-        }
-    }
-
-    fn post_criteria(&mut self, page: PageId, criteria: &NameMap<'_, Criterion<'_>>) {
-        let costs = criteria
-            .iter()
-            .map(|(name, criterion)| self.cost(page, name, criterion));
-        let Some((chosen, _)) = costs.enumerate().min_by_key(|&(_, cost)| cost) else {
-            // No criterion at all: everything passes.
-            return self.push(page, None, None, NO_CHECK);
-        };
-        let check = self.make_check(criteria, chosen);
-        let (name, criterion) = criteria.iter().nth(chosen).expect("one of the criteria");
-        match criterion {
-            Criterion::Any => self.push(page, Some(name), None, check),
-            Criterion::OneOf(values) => self.push_each(page, Some(name), values, check),
-        }
-    }
-
-    /// What it would cost to post under a criterion: how many others would be met beside this
-    /// subscription, then how many entries it takes. Any value is the last resort.
-    fn cost(&self, page: PageId, name: &str, criterion: &Criterion<'_>) -> (bool, usize, usize) {
-        let waiting = |value| {
-            let key = Key {
-                page,
-                name: Some(name),
-                value,
-            };
-            let list = self.lists.find(key);
-            list.map_or(0, |list| self.lists.entries(list).len())
-        };
-        match criterion {
-            Criterion::Any => (true, waiting(None), 1),
-            Criterion::OneOf(values) => {
-                let waiting = values.iter().map(|value| waiting(Some(value))).sum();
-                (false, waiting, values.len())
-            }
-        }
-    }
-
-    /// Keeps the criteria that the lists don't answer.
-    fn make_check(&mut self, criteria: &NameMap<'_, Criterion<'_>>, chosen: usize) -> u32 {
-        if criteria.len() == 1 {
-            return NO_CHECK;
-        }
-        let texts = &mut self.lists.texts;
-        let others = criteria.iter().enumerate().filter(|&(i, _)| i != chosen);
-        let check = others.map(|(_, (name, criterion))| CheckedCriterion {
-            name: texts.acquire(name),
-            accepted: match criterion {
-                Criterion::Any => None,
-                Criterion::OneOf(values) => {
-                    let mut ids: Vec<_> = values.iter().map(|text| texts.acquire(text)).collect();
-                    ids.sort_unstable();
-                    Some(ids.into_boxed_slice())
-                }
-            },
-        });
-        let check = check.collect();
-        self.checks.push(check);
-        u32::try_from(self.checks.len() - 1).unwrap_or(NO_CHECK)
-    }
-
-    fn push_each(&mut self, page: PageId, name: Option<&str>, values: &Values<'_>, check: u32) {
-        for value in values.iter() {
-            self.push(page, name, Some(value), check);
-        }
-    }
-
-    fn push(&mut self, page: PageId, name: Option<&str>, value: Option<&str>, check: u32) {
-        let ordinal = u32::try_from(self.postings.len());
-        let entry = Entry {
-            tenant: Tenant::new(self.slot, check != NO_CHECK),
-            ordinal: ordinal.expect("limits keep postings far below 2^32"),
-        };
-        let (list, position) = self.lists.push(Key { page, name, value }, entry);
-        self.postings.push(Posting {
-            list,
-            position,
-            check,
-        });
-    }
-}
-
-/// Whether no notification at all can pass: an empty list accepts nothing. Such a subscription
-/// is counted but posted nowhere.
-fn never_passes(filter: &Filter<'_>) -> bool {
-    match filter {
-        Filter::Everything => false,
-        Filter::Nameless(values) => values.is_empty(),
-        Filter::Named(criteria) => criteria.iter().any(
-            |(_, criterion)| matches!(criterion, Criterion::OneOf(values) if values.is_empty()),
-        ),
+        size_of::<Several>()
+            + size_of_val::<[Posting]>(&several.postings)
+            + several.checks.heap_bytes()
     }
 }
 
@@ -496,7 +384,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::hub::filter::{NotificationValues, Page};
+    use crate::hub::filter::{Criterion, Filter, NameMap, NotificationValues, Page, Values};
 
     fn channel(name: &str) -> Notification<'_> {
         Notification {
@@ -578,6 +466,11 @@ mod tests {
         // A last look when nobody is left, however few have left.
         index.remove(id(LAST));
         assert_eq!(index.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn a_slot_is_half_a_cache_line() {
+        assert_eq!(size_of::<Slot>(), 32);
     }
 
     #[test]

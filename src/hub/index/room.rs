@@ -6,7 +6,7 @@
 //! counts in full: the bound holds, and only close to it a list of new texts in place of old
 //! ones may be refused though it would just fit.
 
-use super::{Subscription, SubscriptionIndex};
+use super::{Holdings, Subscription, SubscriptionIndex};
 use crate::config::HubLimits;
 use crate::id::ConnectionId;
 
@@ -21,13 +21,14 @@ impl SubscriptionIndex {
         subscriptions: &[Subscription<'_>],
         limits: &HubLimits,
     ) -> bool {
-        let (own_subscriptions, own_values) = self.slots.get(id.slot()).map_or((0, 0), |slot| {
-            (slot.subscriptions as usize, slot.values as usize)
-        });
+        let own = self
+            .slots
+            .get(id.slot())
+            .map_or_else(Holdings::default, |slot| slot.holdings);
         let values: usize = subscriptions.iter().map(Subscription::values_len).sum();
-        self.subscriptions - own_subscriptions + subscriptions.len()
+        self.subscriptions - own.subscriptions as usize + subscriptions.len()
             <= limits.subscriptions_total_max
-            && self.values - own_values + values <= limits.values_total_max
+            && self.values - own.values as usize + values <= limits.values_total_max
             && self.has_room_for_texts(subscriptions, limits.text_bytes_max)
     }
 
@@ -88,6 +89,7 @@ mod tests {
         subscriptions_total_max: usize::MAX,
         values_total_max: usize::MAX,
         text_bytes_max: usize::MAX,
+        share_percent: 100,
         message_bytes_max: 0,
         publish_bytes_max: 0,
     };

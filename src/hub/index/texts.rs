@@ -11,7 +11,7 @@ use super::table::{IdTable, Slab};
 
 /// Names a text that is in use. One more than the number of its record, so that no text at all
 /// takes no more room than one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct TextId(NonZeroU32);
 
 impl TextId {
@@ -21,6 +21,16 @@ impl TextId {
 
     const fn record(self) -> u32 {
         self.0.get() - 1
+    }
+
+    /// The id as a word, in the same order.
+    pub(super) const fn word(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The id that `word` stands for.
+    pub(super) fn from_word(word: u32) -> Self {
+        Self(NonZeroU32::new(word).expect("it was made of an id"))
     }
 }
 
