@@ -22,6 +22,7 @@ pub mod config;
 pub mod http;
 pub mod hub;
 pub mod id;
+mod log_limit;
 pub mod memory;
 pub mod metrics;
 pub mod net;

@@ -12,7 +12,15 @@ use std::path::{Path, PathBuf};
 type Table = &'static [(&'static str, &'static [&'static str])];
 
 /// What everybody may name.
-const COMMON: &[&str] = &["id", "config", "memory", "metrics", "random", "time"];
+const COMMON: &[&str] = &[
+    "id",
+    "config",
+    "log_limit",
+    "memory",
+    "metrics",
+    "random",
+    "time",
+];
 
 /// The modules at the top, each with the paths that it may name beside its own and [`COMMON`].
 /// `http::head` grants that module and what is in it, not the rest of `http`.
@@ -39,6 +47,7 @@ const MAY_NAME: Table = &[
         &["application", "http::head", "ws::close", "ws::frame"],
     ),
     ("id", &[]),
+    ("log_limit", &[]),
     ("main", &["cli"]),
     ("memory", &[]),
     ("metrics", &[]),

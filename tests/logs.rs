@@ -190,6 +190,22 @@ fn who_breaks_the_protocol_is_logged_with_the_address() {
 }
 
 #[test]
+fn connections_that_break_the_protocol_again_and_again_do_not_fill_the_log() {
+    const CONNECTIONS: usize = 400;
+    let mut server = Server::start();
+    for _ in 0..CONNECTIONS {
+        let mut client = Client::connect(&server);
+        client.send_bytes(&frame(0x83, b""));
+        client.expect_close(1002);
+    }
+    server.terminate();
+    let log = server.wait().stderr;
+    let lines = log.matches("closed with 1002").count();
+    // So many at once, and some while this goes on.
+    assert!((100..CONNECTIONS).contains(&lines), "{lines}");
+}
+
+#[test]
 fn as_json_every_line_is_an_object() {
     let mut server = Server::with(&[
         "--log",

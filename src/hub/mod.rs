@@ -15,7 +15,6 @@ pub mod filter;
 pub mod fuzzing;
 pub mod holdings;
 pub mod index;
-mod log_limit;
 mod post;
 mod probes;
 mod subscribe;
@@ -35,13 +34,13 @@ use self::connections::{CompactAddress, Connections, Rights};
 use self::filter::Subscription;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
-use self::log_limit::{ListLog, LogLimit};
 use crate::application::{
     Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
     Outbox, PeerAddress, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
+use crate::log_limit::{ListLog, LogLimit};
 use crate::metrics::HubMetrics;
 use crate::time::Timestamp;
 use crate::ws::close::CloseCode;

@@ -30,6 +30,7 @@ use crate::application::{
 };
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
+use crate::log_limit::LogLimit;
 use crate::memory::Trimmer;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -120,6 +121,8 @@ pub struct Engine<T, A, C> {
     /// By [`Lane`].
     lanes: [LaneCount; 2],
     trimmer: Trimmer,
+    /// The lines about connections that are closed for what they did.
+    fault_log: LogLimit,
     is_stopping: bool,
     limits: ServerLimits,
     timeouts: Timeouts,
@@ -158,6 +161,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             closed: Vec::new(),
             lanes: Default::default(),
             trimmer: Trimmer::default(),
+            fault_log: LogLimit::default(),
             is_stopping: false,
             limits,
             timeouts,

@@ -138,7 +138,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Rate {
             field: |config| &mut config.trust.upgrades_per_address,
         },
-        help: "Upgrades a second of one address; beyond: 429",
+        help: "Upgrades and other requests a second of one address; beyond: 429",
     },
     Setting {
         name: "token-timeout",

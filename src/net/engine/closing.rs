@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::mem;
 
-use log::{debug, info};
+use log::{debug, log};
 
 use crate::application::{Application, CloseCause, Lane};
 use crate::id::ConnectionId;
@@ -34,8 +34,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if !connection.session.is_open() {
             return;
         }
-        info!(
-            connection:% = id, peer:% = connection.peer, code = cause.close_code().as_u16(), reason:% = cause;
+        let level = self.fault_log.level(now);
+        log!(
+            level, connection:% = id, peer:% = connection.peer, code = cause.close_code().as_u16(), reason:% = cause;
             "{id} {}: {cause}, closed with {}",
             connection.peer,
             cause.close_code()
@@ -156,8 +157,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         } else if connection.session.is_connecting() {
             self.turn_away(id, "overloaded", now);
         } else {
-            info!(
-                connection:% = id, peer:% = connection.peer, reason:% = CloseCause::Overload;
+            let level = self.fault_log.level(now);
+            log!(
+                level, connection:% = id, peer:% = connection.peer, reason:% = CloseCause::Overload;
                 "{id} {}: {}, dropped",
                 connection.peer,
                 CloseCause::Overload

@@ -6,7 +6,7 @@
 
 use std::mem;
 
-use log::{debug, info};
+use log::{debug, log};
 
 use crate::application::{
     Application, BodyPermit, Census, Figures, Framing, Lane, Peer, Request, Response, Status,
@@ -184,7 +184,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if connection.is_over(self.limits.send_queue_bytes_max) {
             connection.flush_at_last(&mut self.shell.scratch, now);
             if connection.is_over(self.limits.send_queue_bytes_max) {
-                info!("{id} {}: it does not read its answers", connection.peer);
+                let level = self.fault_log.level(now);
+                log!(
+                    level,
+                    "{id} {}: it does not read its answers",
+                    connection.peer
+                );
                 self.shell.metrics.slow_consumers += 1;
                 connection.session.handle_end();
             }

@@ -73,11 +73,11 @@ impl Bucket {
 /// The lines of one kind about peers that were refused something, whichever peers these are: a
 /// stranger that is closed for it comes back.
 #[derive(Default, Debug)]
-pub(super) struct LogLimit(Bucket);
+pub(crate) struct LogLimit(Bucket);
 
 impl LogLimit {
     /// The level of one line more. Says how many were left out before it.
-    pub(super) fn level(&mut self, now: Timestamp) -> Level {
+    pub(crate) fn level(&mut self, now: Timestamp) -> Level {
         match self.0.take(REFUSALS, now) {
             None => return Level::Debug,
             Some(0) => {}
@@ -89,7 +89,7 @@ impl LogLimit {
 
 /// The lines about the lists of subscriptions that connections send.
 #[derive(Default, Debug)]
-pub(super) struct ListLog {
+pub(crate) struct ListLog {
     all: Bucket,
     /// Those that have sent one lately.
     connections: HashMap<ConnectionId, Bucket>,
@@ -99,13 +99,13 @@ pub(super) struct ListLog {
 
 impl ListLog {
     /// Notes that a connection has sent a list of so many subscriptions.
-    pub(super) fn note(&mut self, id: ConnectionId, subscriptions: usize, now: Timestamp) {
+    pub(crate) fn note(&mut self, id: ConnectionId, subscriptions: usize, now: Timestamp) {
         let level = self.level(id, now);
         log!(level, connection:% = id; "{id} has {subscriptions} subscriptions");
     }
 
     /// The connection is gone. Its lines that were left out since the last one are counted.
-    pub(super) fn forget(&mut self, id: ConnectionId) {
+    pub(crate) fn forget(&mut self, id: ConnectionId) {
         if let Some(bucket) = self.connections.remove(&id) {
             say_left_out(id, bucket.left_out);
             self.swept_len = self.swept_len.min(self.connections.len());
@@ -114,7 +114,7 @@ impl ListLog {
     }
 
     /// Bytes on the heap, about.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         self.connections.capacity() * size_of::<(ConnectionId, Bucket)>()
     }
 
