@@ -143,6 +143,9 @@ impl<'a> Head<'a> {
 
     /// The authority of an absolute target, and what follows it.
     fn split_absolute(&self) -> Option<(&'a str, &'a str)> {
+        if self.target.starts_with('/') {
+            return None;
+        }
         let (scheme, rest) = self.target.split_once("://")?;
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         (!scheme.contains(['/', '?'])).then(|| rest.split_at(end))

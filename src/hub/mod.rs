@@ -36,7 +36,7 @@ use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
 use crate::application::{
     Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
-    Outbox, PeerAddress, Request, Response, Status,
+    Outbox, Peer, PeerAddress, Request, Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
@@ -138,6 +138,13 @@ impl Hub {
             + self.index.heap_bytes()
             + self.list_log.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
+    }
+
+    /// Whether a request, which speaks for `peer`, is neither this host's own nor a trusted proxy's own.
+    fn is_stranger(&self, request: &Request<'_>, peer: Peer) -> bool {
+        let is_proxy = |ip| self.policy.proxies.trusts(ip);
+        let speaks_for_itself = peer == request.peer && peer.address.ip().is_some_and(is_proxy);
+        !speaks_for_itself && !access::is_local(request)
     }
 
     /// What a connection may have that may publish, or not.
@@ -408,18 +415,15 @@ impl Application for Hub {
         let admission = self.admission(rights, deadline);
         Ok(Admission {
             on_behalf_of: (peer != request.peer).then_some(peer.address),
-            is_limited: self.is_limited(request),
+            is_limited: publish != PublishRight::Granted && self.is_stranger(request, peer),
             ..admission
         })
     }
 
     fn is_limited(&self, request: &Request<'_>) -> bool {
         let peer = self.policy.speaks_for(request);
-        let is_proxy = |ip| self.policy.proxies.trusts(ip);
-        let speaks_for_itself = peer == request.peer && peer.address.ip().is_some_and(is_proxy);
-        self.policy.publish_right(request) != PublishRight::Granted
-            && !access::is_local(request)
-            && !speaks_for_itself
+        self.is_stranger(request, peer)
+            && self.policy.publish_right(request) != PublishRight::Granted
     }
 
     fn is_urgent(&self, request: &Request<'_>) -> bool {
@@ -534,7 +538,6 @@ impl Application for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::application::Peer;
     use crate::config::HubLimits;
     use crate::http::head::Head;
     use crate::hub::access::jwt::ClientKeys;

@@ -55,8 +55,16 @@ pub const INPUT_TIME_MAX: Duration = Duration::from_millis(1);
 /// connection's turn may end later than this by its own length.
 const INPUT_TIME_MIN: Duration = Duration::from_micros(250);
 
-/// Frames or requests of a connection that are handled in one turn.
-const FRAMES_A_TURN_MAX: usize = 64;
+/// What a frame that is queued to a subscriber adds to that time, more than it takes: notifications
+/// that come together are written together, and their number has a bound of its own.
+const INPUT_TIME_A_DELIVERY: Duration = Duration::from_nanos(60);
+
+/// How often the time is looked at when events of publishers and of new connections come.
+const EVENTS_A_LOOK: u32 = 8;
+
+/// Frames or requests of a connection that are handled in one turn; so many more of a publisher's.
+const FRAMES_A_TURN_MAX: usize = 256;
+const PUBLISHER_FRAMES_FACTOR: usize = 4;
 
 /// How long an iteration handles what is due. One connection may take longer by the reads that it
 /// gets before it is taken for late.
@@ -116,6 +124,10 @@ pub struct Engine<T, A, C> {
     ready: ReadyLists,
     /// When this iteration began.
     turn_began: Timestamp,
+    /// How many frames were queued and not written then.
+    unwritten_before: usize,
+    /// How many events have come, of all that ever did; wraps.
+    events: u32,
     /// Connections to be dropped.
     closed: Vec<ConnectionId>,
     /// By [`Lane`].
@@ -158,6 +170,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             read_buffer: vec![0; READ_BUFFER_BYTES],
             ready: ReadyLists::default(),
             turn_began: Timestamp::ZERO,
+            unwritten_before: 0,
+            events: 0,
             closed: Vec::new(),
             lanes: Default::default(),
             trimmer: Trimmer::default(),
@@ -256,6 +270,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Begins an iteration at `now`: it takes input in for a while.
     pub const fn begin_turn(&mut self, now: Timestamp) {
         self.turn_began = now;
+        self.unwritten_before = self.shell.unwritten;
     }
 
     /// Ends an iteration.
@@ -264,9 +279,15 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.metrics.turn_micros.observe(micros);
     }
 
-    /// Whether this iteration has taken input in for as long as it may.
-    pub fn is_input_over(&self) -> bool {
-        self.now() - self.turn_began >= INPUT_TIME_MAX
+    /// Whether this iteration has taken input in for as long as it may, at `now`.
+    pub fn is_input_over(&self, now: Timestamp) -> bool {
+        now >= self.input_until()
+    }
+
+    fn input_until(&self) -> Timestamp {
+        let queued = self.shell.unwritten.saturating_sub(self.unwritten_before);
+        let queued = u32::try_from(queued).unwrap_or(u32::MAX);
+        self.turn_began + INPUT_TIME_MAX + INPUT_TIME_A_DELIVERY * queued
     }
 
     /// Does what an event asks for, or notes it where others wait or the time is over. An event
@@ -281,7 +302,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if readiness.is_writable && mem::replace(&mut connection.marks.is_blocked, false) {
             self.shell.mark_delivery(id);
         }
-        if self.ready.len(priority) == 0 && !self.is_input_over() {
+        // Served connections may cause much; the others mostly say one thing, which is soon done.
+        self.events = self.events.wrapping_add(1);
+        let is_looked_at =
+            priority == Priority::Served || self.events.is_multiple_of(EVENTS_A_LOOK);
+        let is_over = is_looked_at && self.is_input_over(self.now());
+        if self.ready.len(priority) == 0 && !is_over {
             self.read(id, now);
         } else {
             self.schedule(id);
@@ -297,10 +323,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub fn read_again(&mut self, now: Timestamp) {
         for priority in Priority::ALL {
             let count = self.ready.len(priority);
-            let until = match count {
-                0 => continue,
-                _ => (self.turn_began + INPUT_TIME_MAX).max(self.now() + INPUT_TIME_MIN),
-            };
+            if count == 0 {
+                continue;
+            }
+            let until_at_least = self.now() + INPUT_TIME_MIN;
             for _ in 0..count {
                 let Some(id) = self.ready.pop(priority) else {
                     break;
@@ -308,7 +334,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 if let Some(connection) = self.shell.connections.get_mut(id) {
                     connection.marks.is_ready = false;
                     self.read(id, now);
-                    if self.now() >= until {
+                    if self.now() >= self.input_until().max(until_at_least) {
                         break;
                     }
                 }
@@ -406,7 +432,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         let mut incoming = connection.session.take_incoming();
-        let mut input = incoming.input(received, FRAMES_A_TURN_MAX);
+        let frames_max = match connection.priority() {
+            Priority::Publisher => FRAMES_A_TURN_MAX * PUBLISHER_FRAMES_FACTOR,
+            Priority::New | Priority::Served => FRAMES_A_TURN_MAX,
+        };
+        let mut input = incoming.input(received, frames_max);
         let unsent_bytes_max = connection.session.queue().unsent_bytes() + ANSWER_BYTES_MAX;
         let mut is_held = false;
         while let Some(connection) = self.shell.connections.get_mut(id) {
@@ -429,12 +459,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 is_held = true;
                 break;
             }
-            let unwritten = self.shell.unwritten;
+            let (was_congested, unwritten) = (self.shell.is_congested(), self.shell.unwritten);
             self.handle_event(id, event, now);
             // A publisher that sends much at once waits until subscribers have had their turn.
-            if self.shell.unwritten != unwritten
-                && (self.shell.is_congested() || self.is_input_over())
-            {
+            let is_congested = was_congested || self.shell.is_congested();
+            if is_congested && self.shell.unwritten != unwritten {
                 is_held = !input.is_used_up();
                 break;
             }
@@ -599,10 +628,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Does what is due.
     pub fn handle_timers(&mut self, now: Timestamp) {
-        if let Some(lag) = self.timer_lag(now) {
-            let micros = lag.as_micros() as u64;
-            self.shell.metrics.loop_lag_micros.observe(micros);
-        }
+        let Some(lag) = self.timer_lag(now) else {
+            return;
+        };
+        let micros = lag.as_micros() as u64;
+        self.shell.metrics.loop_lag_micros.observe(micros);
         let began = self.now();
         while let Some((deadline, slot)) = self.timers.first()
             && deadline <= now

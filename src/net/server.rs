@@ -216,8 +216,9 @@ impl<A: Application> Server<A> {
         loop {
             let timeout = self.poll_timeout();
             self.poll(&mut events, timeout)?;
-            self.engine.begin_turn(self.engine.now());
-            self.take_input(&events);
+            let began = self.engine.now();
+            self.engine.begin_turn(began);
+            self.take_input(&events, began);
             self.gather(&mut events)?;
             if mem::take(&mut self.is_reload_asked) && !self.is_stop_asked {
                 observe(Phase::Reloading);
@@ -295,8 +296,7 @@ impl<A: Application> Server<A> {
 
     /// Takes in what is ready: connections, input, signals. Answers are written, deliveries only
     /// queued. Says whether anything came.
-    fn take_input(&mut self, events: &Events) -> bool {
-        let now = self.engine.now();
+    fn take_input(&mut self, events: &Events, now: Timestamp) -> bool {
         let is_reading_on = self.engine.has_ready();
         for event in events.iter() {
             match event.token() {
@@ -332,11 +332,12 @@ impl<A: Application> Server<A> {
         }
         let start = self.engine.now();
         for _ in 0..GATHER_ROUNDS_MAX {
-            if self.engine.now() - start >= GATHER_TIME_MAX || self.engine.is_input_over() {
-                break;
-            }
             self.poll(events, Some(Duration::ZERO))?;
-            if !self.take_input(events) {
+            let now = self.engine.now();
+            if !self.take_input(events, now)
+                || now - start >= GATHER_TIME_MAX
+                || self.engine.is_input_over(now)
+            {
                 break;
             }
         }
@@ -348,8 +349,9 @@ impl<A: Application> Server<A> {
     fn take_all_input(&mut self, events: &mut Events) -> io::Result<()> {
         for _ in 0..LAST_ROUNDS_MAX {
             self.poll(events, Some(Duration::ZERO))?;
-            self.engine.begin_turn(self.engine.now());
-            if !self.take_input(events) {
+            let now = self.engine.now();
+            self.engine.begin_turn(now);
+            if !self.take_input(events, now) {
                 break;
             }
         }
@@ -369,7 +371,7 @@ impl<A: Application> Server<A> {
     fn accept(&mut self, now: Timestamp) {
         for listener in &mut self.listeners {
             for accepted in 0..ACCEPTS_A_TURN_MAX {
-                if accepted >= ACCEPTS_A_TURN_MIN && self.engine.is_input_over() {
+                if accepted >= ACCEPTS_A_TURN_MIN && self.engine.is_input_over(self.engine.now()) {
                     break;
                 }
                 if !listener.is_ready(now) || !self.engine.has_room(listener.lane()) {

@@ -588,7 +588,6 @@ fn input_is_taken_in_for_a_while_and_publishers_come_first() {
     engine.flush_replies(Timestamp::ZERO);
     let first = answered(&crowd);
     assert!(first > 0 && first < crowd.len(), "{first}");
-    assert!(publisher_wire.got.borrow().is_empty());
     // It took no longer than noting events takes.
     let noted = crowd.len() as u64 + 100;
     assert!(clock.get() - began < INPUT_TIME_MAX.as_micros() as u64 + noted);
