@@ -1,7 +1,7 @@
 //! Floods of what is cheap to send and dear to answer. However much of it waits, an iteration of the
 //! loop has an end: publishers and deliveries have their turn, and a healthy crowd hardly notices.
 //!
-//! `cargo test --release --test floods -- --nocapture --test-threads 1` prints the figures. Each
+//! `RUST_TEST_THREADS=1 cargo test --release --test floods -- --nocapture` prints the figures. Each
 //! test was seen to fail when a read was answered whole, whatever its answers cost.
 
 mod common;
