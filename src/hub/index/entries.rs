@@ -118,12 +118,13 @@ impl Entries {
 
     /// Adds an entry and says at which position.
     pub(super) fn push(&mut self, entry: Entry) -> u32 {
-        let needs_rest = entry.tenant.is_checked() && !self.has_rest;
+        let needs_rest = entry.tenant.is_checked();
         if self.len() == self.capacity() {
             self.resize(self.len() + self.len() / 2 + 1, needs_rest);
-        } else if needs_rest {
+        } else if needs_rest && !self.has_rest {
             self.resize(self.capacity(), true);
         }
+        debug_assert!(self.has_rest || !needs_rest, "it has a place for its rest");
         let position = self.len;
         self.len += 1;
         self.set(position, entry);
@@ -278,6 +279,36 @@ mod tests {
         for capacity in shrinking {
             entries.swap_remove(0);
             assert_eq!(entries.capacity(), capacity);
+        }
+    }
+
+    #[test]
+    fn a_row_that_nobody_uses_is_not_dropped_for_the_one_that_needs_it_again() {
+        let plain = Entry {
+            tenant: Tenant::new(1, false),
+            ordinal: 1,
+            rest: Rest::NOTHING,
+        };
+        let checked = Entry {
+            tenant: Tenant::new(2, true),
+            ordinal: 2,
+            rest: Rest {
+                fingerprint: Fingerprint(0x1234_5678_9abc_def0),
+                check: 3,
+            },
+        };
+        // Whatever the room is when the next checked one comes.
+        for others in 0..20 {
+            let mut entries = Entries::default();
+            entries.push(plain);
+            let position = entries.push(checked);
+            entries.swap_remove(position);
+            for _ in 0..others {
+                entries.push(plain);
+            }
+            let position = entries.push(checked);
+            assert_eq!(entries.get(position), Some(checked), "{others}");
+            assert!(entries.fingerprints().is_some());
         }
     }
 
