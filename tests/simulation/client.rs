@@ -79,8 +79,11 @@ pub(crate) struct Client {
     /// It has begun a message that it doesn't finish.
     pub(crate) stuck_at: Option<u64>,
     connected_at: u64,
-    /// Its time for the upgrade was over, and the server looked.
+    /// Its time for the upgrade was over, and the server looked. If there was more to be read than there was
+    /// time for, it may be given a little longer.
     is_request_late: bool,
+    /// There was nothing more to be read then.
+    is_request_missing: bool,
     /// It was closed when a message of it may have waited for its end for too long.
     is_late: bool,
     /// By when it has to have shown that it may publish, where only publishers may be.
@@ -161,6 +164,7 @@ impl Client {
             stuck_at: None,
             connected_at: now,
             is_request_late: false,
+            is_request_missing: false,
             is_late: false,
             proves_by: None,
             is_unproven: false,
@@ -248,7 +252,7 @@ impl Client {
     pub(crate) fn answered(&mut self, is_let_in: bool, now: u64) {
         assert!(matches!(self.next_said(), Said::Request), "{}", self.id);
         assert_eq!(self.stage, Stage::Connecting);
-        assert!(!self.is_request_late, "{self}");
+        assert!(!self.is_request_missing, "{self}");
         assert_eq!(is_let_in, self.papers.is_let_in(self.trust), "{self}");
         if !is_let_in {
             self.is_forbidden = true;

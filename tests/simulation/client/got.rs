@@ -19,9 +19,10 @@ impl Client {
         };
         self.got.extend(bytes);
         let is_over = |now| now >= self.connected_at + REQUEST_MICROS;
-        self.is_request_late |= self.stage == Stage::Connecting
-            && circumstances.deadlines_at.is_some_and(is_over)
-            && (!self.front_is_whole() || has_unread);
+        if self.stage == Stage::Connecting && circumstances.deadlines_at.is_some_and(is_over) {
+            self.is_request_late |= !self.front_is_whole() || has_unread;
+            self.is_request_missing |= !self.front_is_whole() && !has_unread;
+        }
         if !self.has_head {
             self.take_head(circumstances);
         }
