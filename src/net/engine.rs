@@ -377,7 +377,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         };
         let mut buffer = mem::take(&mut self.read_buffer);
         let bytes_max = connection.read_bytes_max();
-        match connection.transport.read(&mut buffer[..bytes_max]) {
+        let read = loop {
+            match connection.transport.read(&mut buffer[..bytes_max]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => self.end(id, None, now),
             Ok(received) => {
                 // A short read drained the socket; the edge comes again with more.
@@ -394,7 +400,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                     self.end(id, Some(&error), now);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => self.end(id, Some(&error), now),
         }
         self.read_buffer = buffer;
@@ -674,11 +679,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         if self.due(id, now).is_none() {
             return true;
         }
-        if let Some(connection) = self.shell.connections.get_mut(id)
-            && mem::replace(&mut connection.marks.is_blocked, false)
-        {
-            self.flush(id, now);
+        if let Some(connection) = self.shell.connections.get_mut(id) {
+            connection.marks.is_blocked = false;
         }
+        // That there is room may have been seen, and the flush be yet to come.
+        self.flush(id, now);
         if let Some(connection) = self.shell.connections.get_mut(id) {
             connection.marks.is_readable = true;
         }

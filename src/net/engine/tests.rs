@@ -304,6 +304,28 @@ fn who_has_room_again_is_not_cut_off_before_that_is_seen() {
 }
 
 #[test]
+fn a_connection_that_has_room_again_is_not_late_before_its_flush() {
+    let mut engine = engine();
+    let (subscriber, subscriber_wire) = connect(&mut engine);
+    let (publisher, wire) = connect(&mut engine);
+    subscriber_wire.room.set(0);
+    say(&wire, "text");
+    engine.handle_ready(publisher, READABLE, Timestamp::ZERO);
+    engine.flush_deliveries(1, Timestamp::ZERO);
+    // The time for a write is over when it is known that there is room, before anything was written.
+    subscriber_wire.room.set(usize::MAX);
+    let now = Timestamp::ZERO + Timeouts::default().write;
+    let writable = Readiness {
+        is_writable: true,
+        ..Readiness::default()
+    };
+    engine.handle_ready(subscriber, writable, now);
+    engine.handle_timers(now);
+    assert_eq!(engine.metrics().slow_consumers, 0);
+    assert_eq!(texts(&subscriber_wire)[0], "text");
+}
+
+#[test]
 fn a_burst_is_held_back_until_what_it_caused_is_written() {
     const SUBSCRIBERS: usize = 1500;
     const MESSAGES: usize = 1000;

@@ -148,7 +148,7 @@ impl World {
         }
         assert!(
             self.phase == Phase::Shed && is_tight,
-            "{}: gone in {:?} for nothing",
+            "{}: gone in {:?} at {now} for nothing; {client}",
             client.id,
             self.phase
         );
