@@ -1,70 +1,14 @@
-//! Close frames: status codes (RFC 6455 §7.4) and the payload that carries them (§5.5.1).
+//! Close frames: the payload that carries a code and a reason (RFC 6455 §5.5.1).
 //!
-//! Knows which codes may travel, not why the application closes: reasons are its own text.
+//! Knows how it is read and written, not why the application closes: reasons are its own text.
+//! Main type: [`CloseFrame`].
 
-use std::fmt;
-
+pub use super::close_code::CloseCode;
+use super::error::ClosePayloadError;
 use super::frame::CONTROL_PAYLOAD_BYTES_MAX;
 
 /// The longest reason that fits into a Close frame behind the two bytes of its code (§5.5).
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
-
-/// A status code that may stand in a Close frame.
-///
-/// Only [`CloseCode::from_wire`] and the constants make one, so a reserved code (1005, 1006,
-/// 1015: §7.4.1) or one out of range can't be sent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CloseCode(u16);
-
-impl CloseCode {
-    /// The purpose of the connection is fulfilled.
-    pub const NORMAL: Self = Self(1000);
-    /// The server is stopping.
-    pub const GOING_AWAY: Self = Self(1001);
-    /// The peer broke the protocol.
-    pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// A kind of data that is not accepted here.
-    pub const UNSUPPORTED_DATA: Self = Self(1003);
-    /// Data that is not what its type says: text that isn't UTF-8.
-    pub const INVALID_PAYLOAD: Self = Self(1007);
-    /// A rule of the application was broken.
-    pub const POLICY_VIOLATION: Self = Self(1008);
-    /// A message over the size limit.
-    pub const MESSAGE_TOO_BIG: Self = Self(1009);
-    /// The server met a condition that it did not expect.
-    pub const INTERNAL_ERROR: Self = Self(1011);
-    /// Overload: come back later (IANA registry).
-    pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// What the peer has to show is missing, malformed or expired (IANA registry).
-    pub const UNAUTHORIZED: Self = Self(3000);
-
-    /// The code of a received Close frame, or `None` where §7.4 forbids it on the wire.
-    #[must_use]
-    pub const fn from_wire(code: u16) -> Option<Self> {
-        match code {
-            1000..=1003 | 1007..=1014 | 3000..=4999 => Some(Self(code)),
-            _ => None,
-        }
-    }
-
-    /// The number itself.
-    #[must_use]
-    pub const fn as_u16(self) -> u16 {
-        self.0
-    }
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Debug for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// What a Close frame says: nothing at all, or a code and a reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,17 +17,6 @@ pub struct CloseFrame {
     pub code: Option<CloseCode>,
     /// Text for the other side; empty without a code, at most 123 bytes.
     pub reason: String,
-}
-
-/// Why the payload of a Close frame can't be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClosePayloadError {
-    /// One byte, where a code takes two (§5.5.1).
-    Truncated,
-    /// A code that must not be sent (§7.4).
-    Code(u16),
-    /// The reason is not UTF-8 (§5.5.1).
-    Utf8,
 }
 
 impl CloseFrame {
@@ -151,24 +84,6 @@ impl CloseFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn codes_that_may_travel() {
-        // §7.4.1 and §7.4.2; 1012-1014 are from the IANA registry.
-        for code in [
-            1000, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999,
-        ] {
-            assert_eq!(
-                CloseCode::from_wire(code).map(CloseCode::as_u16),
-                Some(code)
-            );
-        }
-        for code in [
-            0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
-        ] {
-            assert_eq!(CloseCode::from_wire(code), None, "{code}");
-        }
-    }
 
     #[test]
     fn payload_is_read_and_written() {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::close::{CloseCode, ClosePayloadError};
+use super::close_code::CloseCode;
 
 /// A rule of RFC 6455 that the peer broke, or the size limit that it ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +41,17 @@ pub enum ProtocolError {
         /// What it may take.
         bytes_max: usize,
     },
+}
+
+/// Why the payload of a Close frame can't be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClosePayloadError {
+    /// One byte, where a code takes two (§5.5.1).
+    Truncated,
+    /// A code that must not be sent (§7.4).
+    Code(u16),
+    /// The reason is not UTF-8 (§5.5.1).
+    Utf8,
 }
 
 impl ProtocolError {

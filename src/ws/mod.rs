@@ -3,6 +3,7 @@
 //! Knows no sockets, no clock, no JSON and no subscriptions.
 
 pub mod close;
+pub mod close_code;
 pub mod error;
 pub mod event;
 pub mod frame;
