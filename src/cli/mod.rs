@@ -11,6 +11,7 @@ mod logging;
 mod notify;
 mod publish;
 mod reload;
+mod remote;
 pub mod secret_file;
 mod serve;
 mod settings;

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use crate::client::{Client, ClientError, Received, Url};
 use crate::ws::close::CloseCode;
 
-use super::subscribe::{default_url, server};
+use super::remote::{default_url, error_of, failed, server};
 use super::{CliError, from_environment, print, write_line};
 
 const HELP: &str = "\
@@ -53,13 +53,6 @@ struct Answer<'a> {
     kind: &'a str,
     delivered: Option<u64>,
     dropped: Option<u64>,
-    error: Option<ErrorBody>,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    code: String,
-    detail: String,
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
@@ -235,28 +228,12 @@ fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>,
     }
 }
 
-/// What an error message says, if `text` is one.
-pub(super) fn error_of(text: &str) -> Option<String> {
-    match serde_json::from_str(text) {
-        Ok(Answer {
-            kind: "error",
-            error: Some(error),
-            ..
-        }) => Some(format!("{}: {}", error.code, error.detail)),
-        _ => None,
-    }
-}
-
 fn connect(url: &Url) -> Result<Client, CliError> {
     let client = Client::connect(url).map_err(|error| failed(url, error))?;
     client
         .set_read_timeout(Some(ANSWER_TIMEOUT))
         .map_err(|error| failed(url, error))?;
     Ok(client)
-}
-
-fn failed(url: &Url, error: impl std::fmt::Display) -> CliError {
-    CliError::failure(format!("{url}: {error}"))
 }
 
 fn print_line(line: &str) -> Result<ExitCode, CliError> {

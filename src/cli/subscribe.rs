@@ -1,9 +1,7 @@
 //! `crieur subscribe`: prints what arrives, and comes back when the connection is lost.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +14,7 @@ use crate::client::{Client, ClientError, Received, Url};
 use crate::random::Random;
 use crate::ws::close::{CloseCode, CloseFrame};
 
-use super::publish::error_of;
-use super::secret_file::read_secret_file;
+use super::remote::{default_url, error_of, failed, server};
 use super::{CliError, from_environment, print, write_line};
 
 const HELP: &str = "\
@@ -37,8 +34,6 @@ Examples:
   crieur subscribe Production
   crieur subscribe '{\"package\":\"shop\",\"page\":\"orders\",\"filters\":{\"values\":{\"state\":[\"new\",\"paid\"]}}}'
 ";
-
-const DEFAULT_URL: &str = "ws://127.0.0.1:8000/";
 
 /// The first pause before a new try, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -100,29 +95,6 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     follow(&url, &message)
 }
 
-/// The server that is meant when no `--url` is given.
-pub(super) fn default_url() -> Result<String, CliError> {
-    Ok(from_environment("url")?.unwrap_or_else(|| DEFAULT_URL.to_owned()))
-}
-
-/// The server at `url`, shown the token of a file, if there is one.
-pub(super) fn server(url: &str, token_file: Option<&str>) -> Result<Url, CliError> {
-    let url = Url::parse(url).map_err(|error| CliError::usage(format!("--url: {error}")))?;
-    let Some(path) = token_file else {
-        return Ok(url);
-    };
-    let failure = |error: &dyn fmt::Display| CliError::failure(format!("--token-file: {error}"));
-    let text = read_secret_file(Path::new(path)).map_err(|error| failure(&error))?;
-    match text.lines().next().map(str::trim) {
-        Some(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Ok(url.with_token(token.to_owned()))
-        }
-        _ => Err(failure(&format_args!(
-            "the first line of {path} is no token: visible ASCII characters without spaces"
-        ))),
-    }
-}
-
 /// A subscription as JSON: an object or a string as it is given, else the name of a channel.
 fn subscription(argument: &str) -> Result<String, CliError> {
     if !argument.starts_with(['{', '"']) {
@@ -140,8 +112,7 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
     let mut random = Random::new(u64::from_ne_bytes(seed));
-    let mut client =
-        Client::connect(url).map_err(|error| CliError::failure(format!("{url}: {error}")))?;
+    let mut client = Client::connect(url).map_err(|error| failed(url, error))?;
     let mut tries = 0;
     loop {
         let since = Instant::now();

@@ -1,0 +1,67 @@
+//! What the commands share that speak to a server: where it is, what is shown to it, and what its
+//! errors say.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::client::Url;
+
+use super::secret_file::read_secret_file;
+use super::{CliError, from_environment};
+
+const DEFAULT_URL: &str = "ws://127.0.0.1:8000/";
+
+/// A message of the server, as far as it may be an error.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: &'a str,
+    error: Option<ErrorBody>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: String,
+    detail: String,
+}
+
+/// The server that is meant when no `--url` is given.
+pub(super) fn default_url() -> Result<String, CliError> {
+    Ok(from_environment("url")?.unwrap_or_else(|| DEFAULT_URL.to_owned()))
+}
+
+/// The server at `url`, shown the token of a file, if there is one.
+pub(super) fn server(url: &str, token_file: Option<&str>) -> Result<Url, CliError> {
+    let url = Url::parse(url).map_err(|error| CliError::usage(format!("--url: {error}")))?;
+    let Some(path) = token_file else {
+        return Ok(url);
+    };
+    let failure = |error: &dyn fmt::Display| CliError::failure(format!("--token-file: {error}"));
+    let text = read_secret_file(Path::new(path)).map_err(|error| failure(&error))?;
+    match text.lines().next().map(str::trim) {
+        Some(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(url.with_token(token.to_owned()))
+        }
+        _ => Err(failure(&format_args!(
+            "the first line of {path} is no token: visible ASCII characters without spaces"
+        ))),
+    }
+}
+
+/// What an error message says, if `text` is one.
+pub(super) fn error_of(text: &str) -> Option<String> {
+    match serde_json::from_str(text) {
+        Ok(Message {
+            kind: "error",
+            error: Some(error),
+        }) => Some(format!("{}: {}", error.code, error.detail)),
+        _ => None,
+    }
+}
+
+/// The failure of something that was done with the server at `url`.
+pub(super) fn failed(url: &Url, error: impl fmt::Display) -> CliError {
+    CliError::failure(format!("{url}: {error}"))
+}
