@@ -41,7 +41,7 @@ const MAY_NAME: Table = &[
     ),
     ("client", &["http", "ws"]),
     ("config", &[]),
-    ("http", &[]),
+    ("http", &["wire"]),
     (
         "hub",
         &["application", "http::head", "ws::close", "ws::frame"],
@@ -51,19 +51,20 @@ const MAY_NAME: Table = &[
     ("main", &["cli"]),
     ("memory", &[]),
     ("metrics", &[]),
-    ("net", &["application", "http", "ws"]),
+    ("net", &["application", "http", "wire", "ws"]),
     ("random", &[]),
     ("routes", &["application", "hub", "web"]),
     ("time", &[]),
     ("web", &[]),
+    ("wire", &[]),
     (
         "ws",
         &[
-            "http::body",
             "http::head",
             "http::host",
             "http::response",
             "http::status",
+            "wire",
         ],
     ),
 ];
@@ -73,6 +74,7 @@ const MAY_NAME: Table = &[
 const TESTS_MAY_NAME: Table = &[
     ("hub", &["run_corpus", "ws::error"]),
     ("routes", &["http::head"]),
+    ("net", &["run_corpus"]),
     ("ws", &["run_corpus"]),
 ];
 

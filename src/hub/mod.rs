@@ -155,7 +155,7 @@ impl Hub {
             on_behalf_of: None,
             is_limited: !matches!(publish, PublishRight::Granted),
             // It may be a notification with its token.
-            is_heard_out: matches!(publish, PublishRight::WithToken),
+            drains_after_hang_up: matches!(publish, PublishRight::WithToken),
             closes_last: stays && matches!(publish, PublishRight::Granted),
             deadline,
         }
