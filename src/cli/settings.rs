@@ -237,27 +237,27 @@ mod tests {
         for (arguments, expected) in [
             (
                 &["--max-connections", "0"][..],
-                "--max-connections \"0\": expected a whole number from 1 to 1000000",
+                r#"--max-connections "0": expected a whole number from 1 to 1000000"#,
             ),
             (
                 &["--ping-interval", "-1"],
-                "--ping-interval \"-1\": expected seconds from 0.001 to 86400",
+                r#"--ping-interval "-1": expected seconds from 0.001 to 86400"#,
             ),
             (
                 &["--ping-interval", "NaN"],
-                "--ping-interval \"NaN\": expected seconds from 0.001 to 86400",
+                r#"--ping-interval "NaN": expected seconds from 0.001 to 86400"#,
             ),
             (
                 &["--bytes-per-second", "-1"],
-                "--bytes-per-second \"-1\": expected a whole number up to 4294967295, 0 is off",
+                r#"--bytes-per-second "-1": expected a whole number up to 4294967295, 0 is off"#,
             ),
             (
                 &["--listen", "8000"],
-                "--listen \"8000\": expected an address and a port, like 127.0.0.1:8000 or [::1]:8000",
+                r#"--listen "8000": expected an address and a port, like 127.0.0.1:8000 or [::1]:8000"#,
             ),
             (
                 &["--console", "yes"],
-                "--console \"yes\": expected local, public or off",
+                r#"--console "yes": expected local, public or off"#,
             ),
             (
                 &["--nonsense"],

@@ -31,7 +31,7 @@ use crate::config::HubLimits;
 use crate::ws::frame::EncodedFrame;
 
 /// What stands in `type` where a publisher leaves it out, as JSON.
-const TYPE_DEFAULT: &str = "\"notification\"";
+const TYPE_DEFAULT: &str = r#""notification""#;
 
 /// Types that only the server itself says; a publisher can't put its words into our mouth.
 const TYPES_RESERVED: [&str; 4] = ["subscribed", "pong", "error", "published"];
@@ -136,7 +136,7 @@ impl CommandError {
     pub fn reply(&self) -> String {
         let detail = serde_json::Value::from(self.detail.as_str());
         format!(
-            "{{\"type\":\"error\",\"error\":{{\"code\":\"{}\",\"detail\":{detail}}}}}",
+            r#"{{"type":"error","error":{{"code":"{}","detail":{detail}}}}}"#,
             self.code.as_str()
         )
     }
@@ -161,7 +161,7 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
         Member::Once(sender) => match sender.text().as_deref() {
             Some("client") => envelope.read_from_client(limits),
             Some("server") => Ok(Command::Publish(envelope.into_publish())),
-            _ => Err(unknown("sender must be \"client\" or \"server\"")),
+            _ => Err(unknown(r#"sender must be "client" or "server""#)),
         },
         Member::Twice => Err(unknown("sender stands twice")),
     }
@@ -239,19 +239,19 @@ pub fn parse_subscriptions(
 #[must_use]
 pub fn subscribed_reply(subscriptions: usize, heartbeat: Duration) -> String {
     let seconds = heartbeat.as_secs_f64();
-    format!("{{\"type\":\"subscribed\",\"subscriptions\":{subscriptions},\"heartbeat\":{seconds}}}")
+    format!(r#"{{"type":"subscribed","subscriptions":{subscriptions},"heartbeat":{seconds}}}"#)
 }
 
 /// An application's ping as apps write it; [`parse`] knows all other ways to.
-pub const PING: &str = "{\"type\":\"ping\"}";
+pub const PING: &str = r#"{"type":"ping"}"#;
 
 /// The answer to an application ping.
-pub const PONG_REPLY: &str = "{\"type\":\"pong\"}";
+pub const PONG_REPLY: &str = r#"{"type":"pong"}"#;
 
 /// The answer to a notification on a connection that stays.
 #[must_use]
 pub fn published_reply(delivered: Delivered) -> String {
-    format!("{{\"type\":\"published\",{}}}", Counts(delivered))
+    format!(r#"{{"type":"published",{}}}"#, Counts(delivered))
 }
 
 /// The reason of the Close that answers a notification on a connection that doesn't stay.
@@ -263,7 +263,7 @@ pub fn published_reason(delivered: Delivered) -> String {
 /// The reason of any other Close that the server starts. `reason` is one fixed word.
 #[must_use]
 pub fn close_reason(reason: &'static str, retry_ms: u64) -> String {
-    format!("{{\"reason\":\"{reason}\",\"retry\":{retry_ms}}}")
+    format!(r#"{{"reason":"{reason}","retry":{retry_ms}}}"#)
 }
 
 struct Counts(Delivered);
@@ -271,9 +271,9 @@ struct Counts(Delivered);
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Delivered { queued, dropped } = self.0;
-        write!(f, "\"delivered\":{queued}")?;
+        write!(f, r#""delivered":{queued}"#)?;
         if dropped > 0 {
-            write!(f, ",\"dropped\":{dropped}")?;
+            write!(f, r#","dropped":{dropped}"#)?;
         }
         Ok(())
     }
@@ -309,9 +309,9 @@ impl Publication<'_> {
     #[must_use]
     pub fn frame(&self) -> EncodedFrame {
         EncodedFrame::text(&[
-            b"{\"type\":",
+            br#"{"type":"#,
             self.kind.as_bytes(),
-            b",\"notification\":",
+            br#","notification":"#,
             self.text.as_bytes(),
             b"}",
         ])
@@ -448,7 +448,7 @@ impl<'a> Envelope<'a> {
             Member::Once(sender) if sender.text().as_deref() == Some("server") => {
                 Ok(self.into_publish())
             }
-            Member::Once(_) => Err(unknown("sender must be \"server\", or left out")),
+            Member::Once(_) => Err(unknown(r#"sender must be "server", or left out"#)),
             Member::Twice => Err(unknown("sender stands twice")),
         }
     }
@@ -470,7 +470,7 @@ impl<'a> Envelope<'a> {
     fn read_without_sender(&self) -> Result<Command<'a>, CommandError> {
         match self.kind {
             Member::Once(json) if json.text().as_deref() == Some("ping") => Ok(Command::Ping),
-            Member::Once(_) => Err(unknown("without sender, type must be \"ping\"")),
+            Member::Once(_) => Err(unknown(r#"without sender, type must be "ping""#)),
             Member::Absent => Err(unknown("neither sender nor type is there")),
             Member::Twice => Err(unknown("type stands twice")),
         }

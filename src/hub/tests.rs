@@ -115,21 +115,21 @@ fn send(hub: &mut Hub, id: ConnectionId, text: &str) -> Vec<Sent> {
 
 fn subscribe(hub: &mut Hub, id: ConnectionId) {
     connect(hub, id, REMOTE, "/");
-    let sent = send(hub, id, "{\"sender\":\"client\",\"subscriptions\":[\"a\"]}");
-    let reply = "{\"type\":\"subscribed\",\"subscriptions\":1,\"heartbeat\":25}";
+    let sent = send(hub, id, r#"{"sender":"client","subscriptions":["a"]}"#);
+    let reply = r#"{"type":"subscribed","subscriptions":1,"heartbeat":25}"#;
     assert_eq!(sent, [Sent::Reply(reply.to_owned())]);
 }
 
-const PUBLISH: &str = "{\"sender\":\"server\",\"notification\":{\"channel\":\"a\"}}";
-const BAD_PUBLISH: &str = "{\"sender\":\"server\",\"notification\":{}}";
+const PUBLISH: &str = r#"{"sender":"server","notification":{"channel":"a"}}"#;
+const BAD_PUBLISH: &str = r#"{"sender":"server","notification":{}}"#;
 
 fn delivery(recipients: &[ConnectionId]) -> Sent {
-    let text = "{\"type\":\"notification\",\"notification\":{\"channel\":\"a\"}}";
+    let text = r#"{"type":"notification","notification":{"channel":"a"}}"#;
     Sent::Delivery(text.to_owned(), recipients.to_vec())
 }
 
 fn is_error(sent: &Sent, code: &str) -> bool {
-    let start = format!("{{\"type\":\"error\",\"error\":{{\"code\":\"{code}\",");
+    let start = format!(r#"{{"type":"error","error":{{"code":"{code}","#);
     matches!(sent, Sent::Reply(text) if text.starts_with(&start))
 }
 
@@ -146,7 +146,7 @@ fn a_notification_reaches_its_subscribers_and_closes_its_publisher() {
     let sent = send(&mut hub, id(1), PUBLISH);
     assert_eq!(
         sent,
-        [delivery(&[id(3), id(0)]), close(1000, "{\"delivered\":2}")]
+        [delivery(&[id(3), id(0)]), close(1000, r#"{"delivered":2}"#)]
     );
     let mut outbox = Record {
         slow: vec![id(0)],
@@ -155,12 +155,12 @@ fn a_notification_reaches_its_subscribers_and_closes_its_publisher() {
     hub.handle_message(id(1), Message::Text(PUBLISH), &mut outbox);
     assert_eq!(
         outbox.sent.last(),
-        Some(&close(1000, "{\"delivered\":1,\"dropped\":1}"))
+        Some(&close(1000, r#"{"delivered":1,"dropped":1}"#))
     );
     hub.handle_gone(id(3));
     hub.handle_gone(id(0));
     let sent = send(&mut hub, id(1), PUBLISH);
-    assert_eq!(sent, [close(1000, "{\"delivered\":0}")]);
+    assert_eq!(sent, [close(1000, r#"{"delivered":0}"#)]);
 }
 
 #[test]
@@ -170,10 +170,13 @@ fn a_publisher_that_subscribed_gets_its_own() {
     send(
         &mut hub,
         id(1),
-        "{\"sender\":\"client\",\"subscriptions\":[\"a\",\"a\"]}",
+        r#"{"sender":"client","subscriptions":["a","a"]}"#,
     );
     let sent = send(&mut hub, id(1), PUBLISH);
-    assert_eq!(sent, [delivery(&[id(1)]), close(1000, "{\"delivered\":1}")]);
+    assert_eq!(
+        sent,
+        [delivery(&[id(1)]), close(1000, r#"{"delivered":1}"#)]
+    );
 }
 
 #[test]
@@ -185,18 +188,14 @@ fn publish_without_permission_is_refused_before_its_content_is_read() {
                 ..Policy::default()
             });
             connect(&mut hub, id(1), address, target);
-            for text in [
-                PUBLISH,
-                BAD_PUBLISH,
-                "{\"sender\":\"server\",\"type\":\"pong\"}",
-            ] {
+            for text in [PUBLISH, BAD_PUBLISH, r#"{"sender":"server","type":"pong"}"#] {
                 let sent = send(&mut hub, id(1), text);
                 assert!(is_error(&sent[0], "forbidden"), "{sent:?}");
-                let reason = "{\"reason\":\"forbidden\",\"retry\":4200}";
+                let reason = r#"{"reason":"forbidden","retry":4200}"#;
                 assert_eq!(sent[1..], [close(1008, reason)]);
             }
             assert_eq!(hub.metrics().notifications_forbidden, 3);
-            let sent = send(&mut hub, id(1), "{\"sender\":\"server\",");
+            let sent = send(&mut hub, id(1), r#"{"sender":"server","#);
             assert!(is_error(&sent[0], "invalid-json") && sent.len() == 1);
         }
     }
@@ -208,7 +207,7 @@ fn a_bad_notification_closes_its_publisher_unless_it_stays() {
     connect(&mut hub, id(1), LOCAL, "/publish/");
     let sent = send(&mut hub, id(1), BAD_PUBLISH);
     assert!(is_error(&sent[0], "invalid-notification"), "{sent:?}");
-    let reason = "{\"reason\":\"invalid-notification\",\"retry\":4200}";
+    let reason = r#"{"reason":"invalid-notification","retry":4200}"#;
     assert_eq!(sent[1..], [close(1008, reason)]);
 
     for target in ["/publish", "/publish?token=x"] {
@@ -216,7 +215,7 @@ fn a_bad_notification_closes_its_publisher_unless_it_stays() {
         let sent = send(&mut hub, id(2), BAD_PUBLISH);
         assert!(is_error(&sent[0], "invalid-notification") && sent.len() == 1);
         let sent = send(&mut hub, id(2), PUBLISH);
-        let reply = "{\"type\":\"published\",\"delivered\":0}";
+        let reply = r#"{"type":"published","delivered":0}"#;
         assert_eq!(sent, [Sent::Reply(reply.to_owned())]);
     }
 }
@@ -226,22 +225,18 @@ fn an_error_leaves_the_earlier_subscriptions_in_force() {
     let mut hub = hub();
     subscribe(&mut hub, id(0));
     for text in [
-        "{\"sender\":\"client\",\"subscriptions\":[\"b\",7]}",
-        "{\"sender\":\"client\",\"cmd\":[{}]}",
+        r#"{"sender":"client","subscriptions":["b",7]}"#,
+        r#"{"sender":"client","cmd":[{}]}"#,
         "[",
-        "{\"type\":\"pong\"}",
+        r#"{"type":"pong"}"#,
     ] {
         let sent = send(&mut hub, id(0), text);
         assert!(matches!(&sent[..], [Sent::Reply(_)]), "{sent:?}");
         assert_eq!(hub.index().subscriptions_of(id(0)), 1);
     }
-    let sent = send(&mut hub, id(0), "{\"type\":\"ping\"}");
-    assert_eq!(sent, [Sent::Reply("{\"type\":\"pong\"}".to_owned())]);
-    send(
-        &mut hub,
-        id(0),
-        "{\"sender\":\"client\",\"subscriptions\":[]}",
-    );
+    let sent = send(&mut hub, id(0), r#"{"type":"ping"}"#);
+    assert_eq!(sent, [Sent::Reply(r#"{"type":"pong"}"#.to_owned())]);
+    send(&mut hub, id(0), r#"{"sender":"client","subscriptions":[]}"#);
     assert_eq!(hub.index().subscriptions_of(id(0)), 0);
 }
 
@@ -266,8 +261,8 @@ fn an_address_has_a_share_that_is_given_back() {
         ..Policy::default()
     };
     let mut hub = hub_of_totals(8, 25, policy);
-    let one = "{\"sender\":\"client\",\"subscriptions\":[\"a\"]}";
-    let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";
+    let one = r#"{"sender":"client","subscriptions":["a"]}"#;
+    let two = r#"{"sender":"client","subscriptions":["b","c"]}"#;
     let is_refused = |hub: &mut Hub, id, text| {
         let sent = send(hub, id, text);
         assert_eq!(sent.len(), 1);
@@ -286,7 +281,7 @@ fn an_address_has_a_share_that_is_given_back() {
     assert!(is_refused(&mut hub, id(0), two));
     assert!(!is_refused(&mut hub, id(2), two));
     // This host has no share.
-    let three = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\",\"d\"]}";
+    let three = r#"{"sender":"client","subscriptions":["b","c","d"]}"#;
     assert!(!is_refused(&mut hub, id(3), three));
     assert_eq!(hub.metrics().subscriptions_refused_share, 2);
     assert_eq!(hub.metrics().subscriptions_refused_full, 0);
@@ -294,7 +289,7 @@ fn an_address_has_a_share_that_is_given_back() {
     send(
         &mut hub,
         id(1),
-        &PUBLISH.replacen('{', "{\"token\":\"0123456789abcdef\",", 1),
+        &PUBLISH.replacen('{', r#"{"token":"0123456789abcdef","#, 1),
     );
     assert!(!is_refused(&mut hub, id(0), two));
     assert!(!is_refused(&mut hub, id(1), one));
@@ -309,7 +304,7 @@ fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
     let mut hub = hub_of_totals(2, 100, Policy::default());
     subscribe(&mut hub, id(0));
     subscribe(&mut hub, id(1));
-    let two = "{\"sender\":\"client\",\"subscriptions\":[\"b\",\"c\"]}";
+    let two = r#"{"sender":"client","subscriptions":["b","c"]}"#;
     let sent = send(&mut hub, id(1), two);
     assert!(is_error(&sent[0], "too-many-subscriptions") && sent.len() == 1);
     assert_eq!(hub.index().subscriptions_of(id(1)), 1);
@@ -328,7 +323,7 @@ fn binary_messages_are_closed_with_1003() {
     subscribe(&mut hub, id(0));
     let mut outbox = Record::default();
     hub.handle_message(id(0), Message::Binary(b"{}"), &mut outbox);
-    let reason = "{\"reason\":\"binary-message\",\"retry\":4200}";
+    let reason = r#"{"reason":"binary-message","retry":4200}"#;
     assert_eq!(outbox.sent, [close(1003, reason)]);
 }
 
@@ -389,7 +384,7 @@ fn close_reasons_are_json_and_short() {
         let reason = hub.close_reason(cause, u64::MAX);
         assert_eq!(
             reason,
-            format!("{{\"reason\":\"{word}\",\"retry\":{}}}", u64::MAX)
+            format!(r#"{{"reason":"{word}","retry":{}}}"#, u64::MAX)
         );
         assert!(reason.len() <= crate::ws::close::CLOSE_REASON_BYTES_MAX);
     }
@@ -433,7 +428,7 @@ fn ten_thousand_connections_on_one_channel_are_cheap_and_leave_nothing() {
     let mut hub = hub();
     for index in 0..COUNT {
         connect(&mut hub, id(index), REMOTE, "/");
-        let text = "{\"sender\":\"client\",\"subscriptions\":[{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":{\"channel\":[\"2\"]}}}]}";
+        let text = r#"{"sender":"client","subscriptions":[{"package":"p","page":"q","filters":{"values":{"channel":["2"]}}}]}"#;
         hub.handle_message(id(index), Message::Text(text), &mut Record::default());
     }
     let each = hub.heap_bytes() / COUNT as usize;

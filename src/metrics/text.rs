@@ -29,7 +29,7 @@ impl MetricsText {
         let name = format!("{name}_total");
         self.begin(&name, help, "counter");
         for (of, value) in values {
-            self.sample(&format!("{name}{{{label}=\"{of}\"}}"), value);
+            self.sample(&format!(r#"{name}{{{label}="{of}"}}"#), value);
         }
     }
 
@@ -49,7 +49,7 @@ impl MetricsText {
     ) {
         self.begin(name, help, "gauge");
         for (of, value) in values {
-            self.sample(&format!("{name}{{{label}=\"{of}\"}}"), value);
+            self.sample(&format!(r#"{name}{{{label}="{of}"}}"#), value);
         }
     }
 
@@ -69,9 +69,9 @@ impl MetricsText {
             match bound {
                 Some(bound) => {
                     let bound = bound as f64 / unit;
-                    self.sample(&format!("{name}_bucket{{le=\"{bound}\"}}"), count);
+                    self.sample(&format!(r#"{name}_bucket{{le="{bound}"}}"#), count);
                 }
-                None => self.sample(&format!("{name}_bucket{{le=\"+Inf\"}}"), count),
+                None => self.sample(&format!(r#"{name}_bucket{{le="+Inf"}}"#), count),
             }
         }
         self.sample(&format!("{name}_sum"), histogram.sum() as f64 / unit);

@@ -294,6 +294,6 @@ mod tests {
             assert_eq!(error, OriginError(bad.to_owned()));
         }
         let error = OriginError("null".to_owned()).to_string();
-        assert!(error.starts_with("\"null\" is not an origin: expected scheme://host"));
+        assert!(error.starts_with(r#""null" is not an origin: expected scheme://host"#));
     }
 }

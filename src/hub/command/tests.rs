@@ -13,7 +13,7 @@ fn parse_default(text: &str) -> Result<Command<'_>, CommandError> {
 
 /// The list of a subscriber who sends `list`.
 fn subscribe(list: &str) -> Result<String, CommandError> {
-    let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
+    let text = format!(r#"{{"sender":"client","subscriptions":{list}}}"#);
     match parse_default(&text)? {
         Command::Subscribe { subscriptions, .. } => Ok(format!("{subscriptions:?}")),
         other => panic!("{other:?}"),
@@ -49,13 +49,12 @@ fn detail<T: fmt::Debug>(result: Result<T, CommandError>) -> String {
 
 fn publish_code(notification: &str) -> &'static str {
     code(publish(&format!(
-        "{{\"sender\":\"server\",\"notification\":{notification}}}"
+        r#"{{"sender":"server","notification":{notification}}}"#
     )))
 }
 
 fn values_of(values: &str) -> String {
-    let list =
-        format!("[{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}]");
+    let list = format!(r#"[{{"package":"p","page":"q","filters":{{"values":{values}}}}}]"#);
     subscribe(&list).expect("valid")
 }
 
@@ -112,21 +111,21 @@ fn bad_messages() {
 #[test]
 fn depth_is_harmless_wherever_it_is() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-    let deep_objects = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
+    let deep_objects = r#"{"a":"#.repeat(100_000) + "1" + &"}".repeat(100_000);
     for deep in [&deep, &deep_objects] {
         assert_eq!(code(parse_default(&deep[..deep.len() - 1])), "invalid-json");
         assert_eq!(
             subscribe(&format!(
-                "[{{\"package\":\"p\",\"page\":\"q\",\"x\":{deep}}}],\"y\":{deep}"
+                r#"[{{"package":"p","page":"q","x":{deep}}}],"y":{deep}"#
             )),
-            subscribe("[{\"package\":\"p\",\"page\":\"q\"}]")
+            subscribe(r#"[{"package":"p","page":"q"}]"#)
         );
         let text = format!(
-            "{{\"sender\":\"server\",\"notification\":{{\"package\":\"p\",\"page\":\"q\",\"message\":{deep},\"channel\":{deep}}}}}"
+            r#"{{"sender":"server","notification":{{"package":"p","page":"q","message":{deep},"channel":{deep}}}}}"#
         );
         assert!(publish(&text).is_ok());
-        let filters = format!("{{\"values\":{deep}}}");
-        let body = format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{filters}}}");
+        let filters = format!(r#"{{"values":{deep}}}"#);
+        let body = format!(r#"{{"package":"p","page":"q","filters":{filters}}}"#);
         assert_eq!(
             code(subscribe(&format!("[{body}]"))),
             "invalid-subscription"
@@ -134,7 +133,7 @@ fn depth_is_harmless_wherever_it_is() {
         assert_eq!(publish_code(&body), "invalid-notification");
         assert_eq!(code(subscribe(deep)), "invalid-subscription");
         assert_eq!(
-            publish_code(&format!("{{\"channel\":{deep}}}")),
+            publish_code(&format!(r#"{{"channel":{deep}}}"#)),
             "invalid-notification"
         );
     }
@@ -150,13 +149,13 @@ fn what_is_not_json_is_that_whoever_sent_it() {
         " ",
         "{",
         "nul",
-        "{\"sender\":\"server\"} x",
-        "{\"sender\":\"server\",}",
+        r#"{"sender":"server"} x"#,
+        r#"{"sender":"server",}"#,
         "{sender:1}",
-        "{\"a\":01}",
-        "{\"a\":\"\\x\"}",
-        "{\"a\":\"\\u12g4\"}",
-        "{\"a\":[1,]}",
+        r#"{"a":01}"#,
+        r#"{"a":"\x"}"#,
+        r#"{"a":"\u12g4"}"#,
+        r#"{"a":[1,]}"#,
         "{\"a\nb\":1}",
         "{\"a\\n\nb\":1}",
         "{\"x\":{\"a\nb\":1}}",
@@ -176,9 +175,9 @@ fn what_is_not_json_is_that_whoever_sent_it() {
         "[]",
         "1",
         "null",
-        "\"ping\"",
+        r#""ping""#,
         "1e999",
-        "\"\\ud800\"",
+        r#""\ud800""#,
         " {} \r\n\t",
     ] {
         assert_eq!(code(parse_default(text)), "unknown-message", "{text:?}");
@@ -195,10 +194,10 @@ fn the_grammar_is_that_of_json_and_nothing_else() {
         "]",
         ",",
         ":",
-        "\"a\"",
+        r#""a""#,
         "1",
-        "\"sender\"",
-        "\"client\"",
+        r#""sender""#,
+        r#""client""#,
     ];
     let count = snippets.len();
     for number in 0..count.pow(5) {
@@ -223,52 +222,52 @@ fn the_grammar_is_that_of_json_and_nothing_else() {
 #[test]
 fn sender_decides_and_type_counts_only_without_it() {
     for text in [
-        "{\"type\":\"ping\"}",
-        " {\"x\":1,\"type\":\"p\\u0069ng\",\"subscriptions\":1,\"subscriptions\":2}",
-        "{\"\\u0074ype\":\"ping\",\"notification\":{}}",
+        r#"{"type":"ping"}"#,
+        r#" {"x":1,"type":"p\u0069ng","subscriptions":1,"subscriptions":2}"#,
+        r#"{"\u0074ype":"ping","notification":{}}"#,
     ] {
         assert!(matches!(parse_default(text), Ok(Command::Ping)), "{text}");
     }
     for text in [
-        "{\"type\":\"ping\",\"type\":\"ping\"}",
-        "{\"type\":\"ping\",\"\\u0074ype\":\"ping\"}",
-        "{\"type\":\"pong\"}",
-        "{\"type\":null}",
-        "{\"sender\":null,\"type\":\"ping\"}",
-        "{\"sender\":\"client\",\"type\":\"ping\"}",
-        "{\"sender\":\"Client\",\"subscriptions\":[]}",
-        "{\"sender\":\"\\ud800\",\"subscriptions\":[]}",
-        "{\"sender\":[\"client\"],\"subscriptions\":[]}",
-        "{\"sender\":\"server\",\"sender\":\"server\",\"notification\":{\"channel\":1}}",
-        "{\"sender\":\"client\",\"s\\u0065nder\":\"client\",\"subscriptions\":[]}",
+        r#"{"type":"ping","type":"ping"}"#,
+        r#"{"type":"ping","\u0074ype":"ping"}"#,
+        r#"{"type":"pong"}"#,
+        r#"{"type":null}"#,
+        r#"{"sender":null,"type":"ping"}"#,
+        r#"{"sender":"client","type":"ping"}"#,
+        r#"{"sender":"Client","subscriptions":[]}"#,
+        r#"{"sender":"\ud800","subscriptions":[]}"#,
+        r#"{"sender":["client"],"subscriptions":[]}"#,
+        r#"{"sender":"server","sender":"server","notification":{"channel":1}}"#,
+        r#"{"sender":"client","s\u0065nder":"client","subscriptions":[]}"#,
     ] {
         assert_eq!(code(parse_default(text)), "unknown-message", "{text}");
     }
     // Members that are not named beside this sender, and a type beside a client.
     for text in [
-        "{\"sender\":\"client\",\"subscriptions\":[],\"type\":1,\"type\":2}",
-        "{\"s\\u0065nder\":\"cl\\u0069ent\",\"subscr\\u0069ptions\":[],\"notification\":1,\"notification\":1}",
-        "{\"sender\":\"client\",\"subscriptions\":[],\"\\ud800\":\"\\udfff\",\"\\ud800\":1e999}",
+        r#"{"sender":"client","subscriptions":[],"type":1,"type":2}"#,
+        r#"{"s\u0065nder":"cl\u0069ent","subscr\u0069ptions":[],"notification":1,"notification":1}"#,
+        r#"{"sender":"client","subscriptions":[],"\ud800":"\udfff","\ud800":1e999}"#,
     ] {
         assert!(
             matches!(parse_default(text), Ok(Command::Subscribe { subscriptions, .. }) if subscriptions.is_empty())
         );
     }
     assert!(matches!(
-        parse_default("{\"sender\":\"server\",\"subscriptions\":1,\"subscriptions\":2}"),
+        parse_default(r#"{"sender":"server","subscriptions":1,"subscriptions":2}"#),
         Ok(Command::Publish(_))
     ));
 }
 
 #[test]
 fn members_that_stand_twice() {
-    let twice = "{\"sender\":\"server\",\"sender\":\"server\",\"notification\":{}}";
+    let twice = r#"{"sender":"server","sender":"server","notification":{}}"#;
     let batch = parse_batch(twice).map(|_| ());
     assert_eq!(
         batch.map_err(|error| error.to_string()),
         Err("unknown-message: sender stands twice".to_owned())
     );
-    let twice = "{\"sender\":\"client\",\"subscriptions\":[],\"subscr\\u0069ptions\":[]}";
+    let twice = r#"{"sender":"client","subscriptions":[],"subscr\u0069ptions":[]}"#;
     assert_eq!(
         parse_default(twice)
             .map(|_| ())
@@ -277,57 +276,57 @@ fn members_that_stand_twice() {
     );
     for (list, member) in [
         (
-            "{\"package\":\"p\",\"page\":\"q\",\"pack\\u0061ge\":\"p\"}",
+            r#"{"package":"p","page":"q","pack\u0061ge":"p"}"#,
             ".package",
         ),
-        ("{\"package\":\"p\",\"page\":\"q\",\"page\":\"q\"}", ".page"),
+        (r#"{"package":"p","page":"q","page":"q"}"#, ".page"),
         (
-            "{\"package\":\"p\",\"page\":\"q\",\"filters\":null,\"filters\":null}",
+            r#"{"package":"p","page":"q","filters":null,"filters":null}"#,
             ".filters",
         ),
         (
-            "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":null,\"v\\u0061lues\":null}}",
+            r#"{"package":"p","page":"q","filters":{"values":null,"v\u0061lues":null}}"#,
             ".filters.values",
         ),
         (
-            "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":{\"b\":1,\"a\":1,\"\\u0062\":1}}}",
+            r#"{"package":"p","page":"q","filters":{"values":{"b":1,"a":1,"\u0062":1}}}"#,
             ".filters.values.b",
         ),
     ] {
-        let list = format!("[\"a\",{list}]");
+        let list = format!(r#"["a",{list}]"#);
         assert_eq!(code(subscribe(&list)), "invalid-subscription");
         assert_eq!(
             detail(subscribe(&list)),
             format!("subscriptions[1]{member} stands twice")
         );
     }
-    assert!(subscribe("[{\"package\":\"p\",\"page\":\"q\",\"channel\":1,\"channel\":2}]").is_ok());
+    assert!(subscribe(r#"[{"package":"p","page":"q","channel":1,"channel":2}]"#).is_ok());
     for text in [
-        "{\"sender\":\"server\",\"type\":\"a\",\"type\":\"a\",\"notification\":{\"channel\":1}}",
-        "{\"sender\":\"server\",\"notification\":{\"channel\":1},\"notification\":{\"channel\":1}}",
-        "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"ch\\u0061nnel\":1}}",
-        "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"filters\":{},\"filters\":{}}}",
-        "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"filters\":{\"values\":{\"a\":1,\"a\":2}}}}",
+        r#"{"sender":"server","type":"a","type":"a","notification":{"channel":1}}"#,
+        r#"{"sender":"server","notification":{"channel":1},"notification":{"channel":1}}"#,
+        r#"{"sender":"server","notification":{"channel":1,"ch\u0061nnel":1}}"#,
+        r#"{"sender":"server","notification":{"channel":1,"filters":{},"filters":{}}}"#,
+        r#"{"sender":"server","notification":{"channel":1,"filters":{"values":{"a":1,"a":2}}}}"#,
     ] {
         let error = publish(text).expect_err("twice");
         assert_eq!(error.code.as_str(), "invalid-notification", "{text}");
         assert!(error.detail.ends_with("stands twice"), "{error}");
     }
-    let own = "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"message\":1,\"message\":2,\"type\":1,\"type\":2}}";
+    let own = r#"{"sender":"server","notification":{"channel":1,"message":1,"message":2,"type":1,"type":2}}"#;
     assert!(publish(own).is_ok());
 }
 
 #[test]
 fn details_name_the_member() {
-    let page = "\"package\":\"p\",\"page\":\"q\"";
+    let page = r#""package":"p","page":"q""#;
     for (list, expected) in [
         ("{}".to_owned(), "subscriptions must be a list"),
         (
-            "[{\"package\":\"p\"}]".to_owned(),
+            r#"[{"package":"p"}]"#.to_owned(),
             "subscriptions[0].page is missing",
         ),
         (
-            "[\"a\",{\"page\":\"p\"}]".to_owned(),
+            r#"["a",{"page":"p"}]"#.to_owned(),
             "subscriptions[1].package is missing",
         ),
         ("[{}]".to_owned(), "subscriptions[0].package is missing"),
@@ -336,42 +335,42 @@ fn details_name_the_member() {
             "subscriptions[0] must be an object or a string",
         ),
         (
-            "[\"\\ud800\"]".to_owned(),
+            r#"["\ud800"]"#.to_owned(),
             "subscriptions[0] must be an object or a string",
         ),
         (
-            "[{\"package\":1,\"page\":\"q\"}]".to_owned(),
+            r#"[{"package":1,"page":"q"}]"#.to_owned(),
             "subscriptions[0].package must be a string",
         ),
         (
-            format!("[{{{page},\"filters\":[1]}}]"),
+            format!(r#"[{{{page},"filters":[1]}}]"#),
             "subscriptions[0].filters must be an object",
         ),
         (
-            format!("[{{{page},\"filters\":true}}]"),
+            format!(r#"[{{{page},"filters":true}}]"#),
             "subscriptions[0].filters must be an object",
         ),
         (
-            format!("[{{{page},\"filters\":{{\"values\":[null]}}}}]"),
+            format!(r#"[{{{page},"filters":{{"values":[null]}}}}]"#),
             "subscriptions[0].filters.values must be an object, a scalar or a list of scalars",
         ),
         (
-            format!("[{{{page},\"filters\":{{\"values\":1e999}}}}]"),
+            format!(r#"[{{{page},"filters":{{"values":1e999}}}}]"#),
             "subscriptions[0].filters.values must be an object, a scalar or a list of scalars",
         ),
         (
-            format!("[{{{page},\"filters\":{{\"values\":{{\"a\":1,\"b\":null}}}}}}]"),
+            format!(r#"[{{{page},"filters":{{"values":{{"a":1,"b":null}}}}}}]"#),
             "subscriptions[0].filters.values.b must be a scalar or a list of scalars",
         ),
         (
-            format!("[{{{page},\"filters\":{{\"values\":{{\"\\ud800\":1}}}}}}]"),
+            format!(r#"[{{{page},"filters":{{"values":{{"\ud800":1}}}}}}]"#),
             "subscriptions[0].filters.values must be an object whose names are Unicode text",
         ),
     ] {
         assert_eq!(detail(subscribe(&list)), expected, "{list}");
     }
     let long = "\u{e9}\\\"".repeat(500);
-    let list = format!("[{{{page},\"filters\":{{\"values\":{{\"{long}\":null}}}}}}]");
+    let list = format!(r#"[{{{page},"filters":{{"values":{{"{long}":null}}}}}}]"#);
     let error = subscribe(&list).expect_err("null is no scalar");
     assert!(error.detail.len() < 200 && error.detail.contains('…'));
     assert_eq!(code::<()>(Err(error)), "invalid-subscription");
@@ -382,8 +381,8 @@ fn scalars_compare_by_their_text() {
     for (scalar, text) in [
         ("2", "2"),
         ("2.0", "2"),
-        ("\"2\"", "2"),
-        ("\"2.0\"", "2.0"),
+        (r#""2""#, "2"),
+        (r#""2.0""#, "2.0"),
         ("1e2", "100"),
         ("-0", "0"),
         ("-0.0", "0"),
@@ -399,37 +398,37 @@ fn scalars_compare_by_their_text() {
         ("1E-7", "0.0000001"),
         ("8.41", "8.41"),
         ("false", "false"),
-        ("\"\\u0061\"", "a"),
-        ("\"\\ud83d\\ude00\"", "\u{1f600}"),
+        (r#""\u0061""#, "a"),
+        (r#""\ud83d\ude00""#, "\u{1f600}"),
     ] {
-        let expected = values_of(&format!("{{\"a\":[\"{text}\"]}}"));
+        let expected = values_of(&format!(r#"{{"a":["{text}"]}}"#));
         assert_eq!(
-            values_of(&format!("{{\"a\":{scalar}}}")),
+            values_of(&format!(r#"{{"a":{scalar}}}"#)),
             expected,
             "{scalar}"
         );
         assert_eq!(
-            values_of(&format!("{{\"a\":[{scalar}]}}")),
+            values_of(&format!(r#"{{"a":[{scalar}]}}"#)),
             expected,
             "{scalar}"
         );
-        let nameless = values_of(&format!("[\"{text}\"]"));
+        let nameless = values_of(&format!(r#"["{text}"]"#));
         assert_eq!(values_of(scalar), nameless, "{scalar}");
     }
-    assert_eq!(values_of("[true]"), values_of("\"true\""));
-    assert_eq!(values_of("{\"a\":[true]}"), values_of("{\"a\":\"true\"}"));
+    assert_eq!(values_of("[true]"), values_of(r#""true""#));
+    assert_eq!(values_of(r#"{"a":[true]}"#), values_of(r#"{"a":"true"}"#));
     for nothing in ["null", "{}", "[]"] {
         assert_eq!(values_of(nothing), values_of("true"));
     }
     for bad in [
         "1e999",
         "[-1e999]",
-        "{\"a\":1e999}",
-        "{\"a\":[[]]}",
-        "{\"a\":{}}",
+        r#"{"a":1e999}"#,
+        r#"{"a":[[]]}"#,
+        r#"{"a":{}}"#,
         "[{}]",
     ] {
-        let body = format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{bad}}}}}");
+        let body = format!(r#"{{"package":"p","page":"q","filters":{{"values":{bad}}}}}"#);
         assert_eq!(
             code(subscribe(&format!("[{body}]"))),
             "invalid-subscription",
@@ -447,32 +446,29 @@ fn limits_at_max_and_one_more() {
         ..HubLimits::default()
     };
     let code_of = |list: &str| {
-        let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
+        let text = format!(r#"{{"sender":"client","subscriptions":{list}}}"#);
         parse(&text, &limits)
             .map(|_| ())
             .map_err(|error| error.code.as_str())
     };
-    assert_eq!(code_of("[\"a\",\"b\",\"c\"]"), Ok(()));
-    assert_eq!(
-        code_of("[\"a\",\"b\",\"c\",7]"),
-        Err("too-many-subscriptions")
-    );
+    assert_eq!(code_of(r#"["a","b","c"]"#), Ok(()));
+    assert_eq!(code_of(r#"["a","b","c",7]"#), Err("too-many-subscriptions"));
     let with_values = |values: &str| {
         code_of(&format!(
-            "[\"a\",{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}]"
+            r#"["a",{{"package":"p","page":"q","filters":{{"values":{values}}}}}]"#
         ))
     };
     for four in [
         "[1,2,3,4]",
-        "{\"a\":[1,2,3],\"b\":true}",
-        "{\"a\":[],\"b\":[1,2],\"c\":3}",
+        r#"{"a":[1,2,3],"b":true}"#,
+        r#"{"a":[],"b":[1,2],"c":3}"#,
     ] {
         assert_eq!(with_values(four), Ok(()), "{four}");
     }
     for five in [
         "[1,2,3,4,4]",
-        "{\"a\":[1,2,3],\"b\":true,\"c\":true}",
-        "{\"a\":[],\"b\":[1,2],\"c\":3,\"d\":[]}",
+        r#"{"a":[1,2,3],"b":true,"c":true}"#,
+        r#"{"a":[],"b":[1,2],"c":3,"d":[]}"#,
     ] {
         assert_eq!(with_values(five), Err("too-many-subscriptions"), "{five}");
     }
@@ -480,28 +476,24 @@ fn limits_at_max_and_one_more() {
 
 #[test]
 fn numbers_written_out_at_max_and_one_more() {
-    let member = |values: &str| {
-        format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}")
-    };
+    let member =
+        |values: &str| format!(r#"{{"package":"p","page":"q","filters":{{"values":{values}}}}}"#);
     let subscribe = |values: &str| {
         let text = format!(
-            "{{\"sender\":\"client\",\"subscriptions\":[{}]}}",
+            r#"{{"sender":"client","subscriptions":[{}]}}"#,
             member(values)
         );
         parse(&text, &HubLimits::default()).map(drop)
     };
     let publish = |values: &str| {
-        let text = format!(
-            "{{\"sender\":\"server\",\"notification\":{}}}",
-            member(values)
-        );
+        let text = format!(r#"{{"sender":"server","notification":{}}}"#, member(values));
         parse(&text, &HubLimits::default()).and_then(|command| match command {
             Command::Publish(publish) => publish.read().map(drop),
             other => panic!("{other:?}"),
         })
     };
     // A dozen numbers of 326 bytes, and a text.
-    let values = |length| format!("[{}\"{}\"]", "5e-324,".repeat(12), "x".repeat(length));
+    let values = |length| format!(r#"[{}"{}"]"#, "5e-324,".repeat(12), "x".repeat(length));
     let (at_max, one_more) = (values(184), values(185));
     assert_eq!((subscribe(&at_max), publish(&at_max)), (Ok(()), Ok(())));
     let error = subscribe(&one_more).expect_err("too long");
@@ -528,20 +520,20 @@ fn a_list_alone_is_read_like_that_of_a_message() {
         values_max: 3,
         ..HubLimits::default()
     };
-    let page = "\"package\":\"p\",\"p\\u0061ge\":\"q\"";
+    let page = r#""package":"p","p\u0061ge":"q""#;
     let deep = "[".repeat(100_000);
     for list in [
         "[]".to_owned(),
-        format!(" [\"\\u0061\",{{{page},\"filters\":{{\"values\":{{\"a\":[1,\"b\"]}}}}}}] "),
-        format!("[{{{page},\"filters\":{{\"values\":{{\"a\":true,\"b\":[]}}}}}}]"),
-        format!("[{{{page}}},{{{page},\"filters\":{{\"values\":[1,2.5]}}}}]"),
+        format!(r#" ["\u0061",{{{page},"filters":{{"values":{{"a":[1,"b"]}}}}}}] "#),
+        format!(r#"[{{{page},"filters":{{"values":{{"a":true,"b":[]}}}}}}]"#),
+        format!(r#"[{{{page}}},{{{page},"filters":{{"values":[1,2.5]}}}}]"#),
         "[1]".to_owned(),
         "null".to_owned(),
-        "[\"a\",\"b\",\"c\"]".to_owned(),
-        format!("[\"a\",{{{page},\"filters\":{{\"values\":[1,2,3]}}}}]"),
+        r#"["a","b","c"]"#.to_owned(),
+        format!(r#"["a",{{{page},"filters":{{"values":[1,2,3]}}}}]"#),
         format!("{deep}{}", "]".repeat(100_000)),
     ] {
-        let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
+        let text = format!(r#"{{"sender":"client","subscriptions":{list}}}"#);
         let expected = parse(&text, &limits).map(|command| match command {
             Command::Subscribe { subscriptions, .. } => subscriptions,
             other => panic!("{other:?}"),
@@ -556,47 +548,47 @@ fn a_list_alone_is_read_like_that_of_a_message() {
 #[test]
 fn a_notification_goes_out_as_it_came() {
     for notification in [
-        "{\"channel\":1.0}",
+        r#"{"channel":1.0}"#,
         "{ \"package\" : \"p\",\n\t\"page\":\"\\u0071\", \"n\": 9007199254740993, \"m\":\"\\u00e9\\ud800\" }",
-        "{\"package\":\"p\",\"page\":\"q\",\"channel\":{\"id\":[1e999]}}",
-        "{\"package\":\"p\",\"page\":\"q\",\"channel\":null,\"type\":\"chat\"}",
+        r#"{"package":"p","page":"q","channel":{"id":[1e999]}}"#,
+        r#"{"package":"p","page":"q","channel":null,"type":"chat"}"#,
     ] {
-        let text = format!(" {{\"notification\": {notification} ,\"sender\":\"server\"}}");
+        let text = format!(r#" {{"notification": {notification} ,"sender":"server"}}"#);
         assert_eq!(
             publish(&text),
             Ok(format!(
-                "{{\"type\":\"notification\",\"notification\":{notification}}}"
+                r#"{{"type":"notification","notification":{notification}}}"#
             ))
         );
     }
     let typed = |kind: &str| {
         publish(&format!(
-            "{{\"sender\":\"server\",\"type\":{kind},\"notification\":{{\"channel\":1}}}}"
+            r#"{{"sender":"server","type":{kind},"notification":{{"channel":1}}}}"#
         ))
     };
     for kind in [
-        "\"chat\"",
-        "\"refreshcontent\"",
-        "\"\"",
-        "\"a\\\"b\\u00e9\"",
-        "\"ping\"",
+        r#""chat""#,
+        r#""refreshcontent""#,
+        r#""""#,
+        r#""a\"b\u00e9""#,
+        r#""ping""#,
     ] {
         assert_eq!(
             typed(kind),
             Ok(format!(
-                "{{\"type\":{kind},\"notification\":{{\"channel\":1}}}}"
+                r#"{{"type":{kind},"notification":{{"channel":1}}}}"#
             ))
         );
     }
     for kind in [
-        "\"subscribed\"",
-        "\"p\\u006fng\"",
-        "\"error\"",
-        "\"published\"",
+        r#""subscribed""#,
+        r#""p\u006fng""#,
+        r#""error""#,
+        r#""published""#,
         "1",
         "null",
-        "[\"a\"]",
-        "\"\\ud800\"",
+        r#"["a"]"#,
+        r#""\ud800""#,
     ] {
         assert_eq!(code(typed(kind)), "invalid-notification", "{kind}");
     }
@@ -608,21 +600,21 @@ fn notifications_that_are_refused() {
         "{}",
         "[]",
         "null",
-        "\"a\"",
-        "{\"package\":\"p\"}",
-        "{\"page\":\"q\"}",
-        "{\"package\":\"p\",\"channel\":\"a\"}",
-        "{\"package\":null,\"page\":null,\"channel\":\"a\"}",
-        "{\"package\":\"p\",\"page\":1}",
-        "{\"channel\":null}",
-        "{\"channel\":[\"a\"]}",
-        "{\"channel\":{}}",
-        "{\"channel\":1e999}",
-        "{\"channel\":\"\\ud800\"}",
-        "{\"channel\":1,\"filters\":7}",
-        "{\"channel\":1,\"filters\":[1]}",
-        "{\"channel\":1,\"filters\":{\"values\":{\"a\":null}}}",
-        "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":[[]]}}",
+        r#""a""#,
+        r#"{"package":"p"}"#,
+        r#"{"page":"q"}"#,
+        r#"{"package":"p","channel":"a"}"#,
+        r#"{"package":null,"page":null,"channel":"a"}"#,
+        r#"{"package":"p","page":1}"#,
+        r#"{"channel":null}"#,
+        r#"{"channel":["a"]}"#,
+        r#"{"channel":{}}"#,
+        r#"{"channel":1e999}"#,
+        r#"{"channel":"\ud800"}"#,
+        r#"{"channel":1,"filters":7}"#,
+        r#"{"channel":1,"filters":[1]}"#,
+        r#"{"channel":1,"filters":{"values":{"a":null}}}"#,
+        r#"{"package":"p","page":"q","filters":{"values":[[]]}}"#,
     ] {
         assert_eq!(
             publish_code(notification),
@@ -631,7 +623,7 @@ fn notifications_that_are_refused() {
         );
     }
     assert_eq!(
-        detail(publish("{\"sender\":\"server\"}")),
+        detail(publish(r#"{"sender":"server"}"#)),
         "notification is missing"
     );
 }
@@ -641,10 +633,10 @@ fn answers() {
     let seconds = Duration::from_secs;
     assert_eq!(
         subscribed_reply(2, seconds(25)),
-        "{\"type\":\"subscribed\",\"subscriptions\":2,\"heartbeat\":25}"
+        r#"{"type":"subscribed","subscriptions":2,"heartbeat":25}"#
     );
     let half = subscribed_reply(0, Duration::from_millis(500));
-    assert!(half.ends_with("\"heartbeat\":0.5}"), "{half}");
+    assert!(half.ends_with(r#""heartbeat":0.5}"#), "{half}");
     let some = Delivered {
         queued: 3,
         dropped: 0,
@@ -653,18 +645,18 @@ fn answers() {
         queued: 3,
         dropped: 1,
     };
-    assert_eq!(published_reason(some), "{\"delivered\":3}");
-    assert_eq!(published_reason(cut), "{\"delivered\":3,\"dropped\":1}");
+    assert_eq!(published_reason(some), r#"{"delivered":3}"#);
+    assert_eq!(published_reason(cut), r#"{"delivered":3,"dropped":1}"#);
     assert_eq!(
         published_reply(some),
-        "{\"type\":\"published\",\"delivered\":3}"
+        r#"{"type":"published","delivered":3}"#
     );
     assert_eq!(
         published_reply(cut),
-        "{\"type\":\"published\",\"delivered\":3,\"dropped\":1}"
+        r#"{"type":"published","delivered":3,"dropped":1}"#
     );
     assert_eq!(
         close_reason("slow-consumer", 4200),
-        "{\"reason\":\"slow-consumer\",\"retry\":4200}"
+        r#"{"reason":"slow-consumer","retry":4200}"#
     );
 }

@@ -315,7 +315,7 @@ fn times_are_numbers_that_can_be_counted() {
     for bad in [
         "null",
         "true",
-        "\"1000000\"",
+        r#""1000000""#,
         "[1000000]",
         "{}",
         "-1",
