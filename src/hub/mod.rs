@@ -8,6 +8,9 @@
 //! into; whoever is gone is in no table.
 
 pub mod access;
+mod admission;
+mod answers;
+mod clearances;
 pub mod command;
 mod connections;
 pub mod filter;
@@ -17,39 +20,29 @@ pub mod holdings;
 pub mod index;
 mod post;
 mod probes;
+mod publish;
 mod subscribe;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
-use std::time::Duration;
+use log::{debug, log};
 
-use log::{debug, info, log};
-
-use self::access::addresses::{Addresses, Refused};
-use self::access::jwt::TokenError;
-use self::access::policy::{Policy, PublishRight, shown_token};
-use self::command::{Command, CommandError, ErrorCode, Publication, Publish};
-use self::connections::{CompactAddress, Connections, Rights};
-use self::filter::Subscription;
+use self::access::addresses::Addresses;
+use self::access::policy::Policy;
+use self::answers::{close, reply_error, word_for};
+use self::clearances::Clearances;
+use self::command::{Command, ErrorCode};
+use self::connections::Connections;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
+pub(crate) use self::post::is_stripped_upgrade;
 use crate::application::{
-    Admission, Application, BodyPermit, CloseCause, Delivered, Figures, Framing, Lane, Message,
-    Outbox, Peer, PeerAddress, Request, Response, Status,
+    Admission, Application, BodyPermit, CloseCause, Figures, Framing, Message, Outbox, Request,
+    Response, Status,
 };
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
 use crate::log_limit::{ListLog, LogLimit};
 use crate::metrics::HubMetrics;
-use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
-
-/// The path whose connections stay when they have published.
-const PUBLISH_PATH: &str = "/publish";
-
-/// The table of clearances is made smaller when it has this many times more room than entries.
-const SPARSE_FACTOR: usize = 4;
 
 /// The application behind the shell.
 pub struct Hub {
@@ -59,9 +52,7 @@ pub struct Hub {
     addresses: Addresses,
     connections: Connections,
     /// Where clients need tokens: what they have shown.
-    clearances: HashMap<ConnectionId, Clearance>,
-    /// Keyed, so that nobody makes a token with the hash of another.
-    token_hasher: RandomState,
+    clearances: Clearances,
     index: SubscriptionIndex,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
@@ -69,25 +60,6 @@ pub struct Hub {
     list_log: ListLog,
     /// Lines about peers that may not publish.
     forbidden_log: LogLimit,
-    /// Lines about clients without a good token.
-    token_log: LogLimit,
-}
-
-/// What a client has shown that needs a token.
-enum Clearance {
-    /// Nothing yet.
-    Awaited,
-    /// What it takes.
-    Granted {
-        /// What may be subscribed to.
-        allowed: Vec<Subscription<'static>>,
-        /// When the token expires.
-        until: Timestamp,
-        /// The token's hash, by which it is known again.
-        shown: u64,
-    },
-    /// A bad token with its upgrade.
-    Refused(TokenError),
 }
 
 impl Hub {
@@ -100,14 +72,12 @@ impl Hub {
             policy,
             reload: Box::new(|_| ()),
             connections: Connections::default(),
-            clearances: HashMap::new(),
-            token_hasher: RandomState::new(),
+            clearances: Clearances::default(),
             index: SubscriptionIndex::default(),
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
             list_log: ListLog::default(),
             forbidden_log: LogLimit::default(),
-            token_log: LogLimit::default(),
         }
     }
 
@@ -135,103 +105,20 @@ impl Hub {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.connections.heap_bytes()
+            + self.clearances.heap_bytes()
             + self.index.heap_bytes()
             + self.list_log.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
-    /// Whether a request, which speaks for `peer`, is neither this host's own nor a trusted proxy's own.
-    fn is_stranger(&self, request: &Request<'_>, peer: Peer) -> bool {
-        let is_proxy = |ip| self.policy.proxies.trusts(ip);
-        let speaks_for_itself = peer == request.peer && peer.address.ip().is_some_and(is_proxy);
-        !speaks_for_itself && !access::is_local(request)
-    }
-
-    /// What a connection may have that may publish, or not.
-    const fn admission(&self, rights: Rights, deadline: Option<Timestamp>) -> Admission {
-        let Rights { publish, stays } = rights;
-        Admission {
-            message_bytes_max: self.message_bytes_max(publish),
-            on_behalf_of: None,
-            is_limited: !matches!(publish, PublishRight::Granted),
-            // It may be a notification with its token.
-            is_heard_out: matches!(publish, PublishRight::WithToken),
-            closes_last: stays && matches!(publish, PublishRight::Granted),
-            deadline,
-        }
-    }
-
-    /// Bytes of a message from a connection that may publish, or not.
-    const fn message_bytes_max(&self, publish: PublishRight) -> usize {
-        let limits = &self.config.limits;
-        match publish {
-            PublishRight::Granted => limits.publish_bytes_max,
-            PublishRight::WithToken | PublishRight::Never => limits.message_bytes_max,
-        }
-    }
-
-    /// The address whose share a connection counts against. Publishers count against none.
-    fn counted_address(&self, publish: PublishRight, address: PeerAddress) -> Option<IpAddr> {
-        let counted = self.policy.counted_as(address);
-        counted.filter(|_| publish != PublishRight::Granted)
-    }
-
-    /// A connection counts against no share any more.
-    fn uncount(&mut self, id: ConnectionId, publish: PublishRight, peer: CompactAddress) {
-        if let Some(address) = self.counted_address(publish, peer.into()) {
-            let held = self.index.holdings_of(id);
-            self.addresses.exchange(address, held, Holdings::default());
-            self.addresses.leave(address);
-        }
-    }
-
-    fn count_address(
-        &mut self,
-        counted: IpAddr,
-        address: PeerAddress,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        self.addresses.admit(counted, now).inspect_err(|refused| {
-            debug!(peer:% = address, reason:% = refused; "{address} is refused: {refused}");
-        })
-    }
-
-    /// What becomes of a client's connection that has to show a token: when it has to have
-    /// shown one, or when the one that it has shown expires. A bad one is told by a Close, which
-    /// browsers show to the page, and the status of an upgrade they don't.
-    fn await_token(
-        &mut self,
-        id: ConnectionId,
-        request: &Request<'_>,
-        publish: PublishRight,
-    ) -> Option<Timestamp> {
-        let keys = self.policy.client_keys.as_ref()?;
-        let shown = shown_token(request.head).map(String::from_utf8_lossy);
-        // Where publishers have tokens, the one in the same place is theirs.
-        let shown = shown.filter(|token| !self.policy.accepts_publish_token(token));
-        let (clearance, deadline) = match shown {
-            // A publisher needs none.
-            None if publish == PublishRight::Granted => return None,
-            None => (Clearance::Awaited, request.now + self.config.token_timeout),
-            Some(token) => match keys.verify(&token, request.unix_now, &self.config.limits) {
-                Ok(grant) => {
-                    let until = request.now + grant.time_left(request.unix_now);
-                    let granted = Clearance::Granted {
-                        allowed: grant.allow,
-                        until,
-                        shown: self.token_hasher.hash_one(&*token),
-                    };
-                    (granted, until)
-                }
-                Err(error) => {
-                    let level = self.token_log.level(request.now);
-                    log!(level, connection:% = id, reason:% = error; "{id}: {error}");
-                    (Clearance::Refused(error), request.now)
-                }
-            },
-        };
-        self.clearances.insert(id, clearance);
-        Some(deadline)
+    /// Asserts what must hold between two calls.
+    pub fn check_invariants(&self) {
+        self.index.check_invariants();
+        self.addresses.check_invariants();
+        self.connections.check_invariants();
+        let is_connected = |id| self.connections.find(id).is_some();
+        self.clearances.check_invariants(is_connected);
+        assert!(self.index.connection_count() <= self.connections.len());
     }
 
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
@@ -249,136 +136,6 @@ impl Hub {
             Err(error) => reply_error(id, &error, outbox),
         }
     }
-
-    fn handle_publish(&mut self, id: ConnectionId, publish: &Publish<'_>, outbox: &mut dyn Outbox) {
-        let Some((rights, peer)) = self.connections.find(id) else {
-            debug_assert!(false, "messages come from admitted connections");
-            return;
-        };
-        let may_publish = match rights.publish {
-            PublishRight::Granted => true,
-            PublishRight::WithToken => self.admit_publisher(id, publish, outbox),
-            PublishRight::Never => false,
-        };
-        if !may_publish {
-            self.metrics.notifications_forbidden += 1;
-            let level = self.forbidden_log.level(outbox.now());
-            log!(level, connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
-            let detail = match rights.publish {
-                PublishRight::WithToken => "this takes a publisher's token",
-                _ => "this connection may not publish",
-            };
-            let error = CommandError::new(ErrorCode::Forbidden, detail);
-            return refuse(id, &error, outbox);
-        }
-        match self.publish(id, publish, outbox) {
-            Ok(delivered) if rights.stays => outbox.reply(&command::published_reply(delivered)),
-            Ok(delivered) => {
-                outbox.close(CloseCode::NORMAL, &command::published_reason(delivered));
-            }
-            Err(error) if rights.stays => reply_error(id, &error, outbox),
-            Err(error) => refuse(id, &error, outbox),
-        }
-    }
-
-    /// Makes a publisher of whoever has put a publisher's token beside its notification.
-    fn admit_publisher(
-        &mut self,
-        id: ConnectionId,
-        publish: &Publish<'_>,
-        outbox: &mut dyn Outbox,
-    ) -> bool {
-        let token = publish.token.as_deref();
-        if !token.is_some_and(|token| self.policy.accepts_publish_token(token)) {
-            return false;
-        }
-        if let Some((rights, peer)) = self.connections.find(id) {
-            self.uncount(id, rights.publish, peer);
-        }
-        self.connections.grant_publish(id);
-        // It need not show a client's token any more; one that it has shown expires as before.
-        let deadline = match self.clearances.get(&id) {
-            Some(Clearance::Granted { until, .. }) => Some(*until),
-            _ => None,
-        };
-        if let Some((rights, _)) = self.connections.find(id) {
-            outbox.readmit(self.admission(rights, deadline));
-        }
-        true
-    }
-
-    fn publish(
-        &mut self,
-        id: ConnectionId,
-        publish: &Publish<'_>,
-        outbox: &mut dyn Outbox,
-    ) -> Result<Delivered, CommandError> {
-        let publication = publish.read().inspect_err(|_| {
-            self.metrics.notifications_invalid += 1;
-        })?;
-        Ok(self.deliver(id, &publication, outbox))
-    }
-
-    fn deliver(
-        &mut self,
-        id: ConnectionId,
-        publication: &Publication<'_>,
-        outbox: &mut dyn Outbox,
-    ) -> Delivered {
-        let start = outbox.now();
-        self.recipients.clear();
-        self.index
-            .collect_recipients(&publication.notification, &mut self.recipients);
-        let matched = outbox.now();
-        let delivered = if self.recipients.is_empty() {
-            Delivered::default()
-        } else {
-            outbox.deliver(&publication.frame(), &self.recipients)
-        };
-        let end = outbox.now();
-        let micros = |time: Duration| time.as_micros() as u64;
-        self.metrics.notifications_delivered += 1;
-        self.metrics
-            .recipients
-            .observe(self.recipients.len() as u64);
-        self.metrics.match_micros.observe(micros(matched - start));
-        self.metrics.fan_out_micros.observe(micros(end - matched));
-        let micros = micros(end - start);
-        let Delivered { queued, dropped } = delivered;
-        info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
-        delivered
-    }
-}
-
-/// Why a connection is closed that has not shown a token.
-const TOKEN_MISSING: &str = "token-missing";
-
-/// Why one is closed that has shown a bad one.
-const fn reason_of(error: TokenError) -> &'static str {
-    match error {
-        TokenError::Expired => TOKEN_EXPIRED,
-        _ => "token-invalid",
-    }
-}
-
-const TOKEN_EXPIRED: &str = "token-expired";
-
-/// Answers a message that can't be followed.
-fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
-    debug!(connection:% = id; "{id} gets error {}", error.code.as_str());
-    outbox.reply(&error.reply());
-}
-
-/// Answers a message that can't be followed, and is the last of its connection.
-fn refuse(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
-    reply_error(id, error, outbox);
-    close(CloseCode::POLICY_VIOLATION, error.code.as_str(), outbox);
-}
-
-/// Closes with the reason that every Close has but the one after a notification.
-fn close(code: CloseCode, reason: &'static str, outbox: &mut dyn Outbox) {
-    let retry_ms = outbox.retry_ms();
-    outbox.close(code, &command::close_reason(reason, retry_ms));
 }
 
 impl Application for Hub {
@@ -387,43 +144,11 @@ impl Application for Hub {
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Result<Admission, Response> {
-        let publish = self.policy.publish_right(request);
-        if !self.policy.lets_in(request, publish) {
-            return Err(Response::new(
-                Status::FORBIDDEN,
-                "this origin is not let in",
-            ));
-        }
-        let peer = self.policy.speaks_for(request);
-        if let Some(counted) = self.counted_address(publish, peer.address) {
-            self.count_address(counted, peer.address, request.now)
-                .map_err(post::too_many)?;
-        }
-        let rights = Rights {
-            publish,
-            stays: request.head.path() == PUBLISH_PATH,
-        };
-        self.connections.insert(id, peer, rights);
-        debug!(connection:% = id, peer:% = peer; "{id} is {peer}, {rights:?}");
-        let deadline = match (peer.lane, publish) {
-            (Lane::Clients, _) | (_, PublishRight::Granted) => {
-                self.await_token(id, request, publish)
-            }
-            // Whoever shows nothing must not keep publishers out of their own lane.
-            (Lane::Publishers, _) => Some(request.now + self.config.token_timeout),
-        };
-        let admission = self.admission(rights, deadline);
-        Ok(Admission {
-            on_behalf_of: (peer != request.peer).then_some(peer.address),
-            is_limited: publish != PublishRight::Granted && self.is_stranger(request, peer),
-            ..admission
-        })
+        self.admit(id, request)
     }
 
     fn is_limited(&self, request: &Request<'_>) -> bool {
-        let peer = self.policy.speaks_for(request);
-        self.is_stranger(request, peer)
-            && self.policy.publish_right(request) != PublishRight::Granted
+        self.policy.evaluate(request).is_limited
     }
 
     fn is_urgent(&self, request: &Request<'_>) -> bool {
@@ -435,9 +160,10 @@ impl Application for Hub {
         request: &Request<'_>,
         framing: Framing,
     ) -> Result<Option<BodyPermit>, Response> {
-        match post::is_for(request.head) {
-            true => self.permit_post(request, framing).map(Some),
-            false => self.charge_request(request).map(|()| None),
+        if post::is_for(request.head) {
+            self.permit_post(request, framing).map(Some)
+        } else {
+            self.charge_request(request).map(|()| None)
         }
     }
 
@@ -457,8 +183,7 @@ impl Application for Hub {
 
     fn handle_request(&mut self, request: &Request<'_>) -> Response {
         let head = request.head;
-        // The remains of an upgrade whose `Upgrade` a proxy has eaten have their key.
-        if head.path() == "/" || head.fields.has("Sec-WebSocket-Key") {
+        if head.path() == "/" || is_stripped_upgrade(head) {
             Response::new(
                 Status::UPGRADE_REQUIRED,
                 "this is a WebSocket server: upgrade, in HTTP/1.1",
@@ -478,23 +203,12 @@ impl Application for Hub {
     }
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
-        let reason = match self.clearances.get(&id) {
-            None => {
-                let level = self.forbidden_log.level(outbox.now());
-                log!(level, connection:% = id; "{id} is closed: it has not shown that it may publish");
-                let forbidden = ErrorCode::Forbidden.as_str();
-                return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
-            }
-            Some(Clearance::Awaited) => TOKEN_MISSING,
-            Some(Clearance::Granted { .. }) => TOKEN_EXPIRED,
-            Some(Clearance::Refused(error)) => reason_of(*error),
+        let Some(reason) = self.clearances.reason_to_close(id, outbox.now()) else {
+            let level = self.forbidden_log.level(outbox.now());
+            log!(level, connection:% = id; "{id} is closed: it has not shown that it may publish");
+            let forbidden = ErrorCode::Forbidden.as_str();
+            return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
         };
-        let level = self.token_log.level(outbox.now());
-        log!(
-            level,
-            connection:% = id, code = CloseCode::UNAUTHORIZED.as_u16(), reason = reason;
-            "{id} is closed: {reason}"
-        );
         self.metrics.tokens_refused += 1;
         close(CloseCode::UNAUTHORIZED, reason, outbox);
     }
@@ -508,10 +222,7 @@ impl Application for Hub {
             self.uncount(id, rights.publish, peer);
             self.index.remove(id);
             self.list_log.forget(id);
-            self.clearances.remove(&id);
-            if self.clearances.capacity() > SPARSE_FACTOR * self.clearances.len() {
-                self.clearances.shrink_to(2 * self.clearances.len());
-            }
+            self.clearances.remove(id);
             if self.recipients.capacity() > 4 * self.index.connection_count() {
                 self.recipients.shrink_to_fit();
             }
@@ -520,18 +231,7 @@ impl Application for Hub {
     }
 
     fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
-        let reason = match cause {
-            CloseCause::Protocol(error) => match error.close_code() {
-                CloseCode::MESSAGE_TOO_BIG => "message-too-big",
-                CloseCode::INVALID_PAYLOAD => "invalid-utf8",
-                _ => "protocol-error",
-            },
-            CloseCause::UnfinishedMessage => "unfinished-message",
-            CloseCause::SlowConsumer => "slow-consumer",
-            CloseCause::Overload => "overload",
-            CloseCause::Shutdown => "shutdown",
-        };
-        command::close_reason(reason, retry_ms)
+        command::close_reason(word_for(cause), retry_ms)
     }
 }
 

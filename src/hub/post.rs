@@ -6,18 +6,27 @@
 
 use log::log;
 
+use super::Hub;
 use super::access::addresses::Refused;
-use super::access::policy::{PublishRight, bearer};
+use super::access::policy::{Decision, PublishRight, bearer};
 use super::command::{self, Batch, CommandError, ErrorCode, Publication};
-use super::{Hub, PUBLISH_PATH};
-use crate::application::{BodyPermit, Framing, Outbox, Request, Response, Status};
+use crate::application::{BodyPermit, Framing, Outbox, Peer, Request, Response, Status};
 use crate::http::head::Head;
 use crate::id::ConnectionId;
+use crate::time::Timestamp;
 
-/// Whether a request is one to publish, or pretends to be: what is left of an upgrade whose
-/// `Upgrade` a proxy has eaten is not.
+/// The path that notifications are posted to, and whose connections stay when they have published.
+pub(super) const PUBLISH_PATH: &str = "/publish";
+
+/// Whether a request is one to publish, or pretends to be.
 pub(super) fn is_for(head: &Head<'_>) -> bool {
-    head.path() == PUBLISH_PATH && !head.fields.has("Sec-WebSocket-Key")
+    head.path() == PUBLISH_PATH && !is_stripped_upgrade(head)
+}
+
+/// Whether a request is what is left of an upgrade whose `Upgrade` a proxy has removed, as it
+/// removes every field that is meant for one hop (RFC 9110 §7.6.1): its key is still there.
+pub(crate) fn is_stripped_upgrade(head: &Head<'_>) -> bool {
+    head.fields.has("Sec-WebSocket-Key")
 }
 
 impl Hub {
@@ -32,25 +41,28 @@ impl Hub {
             let response = Response::new(Status::METHOD_NOT_ALLOWED, "notifications are posted");
             return Err(response.with_field("Allow", "POST"));
         }
-        let right = self.policy.publish_right(request);
-        if right == PublishRight::Never || !self.policy.lets_in(request, right) {
-            let level = self.forbidden_log.level(request.now);
-            log!(level, "{} may not publish", self.policy.speaks_for(request));
-            self.metrics.notifications_forbidden += 1;
-            return Err(forbidden("this connection may not publish"));
+        let decision = self.policy.evaluate(request);
+        if decision.publish == PublishRight::Never || !decision.is_origin_allowed {
+            return Err(self.forbid(
+                decision.peer,
+                request.now,
+                "this connection may not publish",
+            ));
         }
-        let is_authorized = right == PublishRight::Granted;
+        let is_authorized = decision.publish == PublishRight::Granted;
         if !is_authorized {
-            self.charge_address(request).map_err(|refused| {
-                self.metrics.notifications_rate_limited += 1;
-                rate_limited(refused)
-            })?;
+            self.charge_address(&decision, request.now)
+                .map_err(|refused| {
+                    self.metrics.notifications_rate_limited += 1;
+                    rate_limited(refused)
+                })?;
             // A better one in the body would not excuse it.
             if bearer(head).is_some() {
-                let level = self.forbidden_log.level(request.now);
-                log!(level, "{} may not publish", self.policy.speaks_for(request));
-                self.metrics.notifications_forbidden += 1;
-                return Err(forbidden("the token is not a publisher's"));
+                return Err(self.forbid(
+                    decision.peer,
+                    request.now,
+                    "the token is not a publisher's",
+                ));
             }
         }
         if !is_json(head) {
@@ -62,27 +74,33 @@ impl Hub {
             return Err(Response::new(Status::LENGTH_REQUIRED, why));
         }
         Ok(BodyPermit {
-            bytes_max: self.message_bytes_max(right),
+            bytes_max: self.message_bytes_max(decision.publish),
             is_authorized,
         })
     }
 
-    /// Charges a request that publishes nothing to its address, unless it shows that it might.
-    pub(super) fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
-        if self.policy.publish_right(request) == PublishRight::Granted {
-            return Ok(());
-        }
-        self.charge_address(request).map_err(|refused| {
-            self.metrics.requests_rate_limited += 1;
-            too_many(refused)
-        })
+    /// Refuses a peer that may not publish.
+    fn forbid(&mut self, peer: Peer, now: Timestamp, detail: &str) -> Response {
+        let level = self.forbidden_log.level(now);
+        log!(level, "{peer} may not publish");
+        self.metrics.notifications_forbidden += 1;
+        forbidden(detail)
     }
 
-    /// An address asks over HTTP as often as it may come for an upgrade.
-    fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Refused> {
-        let address = self.policy.speaks_for(request).address;
-        if let Some(counted) = self.policy.counted_as(address) {
-            self.count_address(counted, address, request.now)?;
+    /// Charges a request that publishes nothing to its address, unless it shows that it might.
+    pub(super) fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
+        let decision = self.policy.evaluate(request);
+        self.charge_address(&decision, request.now)
+            .map_err(|refused| {
+                self.metrics.requests_rate_limited += 1;
+                too_many(refused)
+            })
+    }
+
+    /// An address asks over HTTP as often as it may come for an upgrade. Publishers are charged to none.
+    fn charge_address(&mut self, decision: &Decision, now: Timestamp) -> Result<(), Refused> {
+        if let Some(counted) = decision.counted_address {
+            self.count_address(counted, decision.peer.address, now)?;
             self.addresses.leave(counted);
         }
         Ok(())
@@ -135,18 +153,22 @@ impl Hub {
             return Err(unauthorized());
         }
         let is_good = |token: &str| self.policy.accepts_publish_token(token);
-        match tokens.all(|token| token.as_deref().is_some_and(is_good)) {
-            true => Ok(()),
-            false => Err(forbidden("this takes a publisher's token")),
+        if tokens.all(|token| token.as_deref().is_some_and(is_good)) {
+            Ok(())
+        } else {
+            Err(forbidden("this takes a publisher's token"))
         }
     }
 }
 
 fn read_all<'a>(batch: &Batch<'a>) -> Result<Vec<Publication<'a>>, CommandError> {
     let read = |(position, publish): (usize, &command::Publish<'a>)| {
-        publish.read().map_err(|error| match batch.is_array {
-            true => error.at(position),
-            false => error,
+        publish.read().map_err(|error| {
+            if batch.is_array {
+                error.at(position)
+            } else {
+                error
+            }
         })
     };
     batch.publishes.iter().enumerate().map(read).collect()

@@ -3,16 +3,15 @@
 //! A list is taken whole or not at all: room for it and permission are asked before anything
 //! is changed.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use log::log;
-
+use super::Hub;
 use super::access::policy::PublishRight;
+use super::answers::{close, reply_error};
+use super::clearances::{Uncleared, Verifier};
 use super::command::{self, CommandError, ErrorCode};
-use super::filter::{Subscription, covers};
+use super::filter::Subscription;
 use super::holdings::Holdings;
-use super::{Clearance, Hub, TOKEN_MISSING, close, reason_of, reply_error};
 use crate::application::Outbox;
 use crate::id::ConnectionId;
 use crate::ws::close::CloseCode;
@@ -23,14 +22,6 @@ struct Change {
     after: Holdings,
     /// Whose share has to have room for it.
     counts_for: Option<IpAddr>,
-}
-
-/// Why a client may not subscribe.
-enum Uncleared {
-    /// To this: the connection stays.
-    Forbidden(CommandError),
-    /// At all: the word for the Close.
-    Unauthorized(&'static str),
 }
 
 impl Hub {
@@ -50,14 +41,17 @@ impl Hub {
         if let Err(error) = self.check_room(id, subscriptions, &change) {
             return reply_error(id, &error, outbox);
         }
-        if self.policy.client_keys.is_some() {
-            match self.clear(id, subscriptions, token, outbox) {
-                Ok(()) => {}
-                Err(Uncleared::Forbidden(error)) => return reply_error(id, &error, outbox),
-                Err(Uncleared::Unauthorized(reason)) => {
-                    self.metrics.tokens_refused += 1;
-                    return close(CloseCode::UNAUTHORIZED, reason, outbox);
-                }
+        match self.clear(id, subscriptions, token, outbox) {
+            Ok(()) => {}
+            Err(Uncleared::NotAllowed { position }) => {
+                let detail =
+                    format!("subscriptions[{position}] is not among what the token allows");
+                let error = CommandError::new(ErrorCode::Forbidden, detail);
+                return reply_error(id, &error, outbox);
+            }
+            Err(Uncleared::Unauthorized(why)) => {
+                self.metrics.tokens_refused += 1;
+                return close(CloseCode::UNAUTHORIZED, why.reason(), outbox);
             }
         }
         self.index.replace(id, subscriptions);
@@ -73,7 +67,7 @@ impl Hub {
     /// The address whose share the subscriptions of a connection count against.
     fn address_of(&self, id: ConnectionId) -> Option<IpAddr> {
         let (rights, peer) = self.connections.find(id)?;
-        self.counted_address(rights.publish, peer.into())
+        self.policy.counted_address(rights.publish, peer.into())
     }
 
     /// Checks that there is room for these, among all and in the share of an address.
@@ -99,10 +93,7 @@ impl Hub {
         Err(CommandError::new(ErrorCode::TooManySubscriptions, detail))
     }
 
-    /// Checks that a client may subscribe to these by the token that comes with them, or by the
-    /// one before. A new token replaces the old one together with the subscriptions, or not at
-    /// all: nobody keeps what only an older one allows. The one that was granted may come with
-    /// every list: it isn't looked at again, so it holds when the key that signed it has gone.
+    /// Checks by its tokens that a connection may subscribe to these.
     fn clear(
         &mut self,
         id: ConnectionId,
@@ -110,54 +101,23 @@ impl Hub {
         token: Option<&str>,
         outbox: &mut dyn Outbox,
     ) -> Result<(), Uncleared> {
+        let Some(keys) = &self.policy.client_keys else {
+            return Ok(());
+        };
         let rights = self.connections.find(id).map(|(rights, _)| rights);
         let may_publish = rights.is_some_and(|rights| rights.publish == PublishRight::Granted);
-        let is_stranger = !may_publish && !self.clearances.contains_key(&id);
-        let shown = token.map(|token| self.token_hasher.hash_one(token));
-        let clearance = self.clearances.get(&id);
-        let is_known = match clearance {
-            Some(Clearance::Granted { shown: known, .. }) => shown == Some(*known),
-            _ => false,
+        // On the publishers' lane a client's token is of no use.
+        let takes_token = may_publish || self.clearances.has(id);
+        let verifier = Verifier {
+            keys,
+            limits: &self.config.limits,
+            now: outbox.now(),
+            unix_now: outbox.unix_now(),
         };
-        let grant = match (token.filter(|_| !is_known), &self.policy.client_keys) {
-            // On the publishers' lane a client's token is of no use.
-            _ if is_stranger => None,
-            (Some(token), Some(keys)) => {
-                let grant = keys.verify(token, outbox.unix_now(), &self.config.limits);
-                Some(grant.map_err(|error| {
-                    let level = self.token_log.level(outbox.now());
-                    log!(level, connection:% = id, reason:% = error; "{id}: {error}");
-                    Uncleared::Unauthorized(reason_of(error))
-                })?)
-            }
-            _ => None,
-        };
-        let allowed = match (&grant, clearance) {
-            (Some(grant), _) => &grant.allow,
-            (None, Some(Clearance::Granted { allowed, .. })) => allowed,
-            (None, Some(Clearance::Refused(error))) => {
-                return Err(Uncleared::Unauthorized(reason_of(*error)));
-            }
-            (None, _) => return Err(Uncleared::Unauthorized(TOKEN_MISSING)),
-        };
-        let is_allowed = |wanted| allowed.iter().any(|allowed| covers(allowed, wanted));
-        if let Some(position) = subscriptions.iter().position(|wanted| !is_allowed(wanted)) {
-            return Err(Uncleared::Forbidden(CommandError::new(
-                ErrorCode::Forbidden,
-                format!("subscriptions[{position}] is not among what the token allows"),
-            )));
-        }
-        if let (Some(grant), Some(shown)) = (grant, shown) {
-            let until = outbox.now() + grant.time_left(outbox.unix_now());
-            let granted = Clearance::Granted {
-                allowed: grant.allow,
-                until,
-                shown,
-            };
-            self.clearances.insert(id, granted);
-            if let Some(rights) = rights {
-                outbox.readmit(self.admission(rights, Some(until)));
-            }
+        let token = token.filter(|_| takes_token);
+        let expiry = self.clearances.check(id, subscriptions, token, &verifier)?;
+        if let (Some(until), Some(rights)) = (expiry, rights) {
+            outbox.readmit(self.admission(rights, Some(until)));
         }
         Ok(())
     }

@@ -212,6 +212,19 @@ impl Addresses {
         self.entries.is_empty()
     }
 
+    /// Asserts what must hold between two calls.
+    pub fn check_invariants(&self) {
+        let queued = self.entries.values().filter(|entry| entry.is_queued);
+        assert_eq!(queued.count(), self.idle.len());
+        for entry in self.entries.values() {
+            assert!(entry.connections <= self.connections_max);
+            assert!(entry.connections > 0 || entry.is_queued);
+            assert!(entry.connections > 0 || entry.holdings == Holdings::default());
+        }
+        let idle = self.entries.values().filter(|entry| entry.connections == 0);
+        assert!(idle.count() <= IDLE_MAX);
+    }
+
     /// Forgets some of the addresses about which there is nothing to be remembered, and those
     /// for which there is no room.
     fn sweep(&mut self) {
