@@ -1,5 +1,6 @@
-//! What the server counts. Plain numbers of one thread; whoever shows them reads them here.
+//! What the server counts: plain numbers of one thread. [`exposition`] shows them.
 
+pub mod exposition;
 pub mod process;
 pub mod text;
 
@@ -171,13 +172,38 @@ pub struct Metrics {
     pub loop_lag_micros: Histogram<WorkMicros>,
 }
 
-impl Metrics {
-    /// Counts an upgrade that was refused with a status.
-    pub const fn count_refusal(&mut self, status_code: u16) {
+/// Why an upgrade is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The server is full, or stopping.
+    Full,
+    /// The application does not allow it.
+    Forbidden,
+    /// Its address has come too often.
+    RateLimited,
+    /// It breaks a rule of the opening handshake.
+    Invalid,
+}
+
+/// By the status of the response that refuses a valid upgrade.
+impl From<u16> for Refusal {
+    fn from(status_code: u16) -> Self {
         match status_code {
-            503 => self.upgrades_refused_full += 1,
-            429 => self.upgrades_rate_limited += 1,
-            _ => self.upgrades_forbidden += 1,
+            503 => Self::Full,
+            429 => Self::RateLimited,
+            _ => Self::Forbidden,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts an upgrade that was refused.
+    pub fn count_refusal(&mut self, refusal: impl Into<Refusal>) {
+        match refusal.into() {
+            Refusal::Full => self.upgrades_refused_full += 1,
+            Refusal::Forbidden => self.upgrades_forbidden += 1,
+            Refusal::RateLimited => self.upgrades_rate_limited += 1,
+            Refusal::Invalid => self.upgrades_invalid += 1,
         }
     }
 }
