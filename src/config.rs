@@ -49,8 +49,6 @@ impl Default for HubLimits {
 pub struct HubConfig {
     /// The limits.
     pub limits: HubLimits,
-    /// After how much silence the server pings; told to clients.
-    pub ping_interval: Duration,
     /// How long a client may take to show a token, where it needs one.
     pub token_timeout: Duration,
 }
@@ -59,7 +57,6 @@ impl Default for HubConfig {
     fn default() -> Self {
         Self {
             limits: HubLimits::default(),
-            ping_interval: Duration::from_secs(25),
             token_timeout: Duration::from_secs(10),
         }
     }
@@ -70,7 +67,7 @@ impl Default for HubConfig {
 pub struct Timeouts {
     /// For the opening handshake, from accept to the end of the request head.
     pub handshake: Duration,
-    /// Silence after which a peer is pinged.
+    /// Silence after which a peer is pinged; the hub tells it to clients.
     pub ping_interval: Duration,
     /// For any sign of life after a Ping has left.
     pub pong: Duration,

@@ -168,7 +168,7 @@ mod tests {
             address: PeerAddress::Ip(address.parse().expect("an address")),
             lane,
         };
-        let hub = Hub::new(HubConfig::default(), Policy::default());
+        let hub = Hub::new(HubConfig::default(), Duration::ZERO, Policy::default());
         Routes::new(hub, console).handle_request(&Request {
             peer,
             head: &head,

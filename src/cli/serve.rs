@@ -76,7 +76,9 @@ fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliEr
     let policy = trust::read_policy(config, &lanes)?;
     let open_doors = trust::open_doors(&policy);
     let reload = Reload::new(config);
-    let hub = Hub::new(config.hub, policy).with_reload(move |policy| reload.run(policy));
+    let ping_interval = config.server.timeouts.ping_interval;
+    let hub =
+        Hub::new(config.hub, ping_interval, policy).with_reload(move |policy| reload.run(policy));
     let application = Routes::new(hub, config.console);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)

@@ -9,7 +9,7 @@ mod table;
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use crate::config::{Config, HubConfig};
+use crate::config::Config;
 
 use super::{CliError, PREFIX, from_environment, variable};
 
@@ -67,13 +67,10 @@ pub(super) fn read(arguments: Vec<OsString>) -> Result<Wanted, CliError> {
     }))?;
     read_environment(&mut config)?;
     let is_check = read_arguments(&mut config, arguments)?;
-    config.hub = HubConfig {
-        ping_interval: config.server.timeouts.ping_interval,
-        ..config.hub
-    };
-    Ok(match is_check {
-        true => Wanted::Check(config),
-        false => Wanted::Server(config),
+    Ok(if is_check {
+        Wanted::Check(config)
+    } else {
+        Wanted::Server(config)
     })
 }
 
@@ -208,7 +205,6 @@ mod tests {
             config.server.timeouts.ping_interval,
             Duration::from_millis(500)
         );
-        assert_eq!(config.hub.ping_interval, Duration::from_millis(500));
         assert!(!config.trust.local_publish);
         assert_eq!(config.console, Console::Public);
     }

@@ -23,6 +23,8 @@ mod probes;
 mod publish;
 mod subscribe;
 
+use std::time::Duration;
+
 use log::{debug, log};
 
 use self::access::addresses::Addresses;
@@ -47,6 +49,7 @@ use crate::ws::close::CloseCode;
 /// The application behind the shell.
 pub struct Hub {
     config: HubConfig,
+    ping_interval: Duration,
     policy: Policy,
     reload: Box<dyn FnMut(&mut Policy)>,
     addresses: Addresses,
@@ -63,12 +66,14 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub without connections.
+    /// A hub without connections. It tells clients that the shell pings after a silence of
+    /// `ping_interval`.
     #[must_use]
-    pub fn new(config: HubConfig, policy: Policy) -> Self {
+    pub fn new(config: HubConfig, ping_interval: Duration, policy: Policy) -> Self {
         Self {
             addresses: Addresses::new(policy.address_limits, Holdings::share(&config.limits)),
             config,
+            ping_interval,
             policy,
             reload: Box::new(|_| ()),
             connections: Connections::default(),

@@ -60,8 +60,10 @@ impl Hub {
                 .exchange(address, change.before, change.after);
         }
         self.list_log.note(id, subscriptions.len(), outbox.now());
-        let heartbeat = self.config.ping_interval;
-        outbox.reply(&command::subscribed_reply(subscriptions.len(), heartbeat));
+        outbox.reply(&command::subscribed_reply(
+            subscriptions.len(),
+            self.ping_interval,
+        ));
     }
 
     /// The address whose share the subscriptions of a connection count against.

@@ -71,6 +71,8 @@ impl Outbox for Record {
     fn readmit(&mut self, _: Admission) {}
 }
 
+const PING_INTERVAL: Duration = Duration::from_secs(25);
+
 const fn id(index: u32) -> ConnectionId {
     ConnectionId { index, serial: 7 }
 }
@@ -83,7 +85,7 @@ fn hub() -> Hub {
 }
 
 fn hub_with(policy: Policy) -> Hub {
-    Hub::new(HubConfig::default(), policy)
+    Hub::new(HubConfig::default(), PING_INTERVAL, policy)
 }
 
 fn request<'a>(address: &str, head: &'a Head<'a>) -> Request<'a> {
@@ -255,7 +257,7 @@ fn hub_of_totals(subscriptions: usize, share_percent: usize, policy: Policy) -> 
         limits,
         ..HubConfig::default()
     };
-    Hub::new(config, policy)
+    Hub::new(config, PING_INTERVAL, policy)
 }
 
 #[test]
