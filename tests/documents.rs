@@ -16,7 +16,7 @@ const SECURITY: &str = include_str!("../docs/security.md");
 const DOCKERFILE: &str = include_str!("../docs/deploy/Dockerfile");
 const README: &str = include_str!("../README.md");
 const FROM_PHP: &str = include_str!("../docs/from-php.md");
-const CLOSE_CODES: &str = include_str!("../src/ws/close.rs");
+const CLOSE_CODES: &str = include_str!("../src/ws/close_code.rs");
 
 /// Options of other programs, which the documents use as well.
 const FOREIGN_OPTIONS: [&str; 10] = [
