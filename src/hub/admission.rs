@@ -29,7 +29,7 @@ impl Hub {
         if !decision.is_origin_allowed {
             return Err(Response::new(
                 Status::FORBIDDEN,
-                "this origin is not let in",
+                "this origin is not allowed",
             ));
         }
         let (publish, peer) = (decision.publish, decision.peer);

@@ -11,7 +11,7 @@
 //! below it are written against `serde`'s traits.
 
 mod content;
-mod trail;
+mod path;
 mod values;
 
 use std::borrow::Cow;
@@ -30,10 +30,10 @@ use crate::application::Delivered;
 use crate::config::HubLimits;
 use crate::ws::frame::EncodedFrame;
 
-/// What stands in `type` where a publisher leaves it out, as JSON.
+/// The `type` of a notification whose publisher leaves it out, as JSON.
 const TYPE_DEFAULT: &str = r#""notification""#;
 
-/// Types that only the server itself says; a publisher can't put its words into our mouth.
+/// Types that only the server itself sends: a publisher can't speak for it.
 const TYPES_RESERVED: [&str; 4] = ["subscribed", "pong", "error", "published"];
 
 /// What a message asks for.
@@ -163,7 +163,7 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
             Some("server") => Ok(Command::Publish(envelope.into_publish())),
             _ => Err(unknown(r#"sender must be "client" or "server""#)),
         },
-        Member::Twice => Err(unknown("sender stands twice")),
+        Member::Duplicate => Err(unknown("duplicate member sender")),
     }
 }
 
@@ -215,9 +215,10 @@ pub fn parse_batch<'a>(text: &'a str) -> Result<Batch<'a>, CommandError> {
 #[must_use]
 pub fn batch_reply(delivered: &[Delivered], is_array: bool) -> String {
     let entries: Vec<_> = delivered.iter().copied().map(published_reason).collect();
-    match is_array {
-        true => format!("[{}]", entries.join(",")),
-        false => entries.concat(),
+    if is_array {
+        format!("[{}]", entries.join(","))
+    } else {
+        entries.concat()
     }
 }
 
@@ -289,12 +290,14 @@ impl<'a> Publish<'a> {
         let kind = match self.kind {
             Member::Absent => TYPE_DEFAULT,
             Member::Once(json) => check_type(json)?,
-            Member::Twice => return Err(CommandError::new(code, "type stands twice")),
+            Member::Duplicate => return Err(CommandError::new(code, "duplicate member type")),
         };
         let json = match self.notification {
             Member::Absent => return Err(CommandError::new(code, "notification is missing")),
             Member::Once(json) => json,
-            Member::Twice => return Err(CommandError::new(code, "notification stands twice")),
+            Member::Duplicate => {
+                return Err(CommandError::new(code, "duplicate member notification"));
+            }
         };
         Ok(Publication {
             notification: read_notification(json)?,
@@ -325,7 +328,8 @@ fn check_type(json: Json<'_>) -> Result<&str, CommandError> {
         None => Err(CommandError::new(code, "type must be a string")),
         Some(text) if TYPES_RESERVED.contains(&text) => {
             let words = TYPES_RESERVED.join(", ");
-            let detail = format!("type must be none of {words}: those are the server's own");
+            let detail =
+                format!("type must not be one of {words}: they are reserved for the server");
             Err(CommandError::new(code, detail))
         }
         Some(_) => Ok(json.0),
@@ -357,9 +361,10 @@ impl<'a> Json<'a> {
     fn name_among(self, names: &[&'static str]) -> Option<&'static str> {
         let is = |text: &str| names.iter().copied().find(|name| *name == text);
         let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        match inner.contains('\\') {
-            false => is(inner),
-            true => is(&self.text()?),
+        if inner.contains('\\') {
+            is(&self.text()?)
+        } else {
+            is(inner)
         }
     }
 }
@@ -387,24 +392,24 @@ enum Member<'a> {
     #[default]
     Absent,
     Once(Json<'a>),
-    Twice,
+    Duplicate,
 }
 
 impl<'a> Member<'a> {
     fn put(&mut self, json: Json<'a>) {
         *self = match self {
             Self::Absent => Self::Once(json),
-            Self::Once(_) | Self::Twice => Self::Twice,
+            Self::Once(_) | Self::Duplicate => Self::Duplicate,
         };
     }
 
-    /// The text of a token, if there is one. What stands twice, or is no string, is a token that
-    /// nobody accepts.
+    /// The text of a token, if there is one. A duplicate member, or one that is no string, is a
+    /// token that nobody accepts.
     fn text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Absent => None,
             Self::Once(json) => Some(json.text().unwrap_or_default()),
-            Self::Twice => Some(Cow::default()),
+            Self::Duplicate => Some(Cow::default()),
         }
     }
 }
@@ -441,7 +446,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Where nothing but publishers are spoken to.
+    /// Reads a message of a publisher, which may leave out `sender`.
     fn read_as_publish(self) -> Result<Publish<'a>, CommandError> {
         match self.sender {
             Member::Absent => Ok(self.into_publish()),
@@ -449,7 +454,7 @@ impl<'a> Envelope<'a> {
                 Ok(self.into_publish())
             }
             Member::Once(_) => Err(unknown(r#"sender must be "server", or left out"#)),
-            Member::Twice => Err(unknown("sender stands twice")),
+            Member::Duplicate => Err(unknown("duplicate member sender")),
         }
     }
 
@@ -460,9 +465,9 @@ impl<'a> Envelope<'a> {
                 subscriptions: read_subscriptions(json, limits)?,
                 token: self.token.text(),
             }),
-            Member::Twice => Err(CommandError::new(
+            Member::Duplicate => Err(CommandError::new(
                 ErrorCode::InvalidSubscription,
-                "subscriptions stands twice",
+                "duplicate member subscriptions",
             )),
         }
     }
@@ -471,8 +476,8 @@ impl<'a> Envelope<'a> {
         match self.kind {
             Member::Once(json) if json.text().as_deref() == Some("ping") => Ok(Command::Ping),
             Member::Once(_) => Err(unknown(r#"without sender, type must be "ping""#)),
-            Member::Absent => Err(unknown("neither sender nor type is there")),
-            Member::Twice => Err(unknown("type stands twice")),
+            Member::Absent => Err(unknown("sender and type are missing")),
+            Member::Duplicate => Err(unknown("duplicate member type")),
         }
     }
 }

@@ -103,7 +103,7 @@ impl Model {
         self.subscriptions[usize::from(slot)].clear();
     }
 
-    /// Another tenant: who comes in the old one's name moves nothing.
+    /// Another tenant of a slot: the id of the old one moves nothing.
     fn reconnect(&mut self, source: &mut Source<'_>) {
         let slot = source.below(SLOTS);
         self.index.remove(self.id(slot));

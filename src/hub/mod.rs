@@ -1,11 +1,11 @@
-//! The application: who subscribed to what, and who gets a notification.
+//! The application: what connections subscribed to, and which of them get a notification.
 //!
 //! Owns the meaning of messages: a command becomes a change of the index, a reply, deliveries,
 //! or a Close. Knows no sockets and no frames but the one that it hands to every recipient.
 //! Main type: [`Hub`].
 //!
 //! Invariants: an error changes nothing; permission is asked before a notification is looked
-//! into; whoever is gone is in no table.
+//! into; a connection that is gone is in no table.
 
 pub mod access;
 mod admission;
@@ -94,7 +94,7 @@ impl Hub {
         self
     }
 
-    /// Who subscribed to what.
+    /// What connections subscribed to.
     #[must_use]
     pub const fn index(&self) -> &SubscriptionIndex {
         &self.index

@@ -1,8 +1,8 @@
-//! Publishing over HTTP: who may, what is taken, and how it is answered.
+//! Publishing over HTTP: permission, what is taken, and how it is answered.
 //!
 //! A request goes by the same rules as an upgrade and as a message behind it. What its head shows
-//! is asked first, so that nobody's body is read who may not publish; a token in the body is as
-//! good, but then little is read on credit, and the address it comes from has its share.
+//! comes first, so that no body is read of a peer that may not publish; a token in the body is as
+//! good, but then the body is small, and its address has a rate.
 
 use log::log;
 
@@ -38,7 +38,7 @@ impl Hub {
     ) -> Result<BodyPermit, Response> {
         let head = request.head;
         if head.method != "POST" {
-            let response = Response::new(Status::METHOD_NOT_ALLOWED, "notifications are posted");
+            let response = Response::new(Status::METHOD_NOT_ALLOWED, "only POST publishes");
             return Err(response.with_field("Allow", "POST"));
         }
         let decision = self.policy.evaluate(request);
@@ -70,7 +70,7 @@ impl Hub {
             return Err(Response::new(Status::UNSUPPORTED_MEDIA_TYPE, why));
         }
         if framing == Framing::None {
-            let why = "Content-Length or chunks are needed";
+            let why = "Content-Length or chunked transfer coding is required";
             return Err(Response::new(Status::LENGTH_REQUIRED, why));
         }
         Ok(BodyPermit {

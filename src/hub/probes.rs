@@ -1,4 +1,4 @@
-//! What is asked about the server itself: whether it lives, and whether it takes clients.
+//! Requests about the server itself: whether it lives, whether it takes clients, and its metrics.
 
 use super::Hub;
 use crate::application::{Figures, Request, Response, Status};
@@ -21,7 +21,7 @@ impl Hub {
                 response.content_type = CONTENT_TYPE;
                 response
             }
-            "/metrics" => Response::new(Status::FORBIDDEN, "figures are for this host"),
+            "/metrics" => Response::new(Status::FORBIDDEN, "metrics are not shown to this address"),
             "/livez" => Response::new(Status::OK, "ok"),
             _ => return None,
         };

@@ -20,7 +20,7 @@ use crate::ws::close::CloseCode;
 struct Change {
     before: Holdings,
     after: Holdings,
-    /// Whose share has to have room for it.
+    /// The address whose share has to have room for it.
     counts_for: Option<IpAddr>,
 }
 
@@ -44,8 +44,7 @@ impl Hub {
         match self.clear(id, subscriptions, token, outbox) {
             Ok(()) => {}
             Err(Uncleared::NotAllowed { position }) => {
-                let detail =
-                    format!("subscriptions[{position}] is not among what the token allows");
+                let detail = format!("subscriptions[{position}] is not allowed by the token");
                 let error = CommandError::new(ErrorCode::Forbidden, detail);
                 return reply_error(id, &error, outbox);
             }
@@ -82,13 +81,13 @@ impl Hub {
         let limits = &self.config.limits;
         let detail = if !self.index.has_room_for(id, subscriptions, limits) {
             self.metrics.subscriptions_refused_full += 1;
-            "the server has as many subscriptions, values or texts as it may for all clients"
+            "the server has no room for more subscriptions, values or texts"
         } else if change.counts_for.is_some_and(|address| {
             let Change { before, after, .. } = *change;
             !self.addresses.has_room_for(address, before, after)
         }) {
             self.metrics.subscriptions_refused_share += 1;
-            "this address has its share of the subscriptions, values or texts of all clients"
+            "this address has used up its share of subscriptions, values or texts"
         } else {
             return Ok(());
         };

@@ -20,7 +20,7 @@ enum Sent {
     Close(u16, String),
 }
 
-/// An outbox that notes what goes out, and cuts off whom it is told to.
+/// An outbox that notes what goes out, and cuts off the slow ones.
 #[derive(Default)]
 struct Record {
     sent: Vec<Sent>,
@@ -335,7 +335,7 @@ fn binary_messages_are_closed_with_1003() {
 }
 
 #[test]
-fn who_may_publish_may_send_more() {
+fn a_publisher_may_send_more() {
     let mut hub = hub();
     let limits = HubConfig::default().limits;
     let local = connect(&mut hub, id(0), LOCAL, "/");

@@ -26,7 +26,7 @@ pub enum PublishRight {
     Never,
 }
 
-/// Whom the server trusts with what.
+/// What is configured about trust.
 #[derive(Default, Debug)]
 pub struct Policy {
     /// Whether being local is enough to publish, where nothing else is asked for.
@@ -39,9 +39,9 @@ pub struct Policy {
     pub client_keys: Option<ClientKeys>,
     /// The origins that are let in; `None`: all.
     pub origins: Option<AllowedOrigins>,
-    /// The proxies whose word counts for who is behind them.
+    /// The proxies that are believed about the clients behind them.
     pub proxies: TrustedProxies,
-    /// Where figures are asked for, beside this host.
+    /// Networks that are shown the metrics, beside this host.
     pub metrics_from: Vec<Cidr>,
     /// What one address may take.
     pub address_limits: AddressLimits,

@@ -11,7 +11,7 @@ fn parse_default(text: &str) -> Result<Command<'_>, CommandError> {
     parse(text, &HubLimits::default())
 }
 
-/// The list of a subscriber who sends `list`.
+/// The list of a subscriber that sends `list`.
 fn subscribe(list: &str) -> Result<String, CommandError> {
     let text = format!(r#"{{"sender":"client","subscriptions":{list}}}"#);
     match parse_default(&text)? {
@@ -20,7 +20,7 @@ fn subscribe(list: &str) -> Result<String, CommandError> {
     }
 }
 
-/// The frame's payload for a publisher who sends `text`.
+/// The frame's payload for a publisher that sends `text`.
 fn publish(text: &str) -> Result<String, CommandError> {
     match parse_default(text)? {
         Command::Publish(publish) => {
@@ -143,7 +143,7 @@ fn depth_is_harmless_wherever_it_is() {
 }
 
 #[test]
-fn what_is_not_json_is_that_whoever_sent_it() {
+fn text_that_is_not_json_is_refused_from_everybody() {
     for text in [
         "",
         " ",
@@ -265,14 +265,14 @@ fn members_that_stand_twice() {
     let batch = parse_batch(twice).map(|_| ());
     assert_eq!(
         batch.map_err(|error| error.to_string()),
-        Err("unknown-message: sender stands twice".to_owned())
+        Err("unknown-message: duplicate member sender".to_owned())
     );
     let twice = r#"{"sender":"client","subscriptions":[],"subscr\u0069ptions":[]}"#;
     assert_eq!(
         parse_default(twice)
             .map(|_| ())
             .map_err(|error| error.to_string()),
-        Err("invalid-subscription: subscriptions stands twice".to_owned())
+        Err("invalid-subscription: duplicate member subscriptions".to_owned())
     );
     for (list, member) in [
         (
@@ -297,7 +297,7 @@ fn members_that_stand_twice() {
         assert_eq!(code(subscribe(&list)), "invalid-subscription");
         assert_eq!(
             detail(subscribe(&list)),
-            format!("subscriptions[1]{member} stands twice")
+            format!("duplicate member subscriptions[1]{member}")
         );
     }
     assert!(subscribe(r#"[{"package":"p","page":"q","channel":1,"channel":2}]"#).is_ok());
@@ -310,7 +310,7 @@ fn members_that_stand_twice() {
     ] {
         let error = publish(text).expect_err("twice");
         assert_eq!(error.code.as_str(), "invalid-notification", "{text}");
-        assert!(error.detail.ends_with("stands twice"), "{error}");
+        assert!(error.detail.starts_with("duplicate member "), "{error}");
     }
     let own = r#"{"sender":"server","notification":{"channel":1,"message":1,"message":2,"type":1,"type":2}}"#;
     assert!(publish(own).is_ok());
