@@ -145,7 +145,7 @@ fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
                     .map_err(|error| failed(url, error))?;
                 next_answer(&mut client, url)?
             }
-            // One bad line is no reason to lose those behind it, whoever finds it bad.
+            // One bad line is no reason to lose those after it, be it bad here or for the server.
             Err(error) => Err(error.message),
         };
         match answer {

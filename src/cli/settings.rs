@@ -1,7 +1,7 @@
 //! The settings of the server, from its command line and its environment.
 //!
 //! [`table`] has them all; the help, the command line and the environment follow from it. What is
-//! set that isn't there is an error: a misspelt door must not stay open.
+//! set that isn't there is an error: a misspelt restriction must not be ignored.
 
 mod kind;
 mod table;
@@ -54,7 +54,7 @@ pub(super) enum Wanted {
 
 /// What the command line and the environment make of the server; the command line wins.
 pub(super) fn read(arguments: Vec<OsString>) -> Result<Wanted, CliError> {
-    // Whoever asks for help may need it because of the environment.
+    // A bad environment must not keep the help from a user that may need it for that.
     let is_help = |argument: &OsString| argument == "--help" || argument == "-h";
     if arguments.iter().any(is_help) {
         return Ok(Wanted::Help);
