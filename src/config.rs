@@ -190,7 +190,7 @@ pub struct TrustConfig {
     pub publish_token_file: Option<PathBuf>,
     /// The keys that sign the tokens of clients.
     pub client_key_file: Option<PathBuf>,
-    /// Origins that are let in; none: all are.
+    /// Origins that are allowed; none: all are.
     pub allow_origin: Vec<String>,
     /// Networks of proxies.
     pub trusted_proxy: Vec<String>,

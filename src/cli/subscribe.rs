@@ -146,7 +146,7 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     }
 }
 
-/// A Close that says that coming back is of no use.
+/// Fails on a Close after which reconnecting is of no use.
 fn refuse_if_final(frame: &CloseFrame) -> Result<(), CliError> {
     let code = frame.code.map_or(0, CloseCode::as_u16);
     let is_final = match code {

@@ -9,6 +9,9 @@ use crate::application::{CloseCause, Outbox};
 use crate::id::ConnectionId;
 use crate::ws::close::CloseCode;
 
+/// The detail of a refusal where a publisher's token would have helped.
+pub(super) const PUBLISHER_TOKEN_NEEDED: &str = "a publisher's token is needed";
+
 /// Answers a message that can't be followed.
 pub(super) fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
     debug!(connection:% = id; "{id} gets error {}", error.code.as_str());

@@ -55,7 +55,7 @@ struct Granted {
     shown: u64,
 }
 
-/// Why a connection is closed for want of a good token.
+/// Why a connection is closed that has no good token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unauthorized {
     /// It has shown none.
@@ -131,7 +131,7 @@ impl Clearances {
     /// Checks that a client may subscribe to these by the token that comes with them, or by the
     /// one before. Returns when a token that was shown for the first time expires.
     ///
-    /// A new token replaces the old one together with the subscriptions, or not at all: nobody
+    /// A new token replaces the old one together with the subscriptions, or not at all: no client
     /// keeps what only an older one allows. The one that was granted may come with every list: it
     /// isn't looked at again, so it holds when the key that signed it has gone.
     pub(super) fn check(
@@ -166,7 +166,7 @@ impl Clearances {
         }))
     }
 
-    /// Whether a connection has a clearance, be it one that has yet to be shown.
+    /// Whether a connection has a clearance, even if no token has been shown for it yet.
     pub(super) fn has(&self, id: ConnectionId) -> bool {
         self.table.contains_key(&id)
     }

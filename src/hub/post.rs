@@ -1,6 +1,6 @@
 //! Publishing over HTTP: permission, what is taken, and how it is answered.
 //!
-//! A request goes by the same rules as an upgrade and as a message behind it. What its head shows
+//! A request is judged by the same rules as an upgrade and the message after it. What its head shows
 //! comes first, so that no body is read of a peer that may not publish; a token in the body is as
 //! good, but then the body is small, and its address has a rate.
 
@@ -9,6 +9,7 @@ use log::log;
 use super::Hub;
 use super::access::addresses::Refused;
 use super::access::policy::{Decision, PublishRight, bearer};
+use super::answers::PUBLISHER_TOKEN_NEEDED;
 use super::command::{self, Batch, CommandError, ErrorCode, Publication};
 use crate::application::{BodyPermit, Framing, Outbox, Peer, Request, Response, Status};
 use crate::http::head::Head;
@@ -146,7 +147,7 @@ impl Hub {
         Response::json(Status::OK, command::batch_reply(&delivered, batch.is_array))
     }
 
-    /// Checks that a good token stands beside every notification.
+    /// Checks that every notification has a good token beside it.
     fn check_tokens(&self, batch: &Batch<'_>) -> Result<(), Response> {
         let mut tokens = batch.publishes.iter().map(|publish| &publish.token);
         if batch.publishes.is_empty() || tokens.clone().any(Option::is_none) {
@@ -156,7 +157,7 @@ impl Hub {
         if tokens.all(|token| token.as_deref().is_some_and(is_good)) {
             Ok(())
         } else {
-            Err(forbidden("this takes a publisher's token"))
+            Err(forbidden(PUBLISHER_TOKEN_NEEDED))
         }
     }
 }
@@ -196,7 +197,7 @@ fn rate_limited(refused: Refused) -> Response {
 }
 
 fn unauthorized() -> Response {
-    let error = CommandError::new(ErrorCode::Forbidden, "this takes a publisher's token");
+    let error = CommandError::new(ErrorCode::Forbidden, PUBLISHER_TOKEN_NEEDED);
     Response::json(Status::UNAUTHORIZED, error.reply()).with_field("WWW-Authenticate", "Bearer")
 }
 

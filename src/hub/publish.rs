@@ -6,7 +6,7 @@ use log::{info, log};
 
 use super::Hub;
 use super::access::policy::PublishRight;
-use super::answers::{refuse, reply_error};
+use super::answers::{PUBLISHER_TOKEN_NEEDED, refuse, reply_error};
 use super::command::{self, CommandError, ErrorCode, Publication, Publish};
 use crate::application::{Delivered, Outbox};
 use crate::id::ConnectionId;
@@ -34,7 +34,7 @@ impl Hub {
             let level = self.forbidden_log.level(outbox.now());
             log!(level, connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
             let detail = match rights.publish {
-                PublishRight::WithToken => "this takes a publisher's token",
+                PublishRight::WithToken => PUBLISHER_TOKEN_NEEDED,
                 _ => "this connection may not publish",
             };
             let error = CommandError::new(ErrorCode::Forbidden, detail);
@@ -85,7 +85,7 @@ impl Hub {
         Ok(self.deliver(id, &publication, outbox))
     }
 
-    /// Hands a notification to everybody who subscribed to it.
+    /// Hands a notification to every connection that subscribed to it.
     pub(super) fn deliver(
         &mut self,
         id: ConnectionId,

@@ -1,4 +1,4 @@
-//! Subscribing: what stands in the way of a list of subscriptions, and what it changes.
+//! Subscribing: what a list of subscriptions needs, and what it changes.
 //!
 //! A list is taken whole or not at all: room for it and permission are asked before anything
 //! is changed.

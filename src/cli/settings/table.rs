@@ -22,7 +22,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Addresses {
             field: |config| &mut config.server.listen,
         },
-        help: "Where to listen; may be given several times, and is of no account\n\
+        help: "Where to listen; may be given several times, and is ignored\n\
                where the service manager hands over sockets",
     },
     Setting {
@@ -107,7 +107,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             field: |config| &mut config.trust.allow_origin,
             shown: "ORIGIN",
         },
-        help: "Web pages that are let in, beside those of the same host; * for all",
+        help: "Origins that are allowed, beside the server's own; * for all",
     },
     Setting {
         name: "trusted-proxy",
@@ -279,7 +279,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             field: |config| &mut config.server.limits.bytes_per_second,
             unit: "BYTES",
         },
-        help: "Bytes from a client that may not publish; beyond: read later",
+        help: "Bytes per second of a non-publisher; beyond: read later",
     },
     Setting {
         name: "handshake-timeout",
@@ -300,7 +300,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Seconds {
             field: |config| &mut config.server.timeouts.pong,
         },
-        help: "Silence after the ping has left; then the connection is dropped",
+        help: "Silence after the ping was sent; then the connection is dropped",
     },
     Setting {
         name: "message-timeout",

@@ -37,7 +37,7 @@ pub struct Policy {
     pub publish_tokens: Option<PublishTokens>,
     /// What signs the tokens that clients have to show.
     pub client_keys: Option<ClientKeys>,
-    /// The origins that are let in; `None`: all.
+    /// The origins that are allowed; `None`: all.
     pub origins: Option<AllowedOrigins>,
     /// The proxies that are believed about the clients behind them.
     pub proxies: TrustedProxies,
@@ -63,7 +63,7 @@ pub struct Decision {
 }
 
 impl Policy {
-    /// Decides about a request, be it for an upgrade or not.
+    /// Decides about a request, whether it is for an upgrade or not.
     #[must_use]
     pub fn evaluate(&self, request: &Request<'_>) -> Decision {
         let publish = self.publish_right(request);
@@ -145,7 +145,7 @@ impl Policy {
     }
 
     /// The address whose limits a connection counts against. Publishers count against none, nor does this
-    /// host, be it over a Unix socket, nor a trusted proxy that speaks for itself. Clients whom a proxy
+    /// host, over a Unix socket or not, nor a trusted proxy that speaks for itself. Clients that a proxy
     /// doesn't name share the limits of the unspecified address.
     #[must_use]
     pub fn counted_address(&self, publish: PublishRight, address: PeerAddress) -> Option<IpAddr> {
@@ -175,7 +175,7 @@ impl Policy {
         token.filter(|token| !self.accepts_publish_token(token))
     }
 
-    /// Whether the origin of a request is let in. Only a publisher's token excuses one.
+    /// Whether the origin of a request is allowed. With a publisher's token, any is.
     fn allows_origin(&self, request: &Request<'_>, publish: PublishRight) -> bool {
         let has_token = publish == PublishRight::Granted && self.publish_tokens.is_some();
         let mut origins = self.origins.iter();
