@@ -250,3 +250,130 @@ impl Clearances {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    /// `{"exp":1000,"allow":["a"]}`
+    const A: &str = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjEwMDAsImFsbG93IjpbImEiXX0.vj7Patr6mhiQOlkjs6LcrV2g24S2TatFbesO7pV47V8";
+    /// `{"exp":2000,"allow":["b"]}`
+    const B: &str = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjIwMDAsImFsbG93IjpbImIiXX0.5MOgdFsdlmOdwDCJUJX4oQy-EIuSDiV17vKtyPxBc1E";
+    /// `{"exp":10,"allow":["a"]}`
+    const OLD: &str = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjEwLCJhbGxvdyI6WyJhIl19.u1gqyUpT0YCGz7FQZcvTTNBC7QhMXFDLtBX5hOJUH7c";
+
+    const ID: ConnectionId = ConnectionId {
+        index: 3,
+        serial: 1,
+    };
+    const MISSING: Uncleared = Uncleared::Unauthorized(Unauthorized::Missing);
+    const EXPIRED: Uncleared = Uncleared::Unauthorized(Unauthorized::Expired);
+    const INVALID: Uncleared = Uncleared::Unauthorized(Unauthorized::Invalid);
+
+    const fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    /// Clearances at second 100 by both clocks.
+    struct Bench {
+        clearances: Clearances,
+        keys: ClientKeys,
+        limits: HubLimits,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                clearances: Clearances::default(),
+                keys: ClientKeys::parse(KEY).expect("a key"),
+                limits: HubLimits::default(),
+            }
+        }
+
+        fn admit(&mut self, token: Option<&str>) -> Timestamp {
+            let verifier = verifier(&self.keys, &self.limits);
+            self.clearances.admit(ID, token, &verifier, at(110))
+        }
+
+        fn check(
+            &mut self,
+            channels: &[&'static str],
+            token: Option<&str>,
+        ) -> Result<Option<Timestamp>, Uncleared> {
+            let channels = channels.iter().copied();
+            let list: Vec<_> = channels
+                .map(|channel| Subscription::Channel(channel.into()))
+                .collect();
+            let verifier = verifier(&self.keys, &self.limits);
+            let result = self.clearances.check(ID, &list, token, &verifier);
+            self.clearances.check_invariants(|id| id == ID);
+            result
+        }
+    }
+
+    fn verifier<'a>(keys: &'a ClientKeys, limits: &'a HubLimits) -> Verifier<'a> {
+        Verifier {
+            keys,
+            limits,
+            now: at(100),
+            unix_now: Duration::from_secs(100),
+        }
+    }
+
+    #[test]
+    fn a_token_may_come_with_the_upgrade_or_with_a_list() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.admit(Some(A)), at(1000));
+        assert_eq!(bench.check(&["a"], None), Ok(None));
+
+        let mut bench = Bench::new();
+        assert_eq!(bench.admit(None), at(110));
+        assert_eq!(bench.check(&["a"], None), Err(MISSING));
+        assert_eq!(bench.check(&["a"], Some(A)), Ok(Some(at(1000))));
+        assert_eq!(bench.clearances.expiry(ID), Some(at(1000)));
+    }
+
+    #[test]
+    fn a_new_token_takes_over_with_its_list_or_not_at_all() {
+        let mut bench = Bench::new();
+        bench.admit(Some(A));
+        let refused = Uncleared::NotAllowed { position: 1 };
+        assert_eq!(bench.check(&["b", "a"], Some(B)), Err(refused));
+        assert_eq!(bench.check(&["a"], None), Ok(None));
+        assert_eq!(bench.check(&["b"], Some(B)), Ok(Some(at(2000))));
+        let refused = Uncleared::NotAllowed { position: 0 };
+        assert_eq!(bench.check(&["a"], None), Err(refused));
+    }
+
+    #[test]
+    fn a_token_that_was_granted_is_not_verified_again() {
+        let mut bench = Bench::new();
+        bench.admit(Some(A));
+        bench.keys = ClientKeys::parse(&KEY.replace('0', "1")).expect("a key");
+        assert_eq!(bench.check(&["a"], Some(A)), Ok(None));
+        assert_eq!(bench.check(&["b"], Some(B)), Err(INVALID));
+    }
+
+    #[test]
+    fn a_connection_is_closed_for_what_its_token_lacks() {
+        for (token, deadline, why) in [
+            (None, at(110), Unauthorized::Missing),
+            (Some(A), at(1000), Unauthorized::Expired),
+            (Some(OLD), at(100), Unauthorized::Expired),
+            (Some("a.b.c"), at(100), Unauthorized::Invalid),
+        ] {
+            let mut bench = Bench::new();
+            assert_eq!(bench.admit(token), deadline);
+            let reason = bench.clearances.reason_to_close(ID, deadline);
+            assert_eq!(reason, Some(why.reason()));
+            bench.clearances.remove(ID);
+            assert_eq!(bench.clearances.reason_to_close(ID, deadline), None);
+            assert_eq!(bench.clearances.heap_bytes(), 0);
+        }
+        let mut bench = Bench::new();
+        bench.admit(Some(OLD));
+        assert_eq!(bench.check(&["a"], None), Err(EXPIRED));
+    }
+}
