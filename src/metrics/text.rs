@@ -104,14 +104,27 @@ mod tests {
         let times = metric("d_seconds", "Times.", "histogram");
         text.histogram(times, 1e6, &histogram);
         let text = text.finish();
-        assert!(text.starts_with(
-            "# HELP a_total Things.\n# TYPE a_total counter\na_total 7\n\
-             # HELP b_total By code.\n# TYPE b_total counter\nb_total{code=\"1000\"} 1\nb_total{code=\"1001\"} 0\n\
-             # HELP c Now.\n# TYPE c gauge\nc 1.5\n\
-             # HELP d_seconds Times.\n# TYPE d_seconds histogram\nd_seconds_bucket{le=\"0.00001\"} 1\n"
-        ), "{text}");
-        assert!(text.ends_with(
-            "d_seconds_bucket{le=\"1\"} 2\nd_seconds_bucket{le=\"+Inf\"} 3\nd_seconds_sum 5.000021\nd_seconds_count 3\n"
-        ), "{text}");
+        let start = r#"# HELP a_total Things.
+# TYPE a_total counter
+a_total 7
+# HELP b_total By code.
+# TYPE b_total counter
+b_total{code="1000"} 1
+b_total{code="1001"} 0
+# HELP c Now.
+# TYPE c gauge
+c 1.5
+# HELP d_seconds Times.
+# TYPE d_seconds histogram
+d_seconds_bucket{le="0.00001"} 1
+"#;
+        assert!(text.starts_with(start), "{text}");
+        let end = r#"
+d_seconds_bucket{le="1"} 2
+d_seconds_bucket{le="+Inf"} 3
+d_seconds_sum 5.000021
+d_seconds_count 3
+"#;
+        assert!(text.ends_with(end), "{text}");
     }
 }
