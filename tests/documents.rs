@@ -16,7 +16,7 @@ const SECURITY: &str = include_str!("../docs/security.md");
 const DOCKERFILE: &str = include_str!("../docs/deploy/Dockerfile");
 const README: &str = include_str!("../README.md");
 const FROM_PHP: &str = include_str!("../docs/from-php.md");
-const CLOSE_CODES: &str = include_str!("../src/ws/close.rs");
+const CLOSE_CODES: &str = include_str!("../src/ws/close_code.rs");
 
 /// Options of other programs, which the documents use as well.
 const FOREIGN_OPTIONS: [&str; 10] = [
@@ -160,11 +160,11 @@ fn the_limits_of_the_readme_are_the_defaults() {
             &["--max-share-per-address"],
         ),
         (
-            "connections and upgrades a second of an address",
+            "connections, and upgrades per second, per address",
             &["--max-connections-per-address", "--upgrades-per-address"],
         ),
         (
-            "messages and bytes a second of a client",
+            "messages and bytes per second of a client",
             &["--messages-per-second", "--bytes-per-second"],
         ),
         (

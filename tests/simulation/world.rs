@@ -149,7 +149,8 @@ impl World {
             true => (150, 12),
             false => (30, 1),
         };
-        let hub = Hub::new(HubConfig::default(), trust.policy());
+        let ping_interval = Timeouts::default().ping_interval;
+        let hub = Hub::new(HubConfig::default(), ping_interval, trust.policy());
         let hub = Rc::new(RefCell::new(hub));
         let notes = Rc::new(RefCell::new(Vec::new()));
         let witness = Witness {

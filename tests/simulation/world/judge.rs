@@ -180,7 +180,7 @@ impl World {
         }
         if self.turns.is_multiple_of(16) {
             let hub = self.hub.borrow();
-            hub.index().check_invariants();
+            hub.check_invariants();
             let open = self.clients.iter();
             let open = open.filter(|client| client.stage == Stage::Open);
             let subscriptions: usize = open.map(|client| client.subscriptions.len()).sum();
@@ -198,7 +198,7 @@ impl World {
         let metrics = engine.metrics();
         assert_eq!(metrics.connections_accepted, metrics.connections_dropped);
         let hub = self.hub.borrow();
-        hub.index().check_invariants();
+        hub.check_invariants();
         assert_eq!(hub.index().heap_bytes(), 0);
     }
 }
