@@ -5,15 +5,12 @@ use std::io::{self, IoSlice, Read, Write};
 use crate::application::{Admission, Lane, Peer};
 use crate::config::Timeouts;
 use crate::id::ConnectionId;
-use crate::memory::MAPPING_BYTES;
 use crate::time::Timestamp;
 use crate::ws::send_queue::SLICES_MAX;
 use crate::ws::session::Session;
 
-use super::connections::CHUNK;
 use super::engine::Readiness;
 use super::schedule::Priority;
-use super::socket::Socket;
 use super::throttle::Throttle;
 
 /// Frames that are smaller than this on average are copied together: one piece costs the
@@ -121,13 +118,11 @@ pub struct Connection<T> {
 /// sockets are larger.
 #[cfg(not(debug_assertions))]
 const _: () = {
+    use super::socket::Socket;
     assert!(size_of::<Connection<Socket>>() == 256);
     assert!(std::mem::offset_of!(Connection<Socket>, id) == 48);
     assert!(std::mem::offset_of!(Connection<Socket>, throttle) == 240);
 };
-
-/// A chunk of the table is a mapping of its own.
-const _: () = assert!(CHUNK * size_of::<Connection<Socket>>() > MAPPING_BYTES);
 
 impl<T: Transport> Connection<T> {
     /// Takes over what the application grants; the session is open, or about to be.

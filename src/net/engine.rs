@@ -31,7 +31,7 @@ use crate::application::{
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::log_limit::LogLimit;
-use crate::memory::Trimmer;
+use crate::memory::{Departures, Trimmer};
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::time::{Clock, Timestamp};
@@ -132,6 +132,8 @@ pub struct Engine<T, A, C> {
     closed: Vec<ConnectionId>,
     /// By [`Lane`].
     lanes: [LaneCount; 2],
+    /// Of connections.
+    departures: Departures,
     trimmer: Trimmer,
     /// The lines about connections that are closed for what they did.
     fault_log: LogLimit,
@@ -174,6 +176,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             events: 0,
             closed: Vec::new(),
             lanes: Default::default(),
+            departures: Departures::default(),
             trimmer: Trimmer::default(),
             fault_log: LogLimit::default(),
             is_stopping: false,

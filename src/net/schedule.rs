@@ -8,10 +8,6 @@
 use std::collections::VecDeque;
 
 use crate::id::ConnectionId;
-use crate::memory::shrink_sparse_queue;
-
-/// Entries that a list may keep when it has none.
-const KEPT_MAX: usize = 64;
 
 /// What a connection is to the order of reading; the first comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,8 +51,6 @@ impl ReadyLists {
 
     /// Gives back the memory of a crowd that has gone.
     pub(super) fn shrink(&mut self) {
-        for list in &mut self.0 {
-            shrink_sparse_queue(list, KEPT_MAX);
-        }
+        self.0.iter_mut().for_each(VecDeque::shrink_to_fit);
     }
 }

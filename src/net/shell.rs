@@ -83,6 +83,14 @@ impl<T: Transport, C> Shell<T, C> {
         }
     }
 
+    /// Gives back the memory of a crowd that has gone.
+    pub(super) fn shrink(&mut self) {
+        self.connections.shrink();
+        self.replies.shrink_to_fit();
+        self.deliveries.shrink_to_fit();
+        self.overflowed.shrink_to_fit();
+    }
+
     /// Milliseconds after which a client that is closed now should come back.
     pub(super) fn retry_ms(&mut self) -> u64 {
         self.random.between(RETRY_MS.0, RETRY_MS.1)

@@ -6,13 +6,9 @@
 //! Invariants: the heap is ordered by deadline; `positions[slot]` is where the slot's entry
 //! is, or `ABSENT`.
 
-use crate::memory::shrink_sparse;
 use crate::time::Timestamp;
 
 const ABSENT: u32 = u32::MAX;
-
-/// Entries whose memory is kept when there are none.
-const KEPT_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -79,8 +75,8 @@ impl Timers {
         while self.positions.last() == Some(&ABSENT) {
             self.positions.pop();
         }
-        shrink_sparse(&mut self.positions, KEPT_MAX);
-        shrink_sparse(&mut self.heap, KEPT_MAX);
+        self.positions.shrink_to_fit();
+        self.heap.shrink_to_fit();
     }
 
     fn sift(&mut self, position: usize) {

@@ -8,7 +8,6 @@ use log::{debug, log};
 
 use crate::application::{Application, CloseCause, Lane};
 use crate::id::ConnectionId;
-use crate::memory::{shrink_sparse, shrink_sparse_queue};
 use crate::net::connection::{Connection, Transport};
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
@@ -20,9 +19,6 @@ const RETURNS_A_SECOND: u64 = 500;
 
 /// The shortest and the longest time over which they are spread, in milliseconds.
 const RETRY_SPREAD_MS: (u64, u64) = (1_000, 60_000);
-
-/// Entries that a list may keep when it has none.
-const KEPT_MAX: usize = 64;
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Closes a connection on the shell's own account.
@@ -292,19 +288,17 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 left += 1;
             }
         }
-        self.shrink();
-        let connections = self.shell.connections.len();
-        let pinned_bytes = self.shell.pinned.bytes();
-        self.trimmer.update(left, connections, pinned_bytes, now);
+        if self.departures.update(left, self.shell.connections.len()) {
+            self.shrink();
+        }
+        self.trimmer.update(self.shell.pinned.bytes(), now);
     }
 
-    /// A crowd that has left must not keep its memory.
+    /// A crowd that has left must not keep its memory. Each list has a connection once.
     fn shrink(&mut self) {
-        shrink_sparse(&mut self.closed, KEPT_MAX);
-        shrink_sparse(&mut self.shell.replies, KEPT_MAX);
-        shrink_sparse(&mut self.shell.overflowed, KEPT_MAX);
+        self.closed.shrink_to_fit();
         self.ready.shrink();
-        shrink_sparse_queue(&mut self.shell.deliveries, KEPT_MAX);
         self.timers.shrink();
+        self.shell.shrink();
     }
 }
