@@ -108,9 +108,9 @@ mod tests {
     use crate::application::{Lane, Peer, PeerAddress};
     use crate::net::connection::{Kind, Marks};
     use crate::net::socket::Socket;
-    use crate::random::Random;
     use crate::time::Timestamp;
     use crate::ws::session::Session;
+    use fastrand::Rng;
 
     fn insert<T>(connections: &mut Connections<T>, transport: T) -> ConnectionId {
         let peer = Peer {
@@ -132,14 +132,13 @@ mod tests {
     #[test]
     fn ids_name_their_connection_and_no_later_one() {
         for seed in 0..20 {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let mut connections = Connections::default();
             let mut model: HashMap<ConnectionId, u32> = HashMap::new();
             let mut gone = Vec::new();
             for number in 0..3000 {
                 // Crowds come and go.
-                let is_leaving =
-                    random.between(0, 999) < if number % 1000 < 500 { 200 } else { 900 };
+                let is_leaving = random.u64(0..=999) < if number % 1000 < 500 { 200 } else { 900 };
                 if is_leaving && let Some(&id) = model.keys().min_by_key(|id| id.serial ^ 0x155) {
                     let removed = connections.remove(id).expect("it is there");
                     assert_eq!(Some(removed.transport), model.remove(&id), "seed {seed}");

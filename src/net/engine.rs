@@ -33,12 +33,12 @@ use crate::id::ConnectionId;
 use crate::log_limit::LogLimit;
 use crate::memory::{Departures, Trimmer};
 use crate::metrics::Metrics;
-use crate::random::Random;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseCode;
 use crate::ws::event::{Event, Expiry};
 use crate::ws::pinned::PinnedBytes;
 use crate::ws::session::Session;
+use fastrand::Rng;
 
 pub use super::connection::READ_BUFFER_BYTES;
 use super::connection::{Connection, Kind, Marks, Transport};
@@ -163,7 +163,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                 unwritten: 0,
                 scratch: Vec::new(),
                 pinned: PinnedBytes::new(limits.buffer_bytes_max),
-                random: Random::new(seed),
+                random: Rng::with_seed(seed),
                 metrics: Metrics::default(),
                 send_queue_bytes_max: limits.send_queue_bytes_max,
                 kinds: [0; 4],

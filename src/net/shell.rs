@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::application::{Admission, Delivered, Outbox, Response, Status};
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
-use crate::random::Random;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::frame::{EncodedFrame, Opcode};
 use crate::ws::pinned::PinnedBytes;
+use fastrand::Rng;
 
 use super::connection::Transport;
 use super::connections::Connections;
@@ -42,7 +42,7 @@ pub(super) struct Shell<T, C> {
     /// Where small frames are copied together for a write; empty in between.
     pub(super) scratch: Vec<u8>,
     pub(super) pinned: PinnedBytes,
-    pub(super) random: Random,
+    pub(super) random: Rng,
     pub(super) metrics: Metrics,
     pub(super) send_queue_bytes_max: usize,
     /// How many connections there are, by [`super::connection::Kind`].
@@ -93,7 +93,7 @@ impl<T: Transport, C> Shell<T, C> {
 
     /// Milliseconds after which a client that is closed now should come back.
     pub(super) fn retry_ms(&mut self) -> u64 {
-        self.random.between(RETRY_MS.0, RETRY_MS.1)
+        self.random.u64(RETRY_MS.0..=RETRY_MS.1)
     }
 
     /// The answer to who can't be served now.

@@ -130,22 +130,22 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::random::Random;
+    use fastrand::Rng;
 
     #[test]
     fn deadlines_come_in_order_whatever_was_done() {
         for seed in 0..50 {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let mut timers = Timers::default();
             let mut model: BTreeMap<u32, Timestamp> = BTreeMap::new();
             for _ in 0..400 {
-                let slot = random.between(0, 30) as u32;
-                if random.between(0, 3) == 0 {
+                let slot = random.u64(0..=30) as u32;
+                if random.u64(0..=3) == 0 {
                     timers.clear(slot);
                     timers.shrink();
                     model.remove(&slot);
                 } else {
-                    let deadline = Timestamp::from_micros(random.between(0, 50));
+                    let deadline = Timestamp::from_micros(random.u64(0..=50));
                     timers.set(slot, deadline);
                     model.insert(slot, deadline);
                 }

@@ -10,8 +10,8 @@ use crate::http::head::Head;
 use crate::http::host;
 use crate::http::response::Response;
 use crate::http::status::Status;
-use crate::random::Random;
 use crate::time::Timestamp;
+use fastrand::Rng;
 
 use super::close::{CLOSE_REASON_BYTES_MAX, CloseFrame};
 use super::event::Event;
@@ -124,12 +124,12 @@ pub fn fuzz_session(bytes: &[u8]) {
     let seed = bytes
         .iter()
         .fold(0, |sum: u64, &byte| sum.wrapping_mul(31) + u64::from(byte));
-    let mut random = Random::new(seed);
+    let mut random = Rng::with_seed(seed);
     let mut chunks = Vec::new();
     let mut left = stream.len();
     while left > 0 {
-        let bits = random.between(0, 9);
-        let chunk = (random.between(1, 1 << bits) as usize).min(left);
+        let bits = random.u64(0..=9);
+        let chunk = (random.u64(1..=1 << bits) as usize).min(left);
         chunks.push(chunk);
         left -= chunk;
     }
