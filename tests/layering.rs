@@ -12,15 +12,7 @@ use std::path::{Path, PathBuf};
 type Table = &'static [(&'static str, &'static [&'static str])];
 
 /// What everybody may name.
-const COMMON: &[&str] = &[
-    "id",
-    "config",
-    "log_limit",
-    "memory",
-    "metrics",
-    "random",
-    "time",
-];
+const COMMON: &[&str] = &["id", "config", "log_limit", "memory", "metrics", "time"];
 
 /// The modules at the top, each with the paths that it may name beside its own and [`COMMON`].
 /// `http::head` grants that module and what is in it, not the rest of `http`.
@@ -52,7 +44,6 @@ const MAY_NAME: Table = &[
     ("memory", &[]),
     ("metrics", &[]),
     ("net", &["application", "http", "wire", "ws"]),
-    ("random", &[]),
     ("routes", &["application", "hub", "web"]),
     ("time", &[]),
     ("web", &[]),
