@@ -1,8 +1,9 @@
 //! What the shell offers to an application, and what it expects of one.
 //!
 //! The shell owns connections and bytes; the application owns meaning. They meet in one call a
-//! message: borrowed text goes in, and through the [`Outbox`] go out frames that own themselves
-//! and ids. The product's application is the hub; the conformance suite runs an echo.
+//! message: borrowed text goes in, and frames that own themselves and ids come out, in two ways:
+//! [`Replies`] to one connection, now or later, and [`Deliveries`] to others. The product's application is
+//! the hub behind its routes; the conformance suite runs an echo.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +15,14 @@ pub use crate::http::response::Response;
 pub use crate::http::status::Status;
 use crate::id::ConnectionId;
 use crate::metrics::Metrics;
-use crate::time::Timestamp;
+pub use crate::metrics::Refusal;
+use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseCode;
 use crate::ws::error::ProtocolError;
 use crate::ws::frame::EncodedFrame;
 pub use crate::ws::message::Message;
 
-/// Which of the server's doors a connection came through.
+/// Which of the server's lanes a connection came through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
     /// Everybody's.
@@ -29,15 +31,14 @@ pub enum Lane {
     Publishers,
 }
 
-/// The other end of a connection, or whom it speaks for.
+/// The other end of a connection, or the peer that it speaks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PeerAddress {
     /// An address; the port is 0 if a proxy told it, without a port.
     Ip(SocketAddr),
     /// A Unix socket, whose other end has no address.
     Unix,
-    /// A trusted proxy speaks for somebody, and doesn't say for whom: for nobody in particular, and not for
-    /// itself.
+    /// A trusted proxy that doesn't say for which peer it speaks: for none in particular, and not for itself.
     Unknown,
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for PeerAddress {
 pub struct Peer {
     /// The other end.
     pub address: PeerAddress,
-    /// The door.
+    /// The lane.
     pub lane: Lane,
 }
 
@@ -81,7 +82,7 @@ impl fmt::Display for Peer {
 /// A request, as the application may know it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Who asks.
+    /// Where it comes from.
     pub peer: Peer,
     /// What was asked.
     pub head: &'a Head<'a>,
@@ -96,7 +97,7 @@ pub struct Request<'a> {
 pub struct Admission {
     /// The largest message that it may send, in bytes of payload, fragments added up.
     pub message_bytes_max: usize,
-    /// Whom the peer speaks for, a trusted proxy: to be named in logs.
+    /// The peer that a trusted proxy speaks for: to be named in logs.
     pub on_behalf_of: Option<PeerAddress>,
     /// When [`Application::handle_deadline`] is to be called, if the connection is open then.
     pub deadline: Option<Timestamp>,
@@ -166,37 +167,84 @@ pub struct Delivered {
     pub dropped: usize,
 }
 
-/// The way out for an application while it handles a message.
-pub trait Outbox {
-    /// Queues a text message to the connection whose message is being handled.
-    fn reply(&mut self, payload: &str);
-
-    /// Queues a binary message to the connection whose message is being handled.
-    fn reply_binary(&mut self, payload: &[u8]);
-
+/// The way out to others: what a notification becomes, and an end that nobody has asked for. Needs no
+/// message of anybody's; a timer or another server may be the reason.
+pub trait Deliveries: Clock {
     /// Queues `frame` to each of `recipients`, which name no connection twice. A connection
     /// that is gone or closing takes nothing and counts nowhere.
     fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered;
 
-    /// Starts the closing handshake with the connection whose message is being handled;
-    /// replies queued before go out first, what it sends from now on is discarded.
-    fn close(&mut self, code: CloseCode, reason: &str);
-
-    /// Grants something else, from the next message on, to the connection whose message is
-    /// being handled.
-    fn readmit(&mut self, admission: Admission);
+    /// Starts the closing handshake with an open connection. What was queued to it before goes out first, what
+    /// it sends from now on is discarded.
+    fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str);
 
     /// Milliseconds after which a client that is closed now should come back; jittered.
     fn retry_ms(&mut self) -> u64;
-
-    /// The current time.
-    fn now(&self) -> Timestamp;
-
-    /// The current time by the wall clock, since the Unix epoch.
-    fn unix_now(&self) -> Duration;
 }
 
-/// What the shell knows of itself, for whoever asks how it is.
+/// The way out to one connection, by its id: at once, while its message is handled, or later. A connection
+/// that is gone takes nothing.
+pub trait Replies: Clock {
+    /// Queues a text message.
+    fn reply(&mut self, to: ConnectionId, payload: &str);
+
+    /// Queues a binary message.
+    fn reply_binary(&mut self, to: ConnectionId, payload: &[u8]);
+
+    /// Gives the answer that [`Answer::Later`] or [`Action::Later`] has promised.
+    fn respond(&mut self, to: ConnectionId, response: &Response);
+
+    /// Grants something else, from the next message on.
+    fn readmit(&mut self, id: ConnectionId, admission: &Admission);
+
+    /// Has [`Application::handle_drained`] called, once, when the connection's send queue is empty.
+    fn await_drained(&mut self, id: ConnectionId);
+}
+
+/// Every way out.
+pub trait Outbox: Deliveries + Replies {}
+
+impl<T: Deliveries + Replies> Outbox for T {}
+
+/// A refused upgrade.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Why, as it is counted.
+    pub refusal: Refusal,
+    /// What tells the client.
+    pub response: Response,
+}
+
+/// What becomes of a request that asks for no upgrade.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// What comes next.
+    pub action: Action,
+    /// Whether the rates of clients apply to its connection from now on.
+    pub is_limited: bool,
+}
+
+/// What comes next for a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// It is answered.
+    Respond(Response),
+    /// Its body is read, and [`Application::handle_body`] has the answer.
+    ReadBody(BodyPermit),
+    /// [`Replies::respond`] has the answer.
+    Later,
+}
+
+/// The answer to a request whose body was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// This.
+    Now(Response),
+    /// [`Replies::respond`] has it.
+    Later,
+}
+
+/// What the shell knows of itself, for those who ask how it is.
 pub trait Figures {
     /// Whether connections are let in; not while it stops.
     fn is_accepting(&self) -> bool;
@@ -204,13 +252,13 @@ pub trait Figures {
     /// What has been counted so far.
     fn metrics(&self) -> &Metrics;
 
-    /// How many there are of everything now.
-    fn census(&self) -> Census;
+    /// How much there is of everything now.
+    fn gauges(&self) -> Gauges;
 }
 
 /// Connections and bytes at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Census {
+pub struct Gauges {
     /// Open sessions.
     pub open: u64,
     /// Connections that have published over HTTP.
@@ -226,17 +274,21 @@ pub struct Census {
 }
 
 /// What runs behind the shell.
+///
+/// A connection is known from an accepted [`Application::handle_upgrade`] to [`Application::handle_gone`]; only
+/// in between do other calls name it, but for requests, which have connections of their own. All
+/// calls come one after the other.
 pub trait Application {
     /// Decides about a valid upgrade. A connection that is admitted is told to
     /// [`Application::handle_gone`] later, exactly once.
     ///
     /// # Errors
-    /// The response that refuses it.
+    /// Why it is refused.
     fn handle_upgrade(
         &mut self,
         id: ConnectionId,
         request: &Request<'_>,
-    ) -> Result<Admission, Response>;
+    ) -> Result<Admission, Refused>;
 
     /// Whether a request that asks for no upgrade may be one to publish: it is handled before
     /// others are.
@@ -244,53 +296,38 @@ pub trait Application {
         false
     }
 
-    /// Whether the rates of clients apply to a connection because of a request that asks for no
-    /// upgrade.
-    fn is_limited(&self, _request: &Request<'_>) -> bool {
-        true
-    }
-
-    /// Decides whether the body of a request that asks for no upgrade is wanted; `None` if it
-    /// isn't, and [`Application::handle_request`] has the answer.
-    ///
-    /// # Errors
-    /// The response that refuses it.
-    fn permit_body(
+    /// Decides what becomes of a request that asks for no upgrade and whose body, if it has one, was not
+    /// read.
+    fn handle_request(
         &mut self,
-        _request: &Request<'_>,
-        _framing: Framing,
-    ) -> Result<Option<BodyPermit>, Response> {
-        Ok(None)
-    }
+        id: ConnectionId,
+        request: &Request<'_>,
+        framing: Framing,
+        figures: &dyn Figures,
+    ) -> Decision;
 
-    /// Answers a request with a body that it has permitted.
+    /// Answers a request whose body was asked for; `is_authorized` as the permit said.
     fn handle_body(
         &mut self,
         _id: ConnectionId,
         _body: &[u8],
-        _permit: BodyPermit,
+        _is_authorized: bool,
         _outbox: &mut dyn Outbox,
-    ) -> Response {
-        Response::new(Status::NOT_FOUND, "there is nothing here")
+    ) -> Answer {
+        Answer::Now(Response::new(Status::NOT_FOUND, "there is nothing here"))
     }
-
-    /// Answers a request that is about the server itself; `None` if it isn't, and
-    /// [`Application::handle_request`] has the answer.
-    fn handle_probe(&mut self, _request: &Request<'_>, _figures: &dyn Figures) -> Option<Response> {
-        None
-    }
-
-    /// Answers a request that asks for no upgrade.
-    fn handle_request(&mut self, request: &Request<'_>) -> Response;
 
     /// Takes a message of an open connection.
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox);
 
     /// The deadline of an open connection's [`Admission`] has come; there is no further one
-    /// unless [`Outbox::readmit`] grants it.
+    /// unless [`Replies::readmit`] grants it.
     fn handle_deadline(&mut self, _id: ConnectionId, _outbox: &mut dyn Outbox) {}
 
-    /// Whoever runs the server has asked for what it can read again to be read again.
+    /// The send queue of a connection has drained, as [`Replies::await_drained`] asked to be told.
+    fn handle_drained(&mut self, _id: ConnectionId, _outbox: &mut dyn Outbox) {}
+
+    /// The operator has asked for what can be read again to be read again.
     fn handle_reload(&mut self) {}
 
     /// An admitted connection is no longer open: it gets nothing from now on.

@@ -185,21 +185,10 @@ pub enum Refusal {
     Invalid,
 }
 
-/// By the status of the response that refuses a valid upgrade.
-impl From<u16> for Refusal {
-    fn from(status_code: u16) -> Self {
-        match status_code {
-            503 => Self::Full,
-            429 => Self::RateLimited,
-            _ => Self::Forbidden,
-        }
-    }
-}
-
 impl Metrics {
     /// Counts an upgrade that was refused.
-    pub fn count_refusal(&mut self, refusal: impl Into<Refusal>) {
-        match refusal.into() {
+    pub const fn count_refusal(&mut self, refusal: Refusal) {
+        match refusal {
             Refusal::Full => self.upgrades_refused_full += 1,
             Refusal::Forbidden => self.upgrades_forbidden += 1,
             Refusal::RateLimited => self.upgrades_rate_limited += 1,

@@ -1,16 +1,32 @@
-//! What is where: method and path of a request lead to the hub or to a file.
+//! What is where: method and path of a request lead to the hub, to the metrics, or to a file.
 //!
-//! Owns who is shown the console. Everything about connections and messages is handed to the hub
+//! All paths are here. Owns to whom the console is shown. What connections say is handed to the hub
 //! unseen: an upgrade is taken on any path, also where there is a file. Main type: [`Routes`].
 
 use crate::application::{
-    Admission, Application, BodyPermit, CloseCause, Figures, Framing, Lane, Message, Outbox,
-    Request, Response, Status,
+    Action, Admission, Answer, Application, CloseCause, Decision, Figures, Framing, Lane, Message,
+    Outbox, Refused, Request, Response, Status,
 };
 use crate::config::Console;
-use crate::hub::{self, Hub, access};
+use crate::http::head::Head;
+use crate::hub::{Hub, access};
 use crate::id::ConnectionId;
+use crate::metrics::text::CONTENT_TYPE;
 use crate::web::{self, File};
+
+/// The path that notifications are posted to, and whose connections stay when they have published.
+const PUBLISH_PATH: &str = "/publish";
+
+/// Whether a request is one to publish, or pretends to be.
+fn publishes(head: &Head<'_>) -> bool {
+    head.path() == PUBLISH_PATH && !is_stripped_upgrade(head)
+}
+
+/// Whether a request is what is left of an upgrade whose `Upgrade` a proxy has removed, as it
+/// removes every field that is meant for one hop (RFC 9110 §7.6.1): its key is still there.
+fn is_stripped_upgrade(head: &Head<'_>) -> bool {
+    head.fields.has("Sec-WebSocket-Key")
+}
 
 /// The hub with the files beside it.
 pub struct Routes {
@@ -19,24 +35,59 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Routes to `hub`, and to the console for whom `console` says.
+    /// Routes to `hub`, and to the console as `console` says.
     #[must_use]
     pub const fn new(hub: Hub, console: Console) -> Self {
         Self { hub, console }
     }
 
-    fn route(&mut self, request: &Request<'_>) -> Response {
-        match web::find(request.head.path()) {
-            Some(file) if self.shows(file, request) => match request.head.method {
-                "GET" | "HEAD" => response(file),
-                _ => Response::new(Status::METHOD_NOT_ALLOWED, "this is there to be read")
-                    .with_field("Allow", "GET, HEAD"),
-            },
-            _ => self.hub.handle_request(request),
-        }
+    /// The hub.
+    #[must_use]
+    pub const fn hub(&self) -> &Hub {
+        &self.hub
     }
 
-    /// Whether whoever asks is shown `file`.
+    /// What comes next for a request that asks for no upgrade.
+    fn route(
+        &mut self,
+        request: &Request<'_>,
+        framing: Framing,
+        figures: &dyn Figures,
+    ) -> Result<Action, Response> {
+        let head = request.head;
+        if publishes(head) {
+            return self.hub.permit_post(request, framing).map(Action::ReadBody);
+        }
+        self.hub.charge_request(request)?;
+        let response = match head.path() {
+            "/livez" => Response::new(Status::OK, "ok"),
+            "/healthz" if figures.is_accepting() => Response::new(Status::OK, "ok"),
+            "/healthz" => Response::new(Status::SERVICE_UNAVAILABLE, "stopping"),
+            "/metrics" => self.metrics(request, figures),
+            path => match web::find(path) {
+                Some(file) if self.shows(file, request) => response(file),
+                _ => return Err(nothing_at(head)),
+            },
+        };
+        if matches!(head.method, "GET" | "HEAD") {
+            return Ok(Action::Respond(response));
+        }
+        let refused = Response::new(Status::METHOD_NOT_ALLOWED, "this can only be read");
+        Err(refused.with_field("Allow", "GET, HEAD"))
+    }
+
+    fn metrics(&self, request: &Request<'_>, figures: &dyn Figures) -> Response {
+        if !self.hub.shows_metrics(request) {
+            let why = "metrics are not shown to this address";
+            return Response::new(Status::FORBIDDEN, why);
+        }
+        let text = self.hub.metrics_text(request, figures);
+        let mut response = Response::new(Status::OK, text);
+        response.content_type = CONTENT_TYPE;
+        response
+    }
+
+    /// Whether the sender of a request is shown `file`.
     ///
     /// A browser on this host counts as local here, though it may not publish: the files are the
     /// same for everybody and asking for them changes nothing, so a page that makes a browser ask
@@ -45,10 +96,8 @@ impl Routes {
     /// shows the console to the world, or a name that was made to point here does: hence the
     /// address, `Host`, and no field of a proxy.
     fn shows(&self, file: &File, request: &Request<'_>) -> bool {
-        // The hub says what is missing of such a one.
-        let is_remains = hub::is_stripped_upgrade(request.head);
         // Nobody looks at pages on the publishers' lane.
-        if is_remains || request.peer.lane == Lane::Publishers {
+        if is_stripped_upgrade(request.head) || request.peer.lane == Lane::Publishers {
             return false;
         }
         !file.is_console
@@ -58,6 +107,17 @@ impl Routes {
                 Console::Off => false,
             }
     }
+}
+
+/// The answer where there is nothing; one that tells what is missing to an upgrade that is none.
+fn nothing_at(head: &Head<'_>) -> Response {
+    if head.path() == "/" || is_stripped_upgrade(head) {
+        let why = "this is a WebSocket server: upgrade, in HTTP/1.1";
+        return Response::new(Status::UPGRADE_REQUIRED, why)
+            .with_field("Upgrade", "websocket")
+            .with_field("Sec-WebSocket-Version", "13");
+    }
+    Response::new(Status::NOT_FOUND, "there is nothing here")
 }
 
 fn response(file: &File) -> Response {
@@ -74,42 +134,38 @@ impl Application for Routes {
         &mut self,
         id: ConnectionId,
         request: &Request<'_>,
-    ) -> Result<Admission, Response> {
-        self.hub.handle_upgrade(id, request)
-    }
-
-    fn handle_request(&mut self, request: &Request<'_>) -> Response {
-        self.route(request)
-    }
-
-    fn is_limited(&self, request: &Request<'_>) -> bool {
-        self.hub.is_limited(request)
+    ) -> Result<Admission, Refused> {
+        let stays = request.head.path() == PUBLISH_PATH;
+        self.hub.admit(id, request, stays)
     }
 
     fn is_urgent(&self, request: &Request<'_>) -> bool {
-        self.hub.is_urgent(request)
+        publishes(request.head)
     }
 
-    fn permit_body(
+    fn handle_request(
         &mut self,
+        _: ConnectionId,
         request: &Request<'_>,
         framing: Framing,
-    ) -> Result<Option<BodyPermit>, Response> {
-        self.hub.permit_body(request, framing)
+        figures: &dyn Figures,
+    ) -> Decision {
+        let is_limited = self.hub.is_limited(request);
+        let routed = self.route(request, framing, figures);
+        Decision {
+            action: routed.unwrap_or_else(Action::Respond),
+            is_limited,
+        }
     }
 
     fn handle_body(
         &mut self,
         id: ConnectionId,
         body: &[u8],
-        permit: BodyPermit,
+        is_authorized: bool,
         outbox: &mut dyn Outbox,
-    ) -> Response {
-        self.hub.handle_body(id, body, permit, outbox)
-    }
-
-    fn handle_probe(&mut self, request: &Request<'_>, figures: &dyn Figures) -> Option<Response> {
-        self.hub.handle_probe(request, figures)
+    ) -> Answer {
+        Answer::Now(self.hub.handle_post(id, body, is_authorized, outbox))
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
@@ -121,7 +177,7 @@ impl Application for Routes {
     }
 
     fn handle_reload(&mut self) {
-        self.hub.handle_reload();
+        self.hub.reload();
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
@@ -138,15 +194,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::application::{Peer, PeerAddress};
+    use crate::application::{Gauges, Peer, PeerAddress};
     use crate::config::HubConfig;
-    use crate::http::head::Head;
     use crate::hub::access::policy::Policy;
+    use crate::metrics::Metrics;
     use crate::time::Timestamp;
 
     const LOCAL: &str = "127.0.0.1:50000";
     const REMOTE: &str = "192.0.2.1:50000";
     const HOST: &str = "Host: localhost:8000";
+
+    /// A shell that serves, and has counted nothing.
+    struct Serving;
+
+    impl Figures for Serving {
+        fn is_accepting(&self) -> bool {
+            true
+        }
+
+        fn metrics(&self) -> &Metrics {
+            unreachable!("nobody asks for metrics")
+        }
+
+        fn gauges(&self) -> Gauges {
+            unreachable!("nobody asks for metrics")
+        }
+    }
 
     fn ask(console: Console, address: &str, request_line: &str, fields: &[&str]) -> Response {
         ask_on(Lane::Clients, console, address, request_line, fields)
@@ -169,12 +242,24 @@ mod tests {
             lane,
         };
         let hub = Hub::new(HubConfig::default(), Duration::ZERO, Policy::default());
-        Routes::new(hub, console).handle_request(&Request {
+        let request = Request {
             peer,
             head: &head,
             now: Timestamp::ZERO,
             unix_now: Duration::ZERO,
-        })
+        };
+        let id = ConnectionId {
+            index: 0,
+            serial: 0,
+        };
+        let mut routes = Routes::new(hub, console);
+        match routes
+            .handle_request(id, &request, Framing::None, &Serving)
+            .action
+        {
+            Action::Respond(response) => response,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn status(console: Console, address: &str, request_line: &str, fields: &[&str]) -> u16 {

@@ -8,39 +8,46 @@ use std::net::IpAddr;
 use log::debug;
 
 use super::Hub;
-use super::access::addresses::Refused;
+use super::access::addresses;
 use super::access::policy::PublishRight;
 use super::clearances::Verifier;
 use super::connections::{CompactAddress, Rights};
 use super::holdings::Holdings;
-use super::post::{self, PUBLISH_PATH};
-use crate::application::{Admission, Lane, PeerAddress, Request, Response, Status};
+use super::post;
+use crate::application::{
+    Admission, Lane, PeerAddress, Refusal, Refused, Request, Response, Status,
+};
 use crate::id::ConnectionId;
 use crate::time::Timestamp;
 
 impl Hub {
-    /// Lets a connection in, or says why not.
-    pub(super) fn admit(
+    /// Lets a connection in, or says why not. One that `stays` is answered when it has published, others are
+    /// closed.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn admit(
         &mut self,
         id: ConnectionId,
         request: &Request<'_>,
-    ) -> Result<Admission, Response> {
+        stays: bool,
+    ) -> Result<Admission, Refused> {
         let decision = self.policy.evaluate(request);
         if !decision.is_origin_allowed {
-            return Err(Response::new(
-                Status::FORBIDDEN,
-                "this origin is not allowed",
-            ));
+            return Err(Refused {
+                refusal: Refusal::Forbidden,
+                response: Response::new(Status::FORBIDDEN, "this origin is not allowed"),
+            });
         }
         let (publish, peer) = (decision.publish, decision.peer);
         if let Some(counted) = decision.counted_address {
             self.count_address(counted, peer.address, request.now)
-                .map_err(post::too_many)?;
+                .map_err(|refused| Refused {
+                    refusal: Refusal::RateLimited,
+                    response: post::too_many(refused),
+                })?;
         }
-        let rights = Rights {
-            publish,
-            stays: request.head.path() == PUBLISH_PATH,
-        };
+        let rights = Rights { publish, stays };
         self.connections.insert(id, peer, rights);
         debug!(connection:% = id, peer:% = peer; "{id} is {peer}, {rights:?}");
         let deadline = match (peer.lane, publish) {
@@ -111,7 +118,7 @@ impl Hub {
         counted: IpAddr,
         address: PeerAddress,
         now: Timestamp,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), addresses::Refused> {
         self.addresses.admit(counted, now).inspect_err(|refused| {
             debug!(peer:% = address, reason:% = refused; "{address} is refused: {refused}");
         })

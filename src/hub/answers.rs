@@ -5,7 +5,7 @@
 use log::debug;
 
 use super::command::{self, CommandError};
-use crate::application::{CloseCause, Outbox};
+use crate::application::{CloseCause, Deliveries, Outbox};
 use crate::id::ConnectionId;
 use crate::ws::close::CloseCode;
 
@@ -15,19 +15,24 @@ pub(super) const PUBLISHER_TOKEN_NEEDED: &str = "a publisher's token is needed";
 /// Answers a message that can't be followed.
 pub(super) fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
     debug!(connection:% = id; "{id} gets error {}", error.code.as_str());
-    outbox.reply(&error.reply());
+    outbox.reply(id, &error.reply());
 }
 
 /// Answers a message that can't be followed, and is the last of its connection.
 pub(super) fn refuse(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
     reply_error(id, error, outbox);
-    close(CloseCode::POLICY_VIOLATION, error.code.as_str(), outbox);
+    close(id, CloseCode::POLICY_VIOLATION, error.code.as_str(), outbox);
 }
 
 /// Closes with the reason that every Close has but the one after a notification.
-pub(super) fn close(code: CloseCode, reason: &'static str, outbox: &mut dyn Outbox) {
-    let retry_ms = outbox.retry_ms();
-    outbox.close(code, &command::close_reason(reason, retry_ms));
+pub(super) fn close(
+    id: ConnectionId,
+    code: CloseCode,
+    reason: &'static str,
+    deliveries: &mut dyn Deliveries,
+) {
+    let retry_ms = deliveries.retry_ms();
+    deliveries.close(id, code, &command::close_reason(reason, retry_ms));
 }
 
 /// The word for a Close that the shell starts.

@@ -13,13 +13,13 @@ mod answers;
 mod clearances;
 pub mod command;
 mod connections;
+mod figures;
 pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod holdings;
 pub mod index;
 mod post;
-mod probes;
 mod publish;
 mod subscribe;
 
@@ -35,11 +35,7 @@ use self::command::{Command, ErrorCode};
 use self::connections::Connections;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
-pub(crate) use self::post::is_stripped_upgrade;
-use crate::application::{
-    Admission, Application, BodyPermit, CloseCause, Figures, Framing, Message, Outbox, Request,
-    Response, Status,
-};
+use crate::application::{CloseCause, Message, Outbox, Request};
 use crate::config::HubConfig;
 use crate::id::ConnectionId;
 use crate::log_limit::{ListLog, LogLimit};
@@ -129,100 +125,57 @@ impl Hub {
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
         // Apps send it so often, and always like this, that it is worth a look.
         if text == command::PING {
-            return outbox.reply(command::PONG_REPLY);
+            return outbox.reply(id, command::PONG_REPLY);
         }
         match command::parse(text, &self.config.limits) {
             Ok(Command::Subscribe {
                 subscriptions,
                 token,
             }) => self.subscribe(id, &subscriptions, token.as_deref(), outbox),
-            Ok(Command::Ping) => outbox.reply(command::PONG_REPLY),
+            Ok(Command::Ping) => outbox.reply(id, command::PONG_REPLY),
             Ok(Command::Publish(publish)) => self.handle_publish(id, &publish, outbox),
             Err(error) => reply_error(id, &error, outbox),
         }
     }
-}
 
-impl Application for Hub {
-    fn handle_upgrade(
+    /// Takes a message of an admitted connection.
+    pub fn handle_message(
         &mut self,
         id: ConnectionId,
-        request: &Request<'_>,
-    ) -> Result<Admission, Response> {
-        self.admit(id, request)
-    }
-
-    fn is_limited(&self, request: &Request<'_>) -> bool {
-        self.policy.evaluate(request).is_limited
-    }
-
-    fn is_urgent(&self, request: &Request<'_>) -> bool {
-        post::is_for(request.head)
-    }
-
-    fn permit_body(
-        &mut self,
-        request: &Request<'_>,
-        framing: Framing,
-    ) -> Result<Option<BodyPermit>, Response> {
-        if post::is_for(request.head) {
-            self.permit_post(request, framing).map(Some)
-        } else {
-            self.charge_request(request).map(|()| None)
-        }
-    }
-
-    fn handle_body(
-        &mut self,
-        id: ConnectionId,
-        body: &[u8],
-        permit: BodyPermit,
+        message: Message<'_>,
         outbox: &mut dyn Outbox,
-    ) -> Response {
-        self.handle_post(id, body, permit, outbox)
-    }
-
-    fn handle_probe(&mut self, request: &Request<'_>, figures: &dyn Figures) -> Option<Response> {
-        self.answer_probe(request, figures)
-    }
-
-    fn handle_request(&mut self, request: &Request<'_>) -> Response {
-        let head = request.head;
-        if head.path() == "/" || is_stripped_upgrade(head) {
-            Response::new(
-                Status::UPGRADE_REQUIRED,
-                "this is a WebSocket server: upgrade, in HTTP/1.1",
-            )
-            .with_field("Upgrade", "websocket")
-            .with_field("Sec-WebSocket-Version", "13")
-        } else {
-            Response::new(Status::NOT_FOUND, "there is nothing here")
-        }
-    }
-
-    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
+    ) {
         match message {
             Message::Text(text) => self.handle_text(id, text, outbox),
-            Message::Binary(_) => close(CloseCode::UNSUPPORTED_DATA, "binary-message", outbox),
+            Message::Binary(_) => close(id, CloseCode::UNSUPPORTED_DATA, "binary-message", outbox),
         }
     }
 
-    fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+    /// The deadline of an admission has come.
+    pub fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         let Some(reason) = self.clearances.reason_to_close(id, outbox.now()) else {
             let level = self.forbidden_log.level(outbox.now());
             log!(level, connection:% = id; "{id} is closed: it has not shown that it may publish");
             let forbidden = ErrorCode::Forbidden.as_str();
-            return close(CloseCode::POLICY_VIOLATION, forbidden, outbox);
+            return close(id, CloseCode::POLICY_VIOLATION, forbidden, outbox);
         };
         self.metrics.tokens_refused += 1;
-        close(CloseCode::UNAUTHORIZED, reason, outbox);
+        close(id, CloseCode::UNAUTHORIZED, reason, outbox);
     }
 
-    fn handle_reload(&mut self) {
+    /// Whether the rates of clients apply to the connection of a request that asks for no upgrade.
+    #[must_use]
+    pub fn is_limited(&self, request: &Request<'_>) -> bool {
+        self.policy.evaluate(request).is_limited
+    }
+
+    /// Reads again what can be read again.
+    pub fn reload(&mut self) {
         (self.reload)(&mut self.policy);
     }
 
-    fn handle_gone(&mut self, id: ConnectionId) {
+    /// An admitted connection is no longer open.
+    pub fn handle_gone(&mut self, id: ConnectionId) {
         if let Some((rights, peer)) = self.connections.remove(id) {
             self.uncount(id, rights.publish, peer);
             self.index.remove(id);
@@ -235,7 +188,9 @@ impl Application for Hub {
         }
     }
 
-    fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
+    /// The reason of a Close frame that the shell starts.
+    #[must_use]
+    pub fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
         command::close_reason(word_for(cause), retry_ms)
     }
 }

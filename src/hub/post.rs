@@ -16,23 +16,12 @@ use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::time::Timestamp;
 
-/// The path that notifications are posted to, and whose connections stay when they have published.
-pub(super) const PUBLISH_PATH: &str = "/publish";
-
-/// Whether a request is one to publish, or pretends to be.
-pub(super) fn is_for(head: &Head<'_>) -> bool {
-    head.path() == PUBLISH_PATH && !is_stripped_upgrade(head)
-}
-
-/// Whether a request is what is left of an upgrade whose `Upgrade` a proxy has removed, as it
-/// removes every field that is meant for one hop (RFC 9110 §7.6.1): its key is still there.
-pub(crate) fn is_stripped_upgrade(head: &Head<'_>) -> bool {
-    head.fields.has("Sec-WebSocket-Key")
-}
-
 impl Hub {
-    /// Decides by its head whether the body of a request is read.
-    pub(super) fn permit_post(
+    /// Decides by its head whether the body of a request to publish is read.
+    ///
+    /// # Errors
+    /// The answer, if it isn't.
+    pub fn permit_post(
         &mut self,
         request: &Request<'_>,
         framing: Framing,
@@ -89,7 +78,10 @@ impl Hub {
     }
 
     /// Charges a request that publishes nothing to its address, unless it shows that it might.
-    pub(super) fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
+    ///
+    /// # Errors
+    /// The answer to one that comes too often.
+    pub fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
         let decision = self.policy.evaluate(request);
         self.charge_address(&decision, request.now)
             .map_err(|refused| {
@@ -108,11 +100,11 @@ impl Hub {
     }
 
     /// Publishes what a body says, all of it or nothing.
-    pub(super) fn handle_post(
+    pub fn handle_post(
         &mut self,
         id: ConnectionId,
         body: &[u8],
-        permit: BodyPermit,
+        is_authorized: bool,
         outbox: &mut dyn Outbox,
     ) -> Response {
         let Ok(text) = std::str::from_utf8(body) else {
@@ -125,9 +117,7 @@ impl Hub {
             Ok(batch) => batch,
             Err(error) => return bad_request(&error),
         };
-        if !permit.is_authorized
-            && let Err(response) = self.check_tokens(&batch)
-        {
+        if !is_authorized && let Err(response) = self.check_tokens(&batch) {
             let level = self.forbidden_log.level(outbox.now());
             log!(level, "{id} may not publish");
             self.metrics.notifications_forbidden += 1;

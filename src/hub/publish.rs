@@ -8,7 +8,7 @@ use super::Hub;
 use super::access::policy::PublishRight;
 use super::answers::{PUBLISHER_TOKEN_NEEDED, refuse, reply_error};
 use super::command::{self, CommandError, ErrorCode, Publication, Publish};
-use crate::application::{Delivered, Outbox};
+use crate::application::{Delivered, Deliveries, Outbox};
 use crate::id::ConnectionId;
 use crate::ws::close::CloseCode;
 
@@ -41,9 +41,9 @@ impl Hub {
             return refuse(id, &error, outbox);
         }
         match self.publish(id, publish, outbox) {
-            Ok(delivered) if rights.stays => outbox.reply(&command::published_reply(delivered)),
+            Ok(delivered) if rights.stays => outbox.reply(id, &command::published_reply(delivered)),
             Ok(delivered) => {
-                outbox.close(CloseCode::NORMAL, &command::published_reason(delivered));
+                outbox.close(id, CloseCode::NORMAL, &command::published_reason(delivered));
             }
             Err(error) if rights.stays => reply_error(id, &error, outbox),
             Err(error) => refuse(id, &error, outbox),
@@ -68,7 +68,7 @@ impl Hub {
         if let Some((rights, _)) = self.connections.find(id) {
             // It need not show a client's token any more; one that it has shown expires as before.
             let deadline = self.clearances.expiry(id);
-            outbox.readmit(self.admission(rights, deadline));
+            outbox.readmit(id, &self.admission(rights, deadline));
         }
         true
     }
@@ -90,19 +90,19 @@ impl Hub {
         &mut self,
         id: ConnectionId,
         publication: &Publication<'_>,
-        outbox: &mut dyn Outbox,
+        deliveries: &mut dyn Deliveries,
     ) -> Delivered {
-        let start = outbox.now();
+        let start = deliveries.now();
         self.recipients.clear();
         self.index
             .collect_recipients(&publication.notification, &mut self.recipients);
-        let matched = outbox.now();
+        let matched = deliveries.now();
         let delivered = if self.recipients.is_empty() {
             Delivered::default()
         } else {
-            outbox.deliver(&publication.frame(), &self.recipients)
+            deliveries.deliver(&publication.frame(), &self.recipients)
         };
-        let end = outbox.now();
+        let end = deliveries.now();
         let micros = |time: Duration| time.as_micros() as u64;
         self.metrics.notifications_delivered += 1;
         self.metrics

@@ -50,7 +50,7 @@ impl Hub {
             }
             Err(Uncleared::Unauthorized(why)) => {
                 self.metrics.tokens_refused += 1;
-                return close(CloseCode::UNAUTHORIZED, why.reason(), outbox);
+                return close(id, CloseCode::UNAUTHORIZED, why.reason(), outbox);
             }
         }
         self.index.replace(id, subscriptions);
@@ -59,10 +59,10 @@ impl Hub {
                 .exchange(address, change.before, change.after);
         }
         self.list_log.note(id, subscriptions.len(), outbox.now());
-        outbox.reply(&command::subscribed_reply(
-            subscriptions.len(),
-            self.ping_interval,
-        ));
+        outbox.reply(
+            id,
+            &command::subscribed_reply(subscriptions.len(), self.ping_interval),
+        );
     }
 
     /// The address whose share the subscriptions of a connection count against.
@@ -118,7 +118,7 @@ impl Hub {
         let token = token.filter(|_| takes_token);
         let expiry = self.clearances.check(id, subscriptions, token, &verifier)?;
         if let (Some(until), Some(rights)) = (expiry, rights) {
-            outbox.readmit(self.admission(rights, Some(until)));
+            outbox.readmit(id, &self.admission(rights, Some(until)));
         }
         Ok(())
     }

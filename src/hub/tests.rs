@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::*;
-use crate::application::{Delivered, Lane, Peer, PeerAddress};
+use crate::application::{
+    Admission, Delivered, Deliveries, Lane, Peer, PeerAddress, Replies, Response,
+};
 use crate::config::HubLimits;
 use crate::http::head::Head;
 use crate::hub::access::jwt::ClientKeys;
 use crate::hub::access::token_file::PublishTokens;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::ws::error::ProtocolError;
 use crate::ws::frame::EncodedFrame;
 
@@ -27,15 +29,17 @@ struct Record {
     slow: Vec<ConnectionId>,
 }
 
-impl Outbox for Record {
-    fn reply(&mut self, payload: &str) {
-        self.sent.push(Sent::Reply(payload.to_owned()));
+impl Clock for Record {
+    fn now(&self) -> Timestamp {
+        Timestamp::ZERO
     }
 
-    fn reply_binary(&mut self, _: &[u8]) {
-        unreachable!("the hub speaks text");
+    fn unix_now(&self) -> Duration {
+        Duration::ZERO
     }
+}
 
+impl Deliveries for Record {
     fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered {
         let bytes = frame.as_bytes();
         let start = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
@@ -51,7 +55,7 @@ impl Outbox for Record {
         }
     }
 
-    fn close(&mut self, code: CloseCode, reason: &str) {
+    fn close(&mut self, _: ConnectionId, code: CloseCode, reason: &str) {
         self.sent
             .push(Sent::Close(code.as_u16(), reason.to_owned()));
     }
@@ -59,16 +63,26 @@ impl Outbox for Record {
     fn retry_ms(&mut self) -> u64 {
         4200
     }
+}
 
-    fn now(&self) -> Timestamp {
-        Timestamp::ZERO
+impl Replies for Record {
+    fn reply(&mut self, _: ConnectionId, payload: &str) {
+        self.sent.push(Sent::Reply(payload.to_owned()));
     }
 
-    fn unix_now(&self) -> Duration {
-        Duration::ZERO
+    fn reply_binary(&mut self, _: ConnectionId, _: &[u8]) {
+        unreachable!("the hub speaks text");
     }
 
-    fn readmit(&mut self, _: Admission) {}
+    fn respond(&mut self, _: ConnectionId, _: &Response) {
+        unreachable!("the hub answers at once");
+    }
+
+    fn readmit(&mut self, _: ConnectionId, _: &Admission) {}
+
+    fn await_drained(&mut self, _: ConnectionId) {
+        unreachable!("the hub waits for nobody");
+    }
 }
 
 const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -105,7 +119,7 @@ fn connect(hub: &mut Hub, id: ConnectionId, address: &str, target: &str) -> Admi
     let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
         .expect("valid")
         .expect("complete");
-    hub.handle_upgrade(id, &request(address, &head))
+    hub.admit(id, &request(address, &head), target.starts_with("/publish"))
         .expect("everybody is admitted")
 }
 
@@ -356,7 +370,7 @@ fn a_proxy_that_names_nobody_does_not_speak_for_itself() {
         let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
             .expect("valid")
             .expect("complete");
-        let admission = hub.handle_upgrade(id(number), &request(LOCAL, &head));
+        let admission = hub.admit(id(number), &request(LOCAL, &head), false);
         let admission = admission.expect("everybody is let in");
         (admission.is_limited, admission.on_behalf_of)
     };
@@ -395,21 +409,6 @@ fn close_reasons_are_json_and_short() {
         );
         assert!(reason.len() <= crate::ws::close::CLOSE_REASON_BYTES_MAX);
     }
-}
-
-#[test]
-fn a_request_without_an_upgrade_is_told_that_one_is_required() {
-    let text = "GET / HTTP/1.1\r\n\r\n";
-    let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
-        .expect("valid")
-        .expect("complete");
-    let response = hub().handle_request(&request(LOCAL, &head));
-    assert_eq!(response.status, Status::UPGRADE_REQUIRED);
-    assert!(
-        response
-            .fields
-            .contains(&("Upgrade", "websocket".to_owned()))
-    );
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use std::io::{self, IoSlice};
 use std::mem;
 
-use log::debug;
+use log::{debug, log};
 
 use crate::application::{Admission, Lane, Peer};
 use crate::config::Timeouts;
@@ -84,6 +84,8 @@ pub(super) struct Grants {
     pub(super) drains_after_hang_up: bool,
     /// It is told last that the server stops.
     pub(super) closes_last: bool,
+    /// A good answer to the request whose answer is awaited gives it a place.
+    pub(super) takes_place_when_answered: bool,
     /// The application is to be told when its queue has drained.
     pub(super) awaits_drained: bool,
 }
@@ -518,6 +520,26 @@ impl<T: Transport> Connection<T> {
             self.throttle = None;
         } else {
             self.end(None, context, now);
+        }
+    }
+
+    /// Ends it if it doesn't read the answers to its requests.
+    pub(super) fn check_answers<C>(&mut self, context: &mut Context<C>, now: Timestamp) {
+        let bytes_max = context.limits.send_queue_bytes_max;
+        if !self.is_over(bytes_max) {
+            return;
+        }
+        self.write_queue_at_last(&mut context.scratch, now);
+        if self.is_over(bytes_max) {
+            let level = context.fault_log.level(now);
+            log!(
+                level,
+                "{} {}: it does not read its answers",
+                self.id,
+                self.peer
+            );
+            context.metrics.slow_consumers += 1;
+            self.protocol.handle_end();
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::application::{Census, Figures, Response, Status};
+use crate::application::{Figures, Gauges, Response, Status};
 use crate::config::{ServerLimits, Timeouts};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -13,7 +13,7 @@ use crate::time::{Clock, Timestamp};
 use crate::wire::pinned::PinnedBytes;
 use fastrand::Rng;
 
-use super::places::{Kind, Places, Refusal};
+use super::places::{Kind, NoPlace, Places};
 use super::schedule::Schedule;
 use super::timers::Timers;
 
@@ -68,8 +68,8 @@ impl<C> Context<C> {
     }
 
     /// The answer to a client that can't be let in.
-    pub(super) fn refused(&mut self, refusal: Refusal) -> Response {
-        self.unavailable(refusal.as_str())
+    pub(super) fn refused(&mut self, reason: NoPlace) -> Response {
+        self.unavailable(reason.as_str())
     }
 }
 
@@ -94,8 +94,8 @@ impl<C> Figures for Context<C> {
         &self.metrics
     }
 
-    fn census(&self) -> Census {
-        Census {
+    fn gauges(&self) -> Gauges {
+        Gauges {
             open: self.places.count(Kind::Open),
             http: self.places.count(Kind::Http),
             handshakes: self.places.count(Kind::Handshake),

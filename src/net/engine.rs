@@ -16,7 +16,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::application::{Application, CloseCause, Lane, Peer};
+use crate::application::{Application, CloseCause, Lane, Outbox, Peer};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::memory::{Departures, Trimmer};
@@ -29,7 +29,7 @@ pub use super::connection::Readiness;
 use super::eviction;
 pub use super::places::SPARE_CONNECTIONS;
 use super::schedule::{List, Priority};
-use super::shell::Shell;
+use super::shell::{Shell, ShellOutbox};
 use super::shutdown::{self, Shutdown};
 use super::transport::{READ_BYTES_MAX, Transport};
 use super::turn::Turn;
@@ -206,6 +206,30 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.application.handle_reload();
     }
 
+    /// Has the application do what no connection has asked for, but a timer of its own, a wake-up or another
+    /// server has.
+    pub fn act(&mut self, now: Timestamp, act: impl FnOnce(&mut A, &mut dyn Outbox)) {
+        let mut outbox = ShellOutbox::new(&mut self.shell, now);
+        act(&mut self.application, &mut outbox);
+        self.shell.conclude(&mut self.application, now);
+    }
+
+    /// Tells the application of connections whose queue has drained, as far as it has asked to be told.
+    fn handle_drained(&mut self, now: Timestamp) {
+        // One that asks again, and queues nothing, is told in the next iteration.
+        for _ in 0..self.shell.context.schedule.len(List::Drained) {
+            let Some((connection, _)) = self.shell.pop(List::Drained) else {
+                break;
+            };
+            let (id, is_open) = (connection.id, connection.protocol.is_open());
+            if is_open {
+                let mut outbox = ShellOutbox::new(&mut self.shell, now);
+                self.application.handle_drained(id, &mut outbox);
+            }
+        }
+        self.shell.conclude(&mut self.application, now);
+    }
+
     // The order of an iteration.
 
     /// Runs one iteration, from readiness that `driver` tells to the connections that have ended. All input
@@ -220,8 +244,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         driver.handle_commands(self)?;
         driver.observe(self, Step::Commands);
         self.flush_slice(driver);
-        driver.observe(self, Step::Deliveries);
         let now = driver.now(self);
+        self.handle_drained(now);
+        driver.observe(self, Step::Deliveries);
         self.continue_shutdown(now);
         driver.observe(self, Step::Stopping);
         self.shed(now);

@@ -29,14 +29,14 @@ impl Kind {
 
 /// Why a connection can't be let in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
+pub(super) enum NoPlace {
     /// The server is about to end.
     Stopping,
     /// Its lane has as many as it may.
     Full,
 }
 
-impl Refusal {
+impl NoPlace {
     /// The word that tells the client.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -107,13 +107,13 @@ impl Places {
     }
 
     /// Whether another connection of a lane may be let in.
-    pub(super) const fn check(&self, lane: Lane) -> Result<(), Refusal> {
+    pub(super) const fn check(&self, lane: Lane) -> Result<(), NoPlace> {
         let places = &self.lanes[lane as usize];
         if self.is_stopping {
-            return Err(Refusal::Stopping);
+            return Err(NoPlace::Stopping);
         }
         if places.admitted >= places.admitted_max {
-            return Err(Refusal::Full);
+            return Err(NoPlace::Full);
         }
         Ok(())
     }

@@ -4,14 +4,18 @@
 //! A connection that only asks counts like a handshake and makes room for others. One that has
 //! shown that it may publish has a place among those that are let in, as if it were upgraded.
 
-use log::{debug, log};
+use log::debug;
 
-use crate::application::{Application, BodyPermit, Framing, Peer, Request, Response, Status};
+use crate::application::{
+    Action, Answer, Application, BodyPermit, Framing, Peer, Refusal, Refused, Request, Response,
+    Status,
+};
 use crate::http::exchange::{Event, Rejection};
 use crate::http::head::Head;
 use crate::time::Clock;
 use crate::ws::handshake::check_upgrade;
 
+use super::places::NoPlace;
 use super::shell::ShellOutbox;
 use super::transport::Transport;
 use super::turn::Turn;
@@ -78,7 +82,10 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
                 let request = self.request(peer, head);
                 self.application.handle_upgrade(id, &request)
             }
-            Err(refusal) => Err(context.refused(refusal)),
+            Err(reason) => Err(Refused {
+                refusal: Refusal::Full,
+                response: context.refused(reason),
+            }),
         };
         match admitted {
             Ok(admission) => {
@@ -94,9 +101,8 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
                 connection.enter(context);
                 context.metrics.upgrades += 1;
             }
-            Err(response) => {
-                let metrics = &mut self.shell.context.metrics;
-                metrics.count_refusal(response.status.code);
+            Err(Refused { refusal, response }) => {
+                self.shell.context.metrics.count_refusal(refusal);
                 self.shell.respond(id, &response, now);
             }
         }
@@ -107,7 +113,9 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
         let id = self.id;
         if let Some((connection, context)) = self.shell.entry(id) {
             context.metrics.requests_rejected += 1;
-            context.metrics.upgrades_invalid += u64::from(is_upgrade);
+            if is_upgrade {
+                context.metrics.count_refusal(Refusal::Invalid);
+            }
             debug!(
                 connection:% = id, peer:% = connection.peer, reason = reason;
                 "{id} {}: {reason}", connection.peer
@@ -127,30 +135,29 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
             // Nobody reads the answer; behind it may be what counts though its sender has gone.
             return self.pass_over(framing);
         }
-        if self.shell.context.limits.has_rates() && self.application.is_limited(&request) {
-            let now = self.now;
-            if let Some((connection, context)) = self.shell.entry(self.id) {
-                connection.limit(context, now);
-            }
+        let figures = &self.shell.context;
+        let decision = self
+            .application
+            .handle_request(self.id, &request, framing, figures);
+        let (id, now) = (self.id, self.now);
+        if decision.is_limited
+            && let Some((connection, context)) = self.shell.entry(id)
+        {
+            connection.limit(context, now);
         }
-        match self.application.permit_body(&request, framing) {
-            Ok(Some(permit)) => {
+        // Nobody knows what a body that isn't wanted is, or whether it comes.
+        let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+        let stays = head.keeps_connection() && !has_body;
+        match decision.action {
+            Action::Respond(response) => {
+                self.answer(&response, stays && response.status == Status::OK);
+            }
+            Action::ReadBody(permit) => {
                 if let Err(response) = self.receive(head, framing, permit) {
-                    self.shell.respond(self.id, &response, self.now);
+                    self.shell.respond(id, &response, now);
                 }
             }
-            Ok(None) => {
-                let figures = &self.shell.context;
-                let response = self
-                    .application
-                    .handle_probe(&request, figures)
-                    .unwrap_or_else(|| self.application.handle_request(&request));
-                // Nobody knows what a body that isn't wanted is, or whether it comes.
-                let has_body = !matches!(framing, Framing::None | Framing::Length(0));
-                let stays = head.keeps_connection() && !has_body && response.status == Status::OK;
-                self.answer(&response, stays);
-            }
-            Err(response) => self.shell.respond(self.id, &response, self.now),
+            Action::Later => self.await_answer(stays),
         }
     }
 
@@ -198,17 +205,43 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
             return;
         };
         let is_authorized = connection.grants.is_body_authorized;
-        let mut outbox = ShellOutbox::new(self.shell, id, now);
-        let permit = BodyPermit {
-            bytes_max: body.len(),
-            is_authorized,
+        let mut outbox = ShellOutbox::new(self.shell, now);
+        let answer = self
+            .application
+            .handle_body(id, body, is_authorized, &mut outbox);
+        let Some((connection, context)) = self.shell.entry(id) else {
+            return;
         };
-        let response = self.application.handle_body(id, body, permit, &mut outbox);
-        let has_shown_it = is_authorized || response.status == Status::OK;
-        if has_shown_it && let Some((connection, context)) = self.shell.entry(id) {
-            connection.take_place(context);
+        match answer {
+            Answer::Now(response) => {
+                let has_shown_it = is_authorized || response.status == Status::OK;
+                if has_shown_it {
+                    connection.take_place(context);
+                }
+                self.answer(&response, stays && has_shown_it);
+            }
+            Answer::Later => {
+                connection.grants.takes_place_when_answered = true;
+                self.await_answer(stays);
+            }
         }
-        self.answer(&response, stays && has_shown_it);
+    }
+
+    fn await_answer(&mut self, stays: bool) {
+        let now = self.now;
+        if let Some((connection, _)) = self.shell.entry(self.id)
+            && let Some(exchange) = connection.protocol.exchange_mut()
+        {
+            exchange.await_answer(stays, now);
+        }
+    }
+
+    fn answer(&mut self, response: &Response, stays: bool) {
+        if stays {
+            self.shell.answer(self.id, response, self.now);
+        } else {
+            self.shell.respond(self.id, response, self.now);
+        }
     }
 
     /// Whether a connection that publishes over HTTP has a place, or may be given one.
@@ -218,35 +251,8 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
         };
         let checked = context.places.check(connection.peer.lane);
         match checked {
-            Err(super::places::Refusal::Full) if connection.grants.is_publisher => Ok(()),
-            checked => checked.map_err(|refusal| context.refused(refusal)),
-        }
-    }
-
-    fn answer(&mut self, response: &Response, stays: bool) {
-        let (id, now) = (self.id, self.now);
-        if !stays {
-            return self.shell.respond(id, response, now);
-        }
-        let Some((connection, context)) = self.shell.entry(id) else {
-            return;
-        };
-        if let Some(exchange) = connection.protocol.exchange_mut() {
-            exchange.answer(response, context.unix_now(), now);
-        }
-        let bytes_max = context.limits.send_queue_bytes_max;
-        if connection.is_over(bytes_max) {
-            connection.write_queue_at_last(&mut context.scratch, now);
-            if connection.is_over(bytes_max) {
-                let level = context.fault_log.level(now);
-                log!(
-                    level,
-                    "{id} {}: it does not read its answers",
-                    connection.peer
-                );
-                context.metrics.slow_consumers += 1;
-                connection.protocol.handle_end();
-            }
+            Err(NoPlace::Full) if connection.grants.is_publisher => Ok(()),
+            checked => checked.map_err(|reason| context.refused(reason)),
         }
     }
 }

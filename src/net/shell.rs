@@ -1,5 +1,5 @@
-//! The connections and what they share, and what happens to them: by the application's word, through the
-//! [`Outbox`], and on the shell's own account.
+//! The connections and what they share, and what happens to them: by the application's word, through
+//! [`ShellOutbox`], and on the shell's own account.
 //!
 //! Apart from the engine, so that the application can be called with it. Queues only: nothing
 //! is written here but what a full queue needs to have written before it is judged.
@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use log::{debug, log};
 
-use crate::application::{Admission, Application, CloseCause, Delivered, Outbox, Peer, Response};
+use crate::application::{
+    Admission, Application, CloseCause, Delivered, Deliveries, Peer, Replies, Response, Status,
+};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
@@ -177,6 +179,38 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         }
     }
 
+    /// Answers a request on a connection that may have further ones, unless it doesn't read its answers.
+    pub(super) fn answer(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        if let Some(exchange) = connection.protocol.exchange_mut() {
+            exchange.answer(response, context.unix_now(), now);
+            connection.check_answers(context, now);
+        }
+    }
+
+    /// Gives the answer that was promised for later; nothing if none is awaited.
+    fn give_answer(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        if !connection.is_answer_due() {
+            return;
+        }
+        let takes_place = std::mem::take(&mut connection.grants.takes_place_when_answered);
+        if takes_place && response.status == Status::OK {
+            connection.take_place(context);
+        }
+        if let Some(exchange) = connection.protocol.exchange_mut() {
+            exchange.give_answer(response, context.unix_now(), now);
+            connection.check_answers(context, now);
+            // What came behind the request waits in the buffer of its connection.
+            connection.io.has_input |= connection.protocol.unfinished_bytes() > 0;
+            connection.mark_reply(context);
+        }
+    }
+
     /// Ends a connection that is not upgraded; a client that awaits an answer is told why.
     pub(super) fn turn_away(&mut self, id: ConnectionId, why: &str, now: Timestamp) {
         let response = self.context.unavailable(why);
@@ -296,30 +330,29 @@ impl<T: Transport, C: Clock> Shell<T, C> {
     }
 }
 
-/// The way out for the application while it handles a message of the connection `id`.
+/// The ways out for the application at one moment.
 pub(super) struct ShellOutbox<'a, T, C> {
     shell: &'a mut Shell<T, C>,
-    id: ConnectionId,
     now: Timestamp,
 }
 
 impl<'a, T, C> ShellOutbox<'a, T, C> {
-    pub(super) const fn new(shell: &'a mut Shell<T, C>, id: ConnectionId, now: Timestamp) -> Self {
-        Self { shell, id, now }
+    pub(super) const fn new(shell: &'a mut Shell<T, C>, now: Timestamp) -> Self {
+        Self { shell, now }
     }
 }
 
-impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
-    fn reply(&mut self, payload: &str) {
-        let (id, now) = (self.id, self.now);
-        self.shell.send(id, Opcode::Text, payload.as_bytes(), now);
+impl<T: Transport, C: Clock> Clock for ShellOutbox<'_, T, C> {
+    fn now(&self) -> Timestamp {
+        self.shell.context.now()
     }
 
-    fn reply_binary(&mut self, payload: &[u8]) {
-        let (id, now) = (self.id, self.now);
-        self.shell.send(id, Opcode::Binary, payload, now);
+    fn unix_now(&self) -> Duration {
+        self.shell.context.unix_now()
     }
+}
 
+impl<T: Transport, C: Clock> Deliveries for ShellOutbox<'_, T, C> {
     fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered {
         let mut delivered = Delivered::default();
         if !recipients.is_empty() {
@@ -342,8 +375,8 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
         delivered
     }
 
-    fn close(&mut self, code: CloseCode, reason: &str) {
-        let Some((connection, context)) = self.shell.entry(self.id) else {
+    fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        let Some((connection, context)) = self.shell.entry(id) else {
             return;
         };
         if let Some(session) = connection.protocol.open_session_mut() {
@@ -354,21 +387,37 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
         connection.mark_reply(context);
     }
 
-    fn readmit(&mut self, admission: Admission) {
-        if let Some((connection, _)) = self.shell.entry(self.id) {
-            connection.admit(&admission);
-        }
-    }
-
     fn retry_ms(&mut self) -> u64 {
         self.shell.context.retry_ms()
     }
+}
 
-    fn now(&self) -> Timestamp {
-        self.shell.context.now()
+impl<T: Transport, C: Clock> Replies for ShellOutbox<'_, T, C> {
+    fn reply(&mut self, to: ConnectionId, payload: &str) {
+        self.shell
+            .send(to, Opcode::Text, payload.as_bytes(), self.now);
     }
 
-    fn unix_now(&self) -> Duration {
-        self.shell.context.unix_now()
+    fn reply_binary(&mut self, to: ConnectionId, payload: &[u8]) {
+        self.shell.send(to, Opcode::Binary, payload, self.now);
+    }
+
+    fn respond(&mut self, to: ConnectionId, response: &Response) {
+        self.shell.give_answer(to, response, self.now);
+    }
+
+    fn readmit(&mut self, id: ConnectionId, admission: &Admission) {
+        if let Some((connection, context)) = self.shell.entry(id) {
+            connection.admit(admission);
+            // Its deadline may be another one.
+            connection.mark_reply(context);
+        }
+    }
+
+    fn await_drained(&mut self, id: ConnectionId) {
+        if let Some((connection, context)) = self.shell.entry(id) {
+            connection.grants.awaits_drained = true;
+            connection.mark_delivery(context);
+        }
     }
 }

@@ -119,7 +119,7 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
     }
 
     fn handle_message(&mut self, message: Message<'_>) {
-        let mut outbox = ShellOutbox::new(self.shell, self.id, self.now);
+        let mut outbox = ShellOutbox::new(self.shell, self.now);
         self.application
             .handle_message(self.id, message, &mut outbox);
     }
@@ -170,7 +170,7 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
         };
         if connection.own_deadline().is_some_and(|due| due <= now) {
             connection.deadline = None;
-            let mut outbox = ShellOutbox::new(self.shell, id, now);
+            let mut outbox = ShellOutbox::new(self.shell, now);
             self.application.handle_deadline(id, &mut outbox);
         } else {
             let expiry = connection.protocol.handle_timeout(now, &context.timeouts);

@@ -8,7 +8,8 @@ use std::error::Error;
 use std::io::Write;
 
 use crieur::application::{
-    Admission, Application, CloseCause, Message, Outbox, Request, Response, Status,
+    Action, Admission, Application, CloseCause, Decision, Figures, Framing, Message, Outbox,
+    Refused, Request, Response, Status,
 };
 use crieur::config::{ServerConfig, ServerLimits};
 use crieur::id::ConnectionId;
@@ -20,7 +21,7 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024 + 1024;
 struct Echo;
 
 impl Application for Echo {
-    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Refused> {
         Ok(Admission {
             message_bytes_max: MESSAGE_BYTES_MAX,
             on_behalf_of: None,
@@ -31,15 +32,25 @@ impl Application for Echo {
         })
     }
 
-    fn handle_request(&mut self, _: &Request<'_>) -> Response {
-        Response::new(Status::UPGRADE_REQUIRED, "an echo over WebSocket")
-            .with_field("Upgrade", "websocket")
+    fn handle_request(
+        &mut self,
+        _: ConnectionId,
+        _: &Request<'_>,
+        _: Framing,
+        _: &dyn Figures,
+    ) -> Decision {
+        let response = Response::new(Status::UPGRADE_REQUIRED, "an echo over WebSocket")
+            .with_field("Upgrade", "websocket");
+        Decision {
+            action: Action::Respond(response),
+            is_limited: false,
+        }
     }
 
-    fn handle_message(&mut self, _: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
+    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
         match message {
-            Message::Text(text) => outbox.reply(text),
-            Message::Binary(bytes) => outbox.reply_binary(bytes),
+            Message::Text(text) => outbox.reply(id, text),
+            Message::Binary(bytes) => outbox.reply_binary(id, bytes),
         }
     }
 

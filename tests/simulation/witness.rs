@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crieur::application::{Admission, Application, CloseCause, Message, Outbox, Request, Response};
-use crieur::hub::Hub;
+use crieur::application::{
+    Admission, Application, CloseCause, Decision, Figures, Framing, Message, Outbox, Refused,
+    Request,
+};
 use crieur::id::ConnectionId;
+use crieur::routes::Routes;
 
 /// What the hub was asked for.
 #[derive(Debug)]
@@ -16,9 +19,9 @@ pub(crate) enum Note {
     Gone(ConnectionId),
 }
 
-/// What the engine drives in place of the hub.
+/// What the engine drives in place of the routes to the hub.
 pub(crate) struct Witness {
-    pub(crate) hub: Rc<RefCell<Hub>>,
+    pub(crate) routes: Rc<RefCell<Routes>>,
     pub(crate) notes: Rc<RefCell<Vec<Note>>>,
 }
 
@@ -27,16 +30,23 @@ impl Application for Witness {
         &mut self,
         id: ConnectionId,
         request: &Request<'_>,
-    ) -> Result<Admission, Response> {
-        let answer = self.hub.borrow_mut().handle_upgrade(id, request);
+    ) -> Result<Admission, Refused> {
+        let answer = self.routes.borrow_mut().handle_upgrade(id, request);
         self.notes
             .borrow_mut()
             .push(Note::Asked(id, answer.is_ok()));
         answer
     }
 
-    fn handle_request(&mut self, request: &Request<'_>) -> Response {
-        self.hub.borrow_mut().handle_request(request)
+    fn handle_request(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        framing: Framing,
+        figures: &dyn Figures,
+    ) -> Decision {
+        let mut routes = self.routes.borrow_mut();
+        routes.handle_request(id, request, framing, figures)
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
@@ -46,19 +56,19 @@ impl Application for Witness {
         };
         let note = Note::Heard(id, payload.to_vec(), is_text);
         self.notes.borrow_mut().push(note);
-        self.hub.borrow_mut().handle_message(id, message, outbox);
+        self.routes.borrow_mut().handle_message(id, message, outbox);
     }
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
-        self.hub.borrow_mut().handle_deadline(id, outbox);
+        self.routes.borrow_mut().handle_deadline(id, outbox);
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
         self.notes.borrow_mut().push(Note::Gone(id));
-        self.hub.borrow_mut().handle_gone(id);
+        self.routes.borrow_mut().handle_gone(id);
     }
 
     fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
-        self.hub.borrow().close_reason(cause, retry_ms)
+        self.routes.borrow().close_reason(cause, retry_ms)
     }
 }

@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crieur::application::Lane;
-use crieur::config::{HubConfig, ServerLimits, Timeouts};
+use crieur::config::{Console, HubConfig, ServerLimits, Timeouts};
 use crieur::hub::Hub;
 use crieur::id::ConnectionId;
 use crieur::net::engine::{Driver, Engine, Readiness, Step};
+use crieur::routes::Routes;
 use crieur::time::{Clock, Timestamp};
 
 use crate::client::{Client, Stage};
@@ -96,7 +97,7 @@ pub(crate) struct World {
     crowd: (usize, usize),
     /// Whether clients send more at once than a read returns.
     has_bursts: bool,
-    hub: Rc<RefCell<Hub>>,
+    routes: Rc<RefCell<Routes>>,
     notes: Rc<RefCell<Vec<Note>>>,
     phase: Phase,
     clients: Vec<Client>,
@@ -151,10 +152,10 @@ impl World {
         };
         let ping_interval = Timeouts::default().ping_interval;
         let hub = Hub::new(HubConfig::default(), ping_interval, trust.policy());
-        let hub = Rc::new(RefCell::new(hub));
+        let routes = Rc::new(RefCell::new(Routes::new(hub, Console::Off)));
         let notes = Rc::new(RefCell::new(Vec::new()));
         let witness = Witness {
-            hub: Rc::clone(&hub),
+            routes: Rc::clone(&routes),
             notes: Rc::clone(&notes),
         };
         let clock = Rc::new(Cell::new(0));
@@ -177,7 +178,7 @@ impl World {
             crowd,
             // By the seed itself: what other seeds have found stays where it was.
             has_bursts: seed.is_multiple_of(4) && limits.messages_per_second.is_none(),
-            hub,
+            routes,
             notes,
             phase: Phase::Input,
             clients: Vec::new(),

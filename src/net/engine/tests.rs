@@ -8,8 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::application::{Admission, Message, Outbox, PeerAddress, Request, Response, Status};
+use crate::application::{
+    Action, Admission, Answer, BodyPermit, Decision, Figures, Framing, Message, Outbox,
+    PeerAddress, Refused, Request, Response, Status,
+};
 use crate::net::connection::BRIEF_READ_BYTES;
+use crate::net::places::Kind;
 use crate::net::schedule::UNWRITTEN_MAX;
 use crate::net::transport::Received;
 use crate::net::turn::{ANSWER_BYTES_MAX, FRAMES_A_TURN_MAX};
@@ -124,12 +128,18 @@ const RENEW: &[u8] = b"renew";
 struct ToAllOthers(Vec<ConnectionId>);
 
 impl Application for ToAllOthers {
-    fn handle_upgrade(&mut self, id: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+    fn handle_upgrade(&mut self, id: ConnectionId, _: &Request<'_>) -> Result<Admission, Refused> {
         self.0.push(id);
         Ok(ADMISSION)
     }
 
-    fn handle_request(&mut self, _: &Request<'_>) -> Response {
+    fn handle_request(
+        &mut self,
+        _: ConnectionId,
+        _: &Request<'_>,
+        _: Framing,
+        _: &dyn Figures,
+    ) -> Decision {
         unreachable!("everybody asks for an upgrade")
     }
 
@@ -138,7 +148,7 @@ impl Application for ToAllOthers {
             unreachable!("everybody sends text")
         };
         if text.as_bytes() == RENEW {
-            return outbox.readmit(ADMISSION);
+            return outbox.readmit(id, &ADMISSION);
         }
         let others: Vec<_> = self
             .0
@@ -159,8 +169,8 @@ impl Application for ToAllOthers {
         }
     }
 
-    fn handle_deadline(&mut self, _: ConnectionId, outbox: &mut dyn Outbox) {
-        outbox.close(CloseCode::UNAUTHORIZED, "");
+    fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        outbox.close(id, CloseCode::UNAUTHORIZED, "");
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
@@ -437,16 +447,25 @@ fn a_connection_that_never_came_to_life_is_counted_as_dropped() {
 struct Talkative(usize);
 
 impl Application for Talkative {
-    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Refused> {
         Ok(ADMISSION)
     }
 
-    fn handle_request(&mut self, _: &Request<'_>) -> Response {
-        Response::new(Status::OK, "a".repeat(self.0 - 1))
+    fn handle_request(
+        &mut self,
+        _: ConnectionId,
+        _: &Request<'_>,
+        _: Framing,
+        _: &dyn Figures,
+    ) -> Decision {
+        Decision {
+            action: Action::Respond(Response::new(Status::OK, "a".repeat(self.0 - 1))),
+            is_limited: true,
+        }
     }
 
-    fn handle_message(&mut self, _: ConnectionId, _: Message<'_>, outbox: &mut dyn Outbox) {
-        outbox.reply(&"a".repeat(self.0));
+    fn handle_message(&mut self, id: ConnectionId, _: Message<'_>, outbox: &mut dyn Outbox) {
+        outbox.reply(id, &"a".repeat(self.0));
     }
 
     fn handle_gone(&mut self, _: ConnectionId) {}
@@ -973,22 +992,28 @@ fn the_applications_deadline_is_held_against_nobody_whose_bytes_wait() {
 struct ToItself;
 
 impl Application for ToItself {
-    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Response> {
+    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Refused> {
         Ok(Admission {
             is_limited: false,
             ..ADMISSION
         })
     }
 
-    fn handle_request(&mut self, _: &Request<'_>) -> Response {
+    fn handle_request(
+        &mut self,
+        _: ConnectionId,
+        _: &Request<'_>,
+        _: Framing,
+        _: &dyn Figures,
+    ) -> Decision {
         unreachable!("everybody asks for an upgrade")
     }
 
     fn handle_message(&mut self, id: ConnectionId, _: Message<'_>, outbox: &mut dyn Outbox) {
-        outbox.reply("before");
+        outbox.reply(id, "before");
         let delivered = outbox.deliver(&EncodedFrame::text(&[&[b'a'; 100]]), &[id]);
         assert_eq!(delivered.dropped, 1);
-        outbox.reply("behind");
+        outbox.reply(id, "behind");
     }
 
     fn handle_gone(&mut self, _: ConnectionId) {}
@@ -1029,4 +1054,159 @@ fn who_is_about_to_be_cut_off_gets_no_answer_behind_the_gap() {
     engine.flush_deliveries(1, Timestamp::ZERO);
     let got = wire.got.take();
     assert_eq!(got, b"\x81\x06before\x88\x02\x03\xf5", "{got:?}");
+}
+
+/// Answers what is posted, and what is sent to it, when the test says so.
+#[derive(Default)]
+struct Later {
+    awaiting: Vec<ConnectionId>,
+    drained: Vec<ConnectionId>,
+}
+
+impl Application for Later {
+    fn handle_upgrade(&mut self, _: ConnectionId, _: &Request<'_>) -> Result<Admission, Refused> {
+        Ok(ADMISSION)
+    }
+
+    fn is_urgent(&self, _: &Request<'_>) -> bool {
+        true
+    }
+
+    fn handle_request(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        _: Framing,
+        _: &dyn Figures,
+    ) -> Decision {
+        let action = if request.head.method == "POST" {
+            Action::ReadBody(BodyPermit {
+                bytes_max: 100,
+                is_authorized: false,
+            })
+        } else {
+            self.awaiting.push(id);
+            Action::Later
+        };
+        Decision {
+            action,
+            is_limited: false,
+        }
+    }
+
+    fn handle_body(&mut self, id: ConnectionId, _: &[u8], _: bool, _: &mut dyn Outbox) -> Answer {
+        self.awaiting.push(id);
+        Answer::Later
+    }
+
+    fn handle_message(&mut self, id: ConnectionId, _: Message<'_>, outbox: &mut dyn Outbox) {
+        self.awaiting.push(id);
+        outbox.await_drained(id);
+    }
+
+    fn handle_drained(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        self.drained.push(id);
+        outbox.reply(id, "drained");
+    }
+
+    fn handle_gone(&mut self, _: ConnectionId) {}
+
+    fn close_reason(&self, _: CloseCause, _: u64) -> String {
+        String::new()
+    }
+}
+
+fn later_engine() -> Engine<WireEnd, Later, Stopped> {
+    let (limits, timeouts) = (ServerLimits::default(), Timeouts::default());
+    Engine::new(Later::default(), Stopped, limits, timeouts, 1)
+}
+
+#[test]
+fn a_publisher_may_be_answered_in_a_later_iteration() {
+    let now = Timestamp::ZERO;
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1";
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for request in [&post[..], get] {
+        let mut engine = later_engine();
+        let (id, wire) = accept(&mut engine, now);
+        wire.sent.borrow_mut().extend(request.repeat(2));
+        engine.handle_ready(id, READABLE, now);
+        for answered in 0..2 {
+            engine.flush_replies(now);
+            engine.read_again(now);
+            assert!(wire.got.borrow().is_empty() && !engine.has_ready());
+            engine.check_invariants();
+            let awaiting = mem::take(&mut engine.application.awaiting);
+            assert_eq!(awaiting, [id], "the next waits for the answer to the last");
+            engine.act(now, |_, outbox| {
+                // Only once, and nobody else.
+                for to in [ConnectionId { serial: 99, ..id }, id, id] {
+                    outbox.respond(to, &Response::new(Status::OK, "later"));
+                }
+            });
+            engine.flush_replies(now);
+            engine.read_again(now);
+            let got = wire.got.take();
+            assert!(got.starts_with(b"HTTP/1.1 200 OK\r\n") && got.ends_with(b"later\n"));
+            let places = &engine.shell.context.places;
+            let expected = if request == post { 1 } else { 0 };
+            assert_eq!(places.count(Kind::Http), expected, "{answered}");
+        }
+        engine.check_invariants();
+    }
+}
+
+#[test]
+fn deliveries_and_closes_need_no_message() {
+    let mut engine = engine();
+    let now = Timestamp::ZERO;
+    let (first, first_wire) = connect(&mut engine);
+    let (second, second_wire) = connect(&mut engine);
+    engine.act(now, |_, outbox| {
+        let frame = EncodedFrame::text(&[b"tick"]);
+        assert_eq!(outbox.deliver(&frame, &[first, second]).queued, 2);
+        outbox.close(second, CloseCode::NORMAL, "");
+        // It takes nothing behind its Close.
+        assert_eq!(outbox.deliver(&frame, &[second]).queued, 0);
+    });
+    assert_eq!(engine.application.0, [first], "the application was told");
+    engine.flush_replies(now);
+    while engine.has_deliveries() {
+        engine.flush_deliveries(8, now);
+    }
+    engine.check_invariants();
+    assert_eq!(texts(&first_wire), ["tick"]);
+    assert_eq!(*second_wire.got.borrow(), b"\x81\x04tick\x88\x02\x03\xe8");
+}
+
+#[test]
+fn the_application_is_told_once_that_a_queue_has_drained() {
+    let mut engine = later_engine();
+    let now = Timestamp::ZERO;
+    let (id, wire) = accept(&mut engine, now);
+    wire.sent.borrow_mut().extend(UPGRADE.as_bytes());
+    engine.handle_ready(id, READABLE, now);
+    engine.flush_replies(now);
+    wire.got.take();
+    wire.room.set(3);
+    engine.act(now, |_, outbox| outbox.reply(id, "a long answer"));
+    say(&wire, "tell me");
+    engine.handle_ready(id, READABLE, now);
+    let turn = |engine: &mut Engine<_, Later, _>| {
+        engine.flush_replies(now);
+        engine.flush_deliveries(8, now);
+        engine.handle_drained(now);
+        engine.check_invariants();
+        engine.application.drained.len()
+    };
+    assert_eq!(turn(&mut engine), 0, "it waits for room");
+    wire.room.set(usize::MAX);
+    let writable = Readiness {
+        is_writable: true,
+        ..Readiness::default()
+    };
+    engine.handle_ready(id, writable, now);
+    assert_eq!(turn(&mut engine), 1);
+    assert_eq!(turn(&mut engine), 1);
+    assert_eq!(texts(&wire), ["a long answer", "drained"]);
 }

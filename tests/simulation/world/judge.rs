@@ -10,7 +10,7 @@ use crate::witness::Note;
 use super::{Phase, World, WorldEngine};
 
 impl World {
-    /// Follows what the hub was asked for, then looks at what was written.
+    /// Follows what the application was asked for, then looks at what was written.
     pub(super) fn look(&mut self, engine: &WorldEngine) {
         let notes = self.notes.take();
         let clients = self.clients.iter().enumerate();
@@ -179,7 +179,8 @@ impl World {
             client.check_bound(self.limits.send_queue_bytes_max);
         }
         if self.turns.is_multiple_of(16) {
-            let hub = self.hub.borrow();
+            let routes = self.routes.borrow();
+            let hub = routes.hub();
             hub.check_invariants();
             let open = self.clients.iter();
             let open = open.filter(|client| client.stage == Stage::Open);
@@ -197,7 +198,8 @@ impl World {
         assert!(!engine.has_ready() && !engine.has_deliveries());
         let metrics = engine.metrics();
         assert_eq!(metrics.connections_accepted, metrics.connections_dropped);
-        let hub = self.hub.borrow();
+        let routes = self.routes.borrow();
+        let hub = routes.hub();
         hub.check_invariants();
         assert_eq!(hub.index().heap_bytes(), 0);
     }
