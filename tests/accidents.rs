@@ -66,7 +66,7 @@ fn all_standard_streams_are_closed() {
 /// Compiles the wall clock that jumps.
 fn jumping_clock() -> PathBuf {
     let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("jumping_clock.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/jumping_clock.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites/support/jumping_clock.c");
     let status = Command::new("gcc")
         .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
         .arg(&library)
