@@ -1,0 +1,3 @@
+//! The project itself: what its sources may name, and what its documents say of them.
+
+mod layering;
