@@ -19,7 +19,7 @@ pub(crate) use client::{
     upgrade, upgrade_to,
 };
 pub(crate) use crowd::{Crowd, Served};
-pub(crate) use program::{Ended, Program, crieur, raise_descriptor_limit, run};
+pub(crate) use program::{Ended, Program, crieur, most_descriptors, raise_descriptor_limit, run};
 pub(crate) use scene::{DELIVERY_MAX, Scene, withstand};
 pub(crate) use server::{Server, activate};
 

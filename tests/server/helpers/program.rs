@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,12 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     };
     setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
     limit.maximum.map_or(usize::MAX, |maximum| maximum as usize)
+}
+
+/// Held by a test that takes so many descriptors that two of its kind don't fit in one process.
+pub(crate) fn most_descriptors() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The command crieur, without arguments yet.

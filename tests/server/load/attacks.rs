@@ -14,7 +14,8 @@ use socket2::SockRef;
 
 use crate::helpers::{
     Client, DEADLINE, DELIVERY_MAX, Received, Server, close_reason, delivery, error_code, frame,
-    largest_list, message, raise_descriptor_limit, response, subscriber, upgrade, withstand,
+    largest_list, message, most_descriptors, raise_descriptor_limit, response, subscriber, upgrade,
+    withstand,
 };
 
 const KIB: usize = 1024;
@@ -375,6 +376,7 @@ fn connections_that_say_nothing_and_go() {
 
 #[test]
 fn ten_thousand_handshakes_that_never_begin() {
+    let _turn = most_descriptors();
     withstand("silent connections", &[], 16 * MIB, |scene| {
         // The server is under the same limit, and other tests take some too.
         let count = (raise_descriptor_limit() / 2).min(10_000);

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::helpers::{
-    Client, Scene, Served, frame, largest_list, raise_descriptor_limit, subscriber, withstand,
+    Client, Scene, Served, frame, largest_list, most_descriptors, raise_descriptor_limit,
+    subscriber, withstand,
 };
 
 const KIB: usize = 1024;
@@ -136,6 +137,7 @@ fn requests_at_once() {
 
 #[test]
 fn scrapes_at_once() {
+    let _turn = most_descriptors();
     let flags = ["--max-connections", "20000"];
     let served = withstand("13 KB of pipelined scrapes", &flags, 512 * MIB, |scene| {
         // Other tests take descriptors too, but not many. Without optimisation a scrape takes 1 ms.
