@@ -1,3 +1,5 @@
 //! The project itself: what its sources may name, and what its documents say of them.
 
+mod circles;
 mod layering;
+mod sources;
