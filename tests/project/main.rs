@@ -2,4 +2,5 @@
 
 mod circles;
 mod layering;
+mod references;
 mod sources;

@@ -2,8 +2,6 @@
 //! more, no less, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use crate::helpers::http::figures;
 use crate::helpers::{Program, Server, crieur, run};
@@ -14,7 +12,7 @@ const SECURITY: &str = include_str!("../../docs/security.md");
 const DOCKERFILE: &str = include_str!("../../docs/deploy/Dockerfile");
 const README: &str = include_str!("../../README.md");
 const FROM_PHP: &str = include_str!("../../docs/from-php.md");
-const CLOSE_CODES: &str = include_str!("../../src/ws/close.rs");
+const CLOSE_CODES: &str = include_str!("../../src/ws/close_code.rs");
 
 /// Options of other programs, which the documents use as well.
 const FOREIGN_OPTIONS: [&str; 10] = [
@@ -298,44 +296,4 @@ fn arguments_of_the_image_come_on_top_of_its_settings() {
     let server = Program::start(command);
     server.stderr.wait_for("listening on 0.0.0.0:");
     server.stderr.wait_for("at most 5 connections");
-}
-
-/// The anchor that a heading gets.
-fn anchor(heading: &str) -> String {
-    let words = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = words
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-}
-
-fn has_anchor(document: &str, wanted: &str) -> bool {
-    let mut headings = document.lines().filter(|line| line.starts_with('#'));
-    headings.any(|heading| anchor(heading) == wanted)
-}
-
-#[test]
-fn links_between_documents_lead_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (path, document) in [
-        ("README.md", README),
-        ("docs/operations.md", OPERATIONS),
-        ("docs/protocol.md", PROTOCOL),
-        ("docs/security.md", SECURITY),
-        ("docs/from-php.md", FROM_PHP),
-    ] {
-        let links = document.split("](").skip(1);
-        let links = links.map(|rest| rest.split(')').next().expect("there is a first"));
-        for link in links.filter(|link| !link.contains("://")) {
-            let (file, wanted) = link.split_once('#').unwrap_or((link, ""));
-            let target = match file {
-                "" => root.join(path),
-                file => root.join(path).with_file_name(file),
-            };
-            assert!(target.exists(), "{path}: {link}");
-            let is_there = wanted.is_empty()
-                || has_anchor(&fs::read_to_string(&target).expect("text"), wanted);
-            assert!(is_there, "{path}: {link}");
-        }
-    }
 }
