@@ -135,10 +135,7 @@ impl World {
             ..ServerLimits::default()
         };
         let trust = Trust::new(&mut dice);
-        let crowd = match dice.chance(10) {
-            true => (150, 12),
-            false => (30, 1),
-        };
+        let crowd = if dice.chance(10) { (150, 12) } else { (30, 1) };
         let hub = Hub::new(HubConfig::default(), trust.policy());
         let hub = Rc::new(RefCell::new(hub));
         let notes = Rc::new(RefCell::new(Vec::new()));

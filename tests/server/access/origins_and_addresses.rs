@@ -248,7 +248,7 @@ fn an_address_has_a_share_of_each_total() {
         );
         assert_eq!(refused_list(&mut client, "[]"), None, "{flag}");
         assert_eq!(refused_list(&mut neighbour, &fits), None, "{flag}");
-        let refused = "crieur_subscriptions_refused_total{reason=\"share\"} 2";
+        let refused = r#"crieur_subscriptions_refused_total{reason="share"} 2"#;
         assert!(figures(&server).contains(refused), "{flag}");
     }
 }
@@ -282,7 +282,7 @@ fn who_has_yet_to_show_a_token_posts_as_often_as_it_may_come() {
     ]);
     let post = |fields: &str| {
         let mut stream = server.tcp();
-        let body = "{\"notification\":{\"channel\":\"a\"}}";
+        let body = r#"{"notification":{"channel":"a"}}"#;
         let request = format!(
             "POST /publish HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n{fields}\r\n\r\n{body}",

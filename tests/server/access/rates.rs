@@ -72,7 +72,7 @@ fn one_more_makes_the_next_one_wait() {
         let mut client = client(&server);
         let since = Instant::now();
         for number in 0..4 {
-            let text = format!("{{\"type\":\"ping\",\"x\":\"{}\"}}", "x".repeat(size));
+            let text = format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(size));
             client.send(&text);
             assert_eq!(client.text(), PONG, "{number}");
         }

@@ -42,6 +42,7 @@ fn a_notification_arrives_byte_for_byte() {
     let mut client = subscriber(&server, r#"["c"]"#);
     for notification in [
         r#"{"channel":"c"}"#,
+        // Escaped, because the white space is what counts.
         "{ \"channel\" :\t\"c\" ,\n\r \"b\":1,\"a\" : [ ] }",
         r#"{"z":1,"channel":"c","a":{"y":1,"b":2}}"#,
         r#"{"channel":"c","n":[1.0,1e2,-0,0.10,1E+2,9007199254740993,123456789012345678901234567890]}"#,

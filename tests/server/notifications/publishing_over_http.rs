@@ -21,7 +21,10 @@ fn notifications_are_posted_one_by_one_and_in_arrays() {
     for body in [
         &message(C),
         &format!(r#"{{"notification":{C}}}"#),
-        &format!(" \n{{ \"type\" : \"notification\", \"notification\" : {C} }} "),
+        &format!(
+            r#"
+            {{ "type" : "notification", "notification" : {C} }} "#
+        ),
     ] {
         http.send(post(body));
         http.expect(200, r#"{"delivered":1}"#);
@@ -86,8 +89,8 @@ fn what_is_refused_leaves_the_connection_and_delivers_nothing() {
         );
         assert_eq!(error_code(&text), code, "{body}");
         assert_eq!(
-            text.contains("\"[1]: "),
-            code != "invalid-json" && body.contains(",{\"n") || body.contains(",7"),
+            text.contains(r#""[1]: "#),
+            code != "invalid-json" && body.contains(r#",{"n"#) || body.contains(",7"),
             "{text}"
         );
     }

@@ -197,7 +197,7 @@ fn an_unknown_message_changes_nothing() {
         "[]",
         "null",
         "7",
-        "\"ping\"",
+        r#""ping""#,
     ] {
         client.send(text);
         assert_eq!(error_code(&client.text()), "unknown-message", "{text}");

@@ -12,6 +12,10 @@ use socket2::{Domain, Socket, Type};
 
 const C: &str = r#"{"channel":"c"}"#;
 
+/// What `publish` prints.
+const DELIVERED: &str = concat!(r#"{"delivered":1}"#, "\n");
+const DELIVERED_TO_NONE: &str = concat!(r#"{"delivered":0}"#, "\n");
+
 /// A URL where nobody listens, for as long as the socket is kept.
 fn nobody() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -113,7 +117,7 @@ fn several_addresses_are_one_server() {
     let subscriber = Program::start(command);
     subscriber.stderr.wait_for("subscribed");
     let published = run(&["publish", "--url", &url("127.0.0.2"), C], "");
-    assert_eq!(published.stdout, "{\"delivered\":1}\n");
+    assert_eq!(published.stdout, DELIVERED);
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn publish_prints_the_count() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     let published = run(&["publish", "--url", &server.url(), C], "");
-    assert_eq!(published.stdout, "{\"delivered\":1}\n");
+    assert_eq!(published.stdout, DELIVERED);
     assert_eq!((published.status, published.stderr.as_str()), (Some(0), ""));
     assert_eq!(client.text(), delivery(C));
     let typed = [
@@ -260,11 +264,12 @@ fn publish_reads_one_notification_a_line() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     let url = server.url();
-    let input = format!("{C}\n\n{{\"channel\":\"nobody\"}}\n  {C}\n{C}");
+    let nobody = r#"{"channel":"nobody"}"#;
+    let input = format!("{C}\n\n{nobody}\n  {C}\n{C}");
     let published = run(&["publish", "--url", &url, "-"], &input);
     assert_eq!(
         published.stdout,
-        "{\"delivered\":1}\n{\"delivered\":0}\n{\"delivered\":1}\n{\"delivered\":1}\n"
+        [DELIVERED, DELIVERED_TO_NONE, DELIVERED, DELIVERED].concat()
     );
     assert_eq!(published.status, Some(0), "{published:?}");
     client.expect_texts(&vec![delivery(C); 3]);
@@ -277,7 +282,7 @@ fn publish_goes_on_after_a_bad_line() {
     for bad in [r#"{"channel":[]}"#, "nonsense"] {
         let input = format!("{C}\n{bad}\n{C}\n");
         let published = run(&["publish", "--url", &server.url(), "-"], &input);
-        assert_eq!(published.stdout, "{\"delivered\":1}\n{\"delivered\":1}\n");
+        assert_eq!(published.stdout, DELIVERED.repeat(2));
         assert_eq!(published.stderr.lines().count(), 1, "{published:?}");
         assert_eq!(published.status, Some(1), "{published:?}");
         client.expect_texts(&[delivery(C), delivery(C)]);
@@ -318,8 +323,8 @@ fn subscribe_prints_one_notification_a_line() {
     let printed = program.stdout.wait_for(r#""channel":"c""#);
     assert_eq!(printed, delivery(C));
     // A line is a line, whatever the publisher's white space.
-    let spread = "{\"package\":\"p\",\n\"page\":\"q\"}";
-    assert_eq!(publish(&server, spread), r#"{"delivered":1}"#);
+    let spread = [r#"{"package":"p","#, r#""page":"q"}"#].join("\n");
+    assert_eq!(publish(&server, &spread), r#"{"delivered":1}"#);
     let printed = program.stdout.wait_for(r#""package""#);
     let json: serde_json::Value = serde_json::from_str(&printed).expect("a whole line");
     assert_eq!(json["notification"]["page"], "q");
@@ -422,7 +427,7 @@ fn a_token_file_is_shown_to_the_server() {
     let taken = run(&[&flags[..], &[r#"{"channel":"c"}"#]].concat(), "");
     assert_eq!(
         (taken.status, taken.stdout.as_str()),
-        (Some(0), "{\"delivered\":0}\n")
+        (Some(0), DELIVERED_TO_NONE)
     );
 
     let missing = run(&["subscribe", "--url", &url, "c"], "");

@@ -227,7 +227,7 @@ fn as_json_every_line_is_an_object() {
         client.expect_close(4000);
     }
     for head in [
-        upgrade_to("/\"\\", &["X: \"", "Host : a"]),
+        upgrade_to(r#"/"\"#, &[r#"X: ""#, "Host : a"]),
         "GET /\u{2028}\n HTTP/1.1\r\n\r\n".to_owned(),
         "\0\"\r\n\r\n".to_owned(),
         "GET / HTTP/1.1\r\nHost: \"\r\n\r\n".to_owned(),
@@ -239,7 +239,7 @@ fn as_json_every_line_is_an_object() {
         drop(response(&mut refused));
     }
     drop(response(&mut server.tcp()));
-    let forwarded = "X-Forwarded-For: \"\\, 1.2.3.4";
+    let forwarded = r#"X-Forwarded-For: "\, 1.2.3.4"#;
     Client::connect_with(&server, "/", &[forwarded]).leave();
     drop((client, failing));
     server.terminate();

@@ -57,7 +57,7 @@ fn figures_count_what_happened() {
     ] {
         assert!(text.contains(&format!("\n{name} ")), "{text}");
     }
-    assert!(!text.contains("\"c\""), "no label names a channel");
+    assert!(!text.contains(r#""c""#), "no label names a channel");
 }
 
 #[test]
