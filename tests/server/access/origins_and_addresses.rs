@@ -2,9 +2,12 @@
 
 use std::io::Write;
 
-use crate::helpers::http::{figures, refusal};
+use crate::helpers::http::{Http, JSON, figures, post_with, refusal};
 use crate::helpers::secrets::SecretFile;
-use crate::helpers::{Client, Server, response, upgrade_to};
+use crate::helpers::{Client, Server, error_code, message, response, upgrade_to};
+
+const C: &str = r#"{"channel":"c"}"#;
+const TOKEN: &str = "correct-horse-battery-staple";
 
 /// The status line, and the head, that answers an upgrade which isn't granted.
 fn refused(server: &Server, fields: &[&str]) -> String {
@@ -327,4 +330,40 @@ fn logs_name_who_is_behind_a_trusted_proxy() {
     let mut client = Client::connect_with(&server, "/", &[BEHIND]);
     client.send_bytes(&[0xff, 0xff]);
     server.wait_for_line("192.0.2.1: ");
+}
+
+#[test]
+fn addresses_that_ask_too_often_are_told_when_to_come_back() {
+    let tokens = SecretFile::new(TOKEN);
+    let server = Server::with(&[
+        "--publish-token-file",
+        tokens.path(),
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--upgrades-per-address",
+        "0.01",
+    ]);
+    let behind = "X-Forwarded-For: 192.0.2.1";
+    let request = post_with(&[JSON, behind], &message(C));
+    let (_, body) = refusal(&server, &request, 401);
+    assert_eq!(error_code(&body), "forbidden");
+    let (head, body) = refusal(&server, &request, 429);
+    assert_eq!(error_code(&body), "rate-limited");
+    assert!(
+        head.contains("\r\nContent-Type: application/json\r\n"),
+        "{head}"
+    );
+    let seconds = head.split_once("\r\nRetry-After: ").expect("a time").1;
+    let seconds = seconds.lines().next().expect("a line");
+    assert!((90..=101).contains(&seconds.parse::<u64>().expect("whole seconds")));
+    // Who shows a token asks as often as it likes.
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let mut http = Http::connect(&server);
+    for _ in 0..3 {
+        http.send(post_with(&[JSON, behind, &bearer], &message(C)));
+        http.expect(200, r#"{"delivered":0}"#);
+    }
+    let mut http = Http::connect(&server);
+    http.send(post_with(&[JSON, behind], &message(C)));
+    assert_eq!(http.receive().0, 429);
 }

@@ -1,8 +1,10 @@
-//! Subscribers that read too slowly, or not at all: they cost nobody else anything.
+//! Clients that read too slowly, or not at all: they cost nobody else anything.
 
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::helpers::http::{figures, post};
 use crate::helpers::{
     Client, Received, Server, close_reason, delivery, error_code, frame, message, publish,
     subscriber, upgrade,
@@ -264,4 +266,38 @@ fn the_kernel_keeps_little_for_a_client_that_does_not_read() {
     // Ten megabytes: some of it on its way, a frame more than the bound, and the rest is counted.
     let bytes = kernel_bytes(&slow);
     assert!((16_000..400_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn who_does_not_read_its_answers_over_http_is_cut_off() {
+    const BYTES_MAX: usize = 4 << 20;
+    let server = Server::with(&["--send-queue-bytes", "65536"]);
+    let bytes = server.program().memory_bytes();
+    let mut stream = server.narrow_tcp();
+    let requests = post(&message(r#"{"channel":"c"}"#)).repeat(1000);
+    let mut rounds = 0;
+    while stream.write_all(requests.as_bytes()).is_ok() {
+        rounds += 1;
+        assert!(rounds < 1000, "it is served for ever");
+    }
+    server.wait_for_line("it does not read its answers");
+    assert!(server.program().memory_bytes() < bytes + BYTES_MAX);
+    let text = figures(&server);
+    assert!(text.contains("\ncrieur_slow_consumers_total 1\n"), "{text}");
+}
+
+#[test]
+fn who_asks_little_and_reads_nothing_over_http_is_dropped_in_time() {
+    let server = Server::with(&["--message-timeout", "0.5", "--close-timeout", "0.5"]);
+    let descriptors = server.program().descriptors();
+    let mut stream = server.narrow_tcp();
+    let requests = post(&message(r#"{"channel":"c"}"#)).repeat(1000);
+    // Until the kernel takes no more of the answers.
+    while figures(&server).contains("\ncrieur_send_queue_bytes 0\n") {
+        stream
+            .write_all(requests.as_bytes())
+            .expect("the server reads");
+    }
+    server.wait_for_descriptors(descriptors);
+    assert!(figures(&server).contains("\ncrieur_send_queue_bytes 0\n"));
 }

@@ -1,4 +1,4 @@
-//! HTTP beside WebSocket, on the same port: publishing, keep-alive, and what is refused.
+//! Publishing by HTTP, beside WebSocket on the same port: requests, keep-alive, refusals.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -545,76 +545,6 @@ fn an_early_refusal_ends_a_row_and_what_came_before_counts() {
     }
     client.send(r#"{"type":"ping"}"#);
     assert_eq!(client.text(), r#"{"type":"pong"}"#, "nothing came behind");
-}
-
-#[test]
-fn addresses_that_ask_too_often_are_told_when_to_come_back() {
-    let tokens = SecretFile::new(TOKEN);
-    let server = Server::with(&[
-        "--publish-token-file",
-        tokens.path(),
-        "--trusted-proxy",
-        "127.0.0.1",
-        "--upgrades-per-address",
-        "0.01",
-    ]);
-    let behind = "X-Forwarded-For: 192.0.2.1";
-    let request = post_with(&[JSON, behind], &message(C));
-    let (_, body) = refusal(&server, &request, 401);
-    assert_eq!(error_code(&body), "forbidden");
-    let (head, body) = refusal(&server, &request, 429);
-    assert_eq!(error_code(&body), "rate-limited");
-    assert!(
-        head.contains("\r\nContent-Type: application/json\r\n"),
-        "{head}"
-    );
-    let seconds = head.split_once("\r\nRetry-After: ").expect("a time").1;
-    let seconds = seconds.lines().next().expect("a line");
-    assert!((90..=101).contains(&seconds.parse::<u64>().expect("whole seconds")));
-    // Who shows a token asks as often as it likes.
-    let bearer = format!("Authorization: Bearer {TOKEN}");
-    let mut http = Http::connect(&server);
-    for _ in 0..3 {
-        http.send(post_with(&[JSON, behind, &bearer], &message(C)));
-        http.expect(200, r#"{"delivered":0}"#);
-    }
-    let mut http = Http::connect(&server);
-    http.send(post_with(&[JSON, behind], &message(C)));
-    assert_eq!(http.receive().0, 429);
-}
-
-#[test]
-fn who_does_not_read_its_answers_is_cut_off() {
-    const BYTES_MAX: usize = 4 << 20;
-    let server = Server::with(&["--send-queue-bytes", "65536"]);
-    let bytes = server.program().memory_bytes();
-    let mut stream = server.narrow_tcp();
-    let requests = post(&message(C)).repeat(1000);
-    let mut rounds = 0;
-    while stream.write_all(requests.as_bytes()).is_ok() {
-        rounds += 1;
-        assert!(rounds < 1000, "it is served for ever");
-    }
-    server.wait_for_line("it does not read its answers");
-    assert!(server.program().memory_bytes() < bytes + BYTES_MAX);
-    let text = figures(&server);
-    assert!(text.contains("\ncrieur_slow_consumers_total 1\n"), "{text}");
-}
-
-#[test]
-fn who_asks_little_and_reads_nothing_is_dropped_in_time() {
-    let server = Server::with(&["--message-timeout", "0.5", "--close-timeout", "0.5"]);
-    let descriptors = server.program().descriptors();
-    let mut stream = server.narrow_tcp();
-    let requests = post(&message(C)).repeat(1000);
-    // Until the kernel takes no more of the answers.
-    while figures(&server).contains("\ncrieur_send_queue_bytes 0\n") {
-        stream
-            .write_all(requests.as_bytes())
-            .expect("the server reads");
-    }
-    server.wait_for_descriptors(descriptors);
-    assert!(figures(&server).contains("\ncrieur_send_queue_bytes 0\n"));
 }
 
 #[test]
