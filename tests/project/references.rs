@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sources::sources;
 
 const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
+
+/// Where files are that documents name in full.
+const FOLDERS: [&str; 5] = ["benches/", "docs/", "fuzz/", "src/", "tests/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -40,21 +43,35 @@ fn the_map_has_every_file() {
 }
 
 #[test]
-fn every_file_that_the_architecture_names_is_there() {
-    let quoted = ARCHITECTURE.split('`').skip(1).step_by(2);
-    for file in quoted.filter(|quoted| quoted.ends_with(".rs")) {
-        let is_there = root().join(file).exists() || root().join("src").join(file).exists();
-        assert!(is_there, "docs/architecture.md names {file}");
+fn every_file_that_a_document_names_is_there() {
+    for (path, document) in documents() {
+        let is_of_sources = path.ends_with("architecture.md");
+        for name in document.split('`').skip(1).step_by(2) {
+            let is_file = FOLDERS.iter().any(|folder| name.starts_with(folder));
+            let is_source = is_of_sources && name.ends_with(".rs");
+            let is_there =
+                root().join(name).exists() || is_source && root().join("src").join(name).exists();
+            let is_one = !name.contains(char::is_whitespace) && (is_file || is_source);
+            assert!(!is_one || is_there, "{} names {name}", path.display());
+        }
     }
+}
+
+/// The documents, each with its text.
+fn documents() -> impl Iterator<Item = (PathBuf, String)> {
+    let folder = fs::read_dir(root().join("docs")).expect("it is readable");
+    let files = folder.map(|entry| entry.expect("it is readable").path());
+    let documents = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    let documents = documents.chain([root().join("README.md")]);
+    documents.map(|path| {
+        let text = fs::read_to_string(&path).expect("text");
+        (path, text)
+    })
 }
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let folder = fs::read_dir(root().join("docs")).expect("it is readable");
-    let files = folder.map(|entry| entry.expect("it is readable").path());
-    let documents = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-    for path in documents.chain([root().join("README.md")]) {
-        let document = fs::read_to_string(&path).expect("text");
+    for (path, document) in documents() {
         let links = document.split("](").skip(1);
         let links = links.map(|rest| rest.split(')').next().expect("there is a first"));
         for link in links.filter(|link| !link.contains("://")) {
