@@ -10,6 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use crieur::http::head::Head;
 use crieur::time::Timestamp;
+use crieur::wire::buffers::Buffers;
 use crieur::ws::event::Event;
 use crieur::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
 use crieur::ws::handshake::{AcceptKey, check_upgrade};
@@ -101,27 +102,25 @@ fn upgrade(criterion: &mut Criterion) {
 
 /// Reads `bytes` in a session and counts its messages.
 fn turn(session: &mut Session, bytes: &mut [u8]) -> usize {
-    let mut incoming = session.take_incoming();
-    let mut input = incoming.input(bytes, usize::MAX);
+    let mut input = session.begin_turn(bytes, usize::MAX);
     let mut messages = 0;
-    while let Some(event) = session.next_event(&mut input, Timestamp::ZERO, MAX) {
+    while let Some(event) = session.next_event(&mut input, Timestamp::ZERO) {
         match event {
-            Event::Upgrade { accept, .. } => session.accept(accept, MAX),
             Event::Message(_) => messages += 1,
             other => panic!("{other:?}"),
         }
     }
-    let leftover = input.finish();
-    session.keep_incoming(incoming, bytes, &leftover, Timestamp::ZERO);
+    session.end_turn(input, Timestamp::ZERO);
     messages
 }
 
 fn session(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("session");
     for (payload_len, frames) in [(15, 64), (200, 16), (2048, 4)] {
-        let mut session = Session::new(Timestamp::ZERO);
-        turn(&mut session, &mut UPGRADE.to_vec());
-        session.handle_sent(session.queue().unsent_bytes(), Timestamp::ZERO);
+        let accept = AcceptKey::of(b"dGhlIHNhbXBsZSBub25jZQ==");
+        let now = Timestamp::ZERO;
+        let mut session = Session::accept(Buffers::default(), accept, MAX, now);
+        session.handle_sent(session.buffers().queue().unsent_bytes(), now);
         let stream = masked(Opcode::Text, payload_len).repeat(frames);
         group.throughput(Throughput::Elements(frames as u64));
         group.bench_function(

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-pub use crate::http::body::{BodyPermit, Framing};
+pub use crate::http::body::Framing;
 use crate::http::head::Head;
 pub use crate::http::response::Response;
 pub use crate::http::status::Status;
@@ -103,9 +103,18 @@ pub struct Admission {
     /// Whether the rates of clients apply.
     pub is_limited: bool,
     /// Whether what it has sent beyond them counts though it has hung up.
-    pub is_heard_out: bool,
+    pub drains_after_hang_up: bool,
     /// Whether it is served until everybody else has been told that the server stops.
     pub closes_last: bool,
+}
+
+/// What is granted to a request whose body is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BodyPermit {
+    /// The longest body that is taken.
+    pub bytes_max: usize,
+    /// Whether the head has shown all that it takes; else the body has to.
+    pub is_authorized: bool,
 }
 
 /// Why the shell closes a connection on its own account.

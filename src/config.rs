@@ -49,8 +49,6 @@ impl Default for HubLimits {
 pub struct HubConfig {
     /// The limits.
     pub limits: HubLimits,
-    /// After how much silence the server pings; told to clients.
-    pub ping_interval: Duration,
     /// How long a client may take to show a token, where it needs one.
     pub token_timeout: Duration,
 }
@@ -59,7 +57,6 @@ impl Default for HubConfig {
     fn default() -> Self {
         Self {
             limits: HubLimits::default(),
-            ping_interval: Duration::from_secs(25),
             token_timeout: Duration::from_secs(10),
         }
     }
@@ -70,7 +67,7 @@ impl Default for HubConfig {
 pub struct Timeouts {
     /// For the opening handshake, from accept to the end of the request head.
     pub handshake: Duration,
-    /// Silence after which a peer is pinged.
+    /// Silence after which a peer is pinged; the hub tells it to clients.
     pub ping_interval: Duration,
     /// For any sign of life after a Ping has left.
     pub pong: Duration,
@@ -108,9 +105,9 @@ pub struct ServerLimits {
     pub send_queue_bytes_max: usize,
     /// Bytes that the process keeps for all peers together.
     pub buffer_bytes_max: usize,
-    /// Frames that a client may send a second, fragments and control frames among them.
+    /// Frames that a client may send per second, fragments and control frames among them.
     pub messages_per_second: Option<NonZeroU32>,
-    /// Bytes that a client may send a second.
+    /// Bytes that a client may send per second.
     pub bytes_per_second: Option<NonZeroU32>,
 }
 
@@ -184,7 +181,7 @@ impl Default for ServerConfig {
     }
 }
 
-/// Whom to trust, as it was written: files are yet to be read.
+/// What is trusted, as it was written: files are yet to be read.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrustConfig {
     /// Whether a local peer may publish where nothing else is asked for.
@@ -193,15 +190,15 @@ pub struct TrustConfig {
     pub publish_token_file: Option<PathBuf>,
     /// The keys that sign the tokens of clients.
     pub client_key_file: Option<PathBuf>,
-    /// Origins that are let in; none: all are.
+    /// Origins that are allowed; none: all are.
     pub allow_origin: Vec<String>,
     /// Networks of proxies.
     pub trusted_proxy: Vec<String>,
-    /// Networks that are shown the figures.
+    /// Networks that are shown the metrics.
     pub metrics_from: Vec<String>,
     /// Connections of one address at once.
     pub connections_per_address: Option<NonZeroU32>,
-    /// Upgrades a second of one address.
+    /// Upgrades per second, per address.
     pub upgrades_per_address: Option<f64>,
 }
 
@@ -220,7 +217,7 @@ impl Default for TrustConfig {
     }
 }
 
-/// Who is shown the console.
+/// Where the console is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Console {
     /// Browsers on this host.
@@ -248,9 +245,9 @@ pub struct Config {
     pub server: ServerConfig,
     /// The hub's part.
     pub hub: HubConfig,
-    /// Whom to trust.
+    /// What is trusted.
     pub trust: TrustConfig,
-    /// Who is shown the console.
+    /// Where the console is shown.
     pub console: Console,
     /// The level of the log.
     pub log: String,

@@ -2,7 +2,8 @@
 //! WebSocket, on one thread.
 //!
 //! Three rooms that don't look into each other's drawers:
-//! - the protocol, [`ws`] and [`http`], knows bytes: RFC 6455 and as much of HTTP as it needs;
+//! - the protocol, [`ws`] and [`http`] on what both use ([`wire`]), knows bytes: RFC 6455 and as much of
+//!   HTTP as it needs;
 //! - the application, [`hub`], knows subscriptions: who wants which notification;
 //! - the shell, [`net`], knows sockets: the loop, the connections, the deadlines.
 //!
@@ -30,6 +31,7 @@ pub mod random;
 pub mod routes;
 pub mod time;
 pub mod web;
+pub mod wire;
 pub mod ws;
 
 /// Runs a fuzz target on every file of its corpus: whole, cut off, and damaged, which is no

@@ -28,7 +28,7 @@ const REFUSALS: Rate = Rate::new(100, 10);
 /// many more than after the last look.
 const IDLE_MIN: usize = 64;
 
-/// So many lines at once, and so many a second in the long run.
+/// So many lines at once, and so many per second in the long run.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     /// For one line to be allowed again.
@@ -70,7 +70,7 @@ impl Bucket {
     }
 }
 
-/// The lines of one kind about peers that were refused something, whichever peers these are: a
+/// The lines of one kind about peers that were refused something, of all peers together: a
 /// stranger that is closed for it comes back.
 #[derive(Default, Debug)]
 pub(crate) struct LogLimit(Bucket);

@@ -1,5 +1,6 @@
-//! What the server counts. Plain numbers of one thread; whoever shows them reads them here.
+//! What the server counts: plain numbers of one thread. [`exposition`] shows them.
 
+pub mod exposition;
 pub mod process;
 pub mod text;
 
@@ -26,7 +27,7 @@ impl Bounds for WorkMicros {
     ];
 }
 
-/// Microseconds of ways there and back, which phones make seconds of.
+/// Microseconds of round trips, which take seconds with phones.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct RoundTripMicros;
 
@@ -45,7 +46,7 @@ impl Bounds for Recipients {
     const ALL: [u64; BOUNDS] = [0, 1, 2, 5, 10, 25, 100, 250, 1_000, 2_500, 10_000, 50_000];
 }
 
-/// Lines of the log that nobody took. The log's own thread counts them, hence the atomic.
+/// Log lines that were dropped because their reader was too slow. The log's own thread counts them, hence the atomic.
 pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Values by size.
@@ -116,7 +117,7 @@ impl ClosedByCode {
 /// Counters since the start.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Metrics {
-    /// TCP connections taken in.
+    /// TCP connections accepted.
     pub connections_accepted: u64,
     /// TCP connections dropped, for whatever reason.
     pub connections_dropped: u64,
@@ -146,7 +147,7 @@ pub struct Metrics {
     pub peers_dead: u64,
     /// Connections cut off because they did not take their notifications.
     pub slow_consumers: u64,
-    /// Messages that came behind our Close.
+    /// Messages that came after our Close.
     pub messages_discarded: u64,
     /// Frames queued to subscribers.
     pub deliveries: u64,
@@ -154,30 +155,55 @@ pub struct Metrics {
     pub deliveries_dropped: u64,
     /// Events for connections that were gone.
     pub events_stale: u64,
-    /// Times that accepting had to pause for want of descriptors or memory.
+    /// Times that accepting had to pause because descriptors or memory had run out.
     pub accept_pauses: u64,
     /// Bytes read from peers.
     pub bytes_read: u64,
     /// Times that a client over its rate was not read for a while.
     pub reads_throttled: u64,
-    /// Microseconds from a Ping's leaving to its Pong.
+    /// Microseconds from sending a Ping to its Pong.
     pub ping_round_trip_micros: Histogram<RoundTripMicros>,
-    /// Microseconds of the loop's turns, from the end of a poll to the next: so long whatever
-    /// comes may have to wait.
+    /// Microseconds of the loop's turns, from the end of a poll to the next: so long input
+    /// may have to wait.
     pub turn_micros: Histogram<WorkMicros>,
     /// Microseconds by which timers were late, the worst of a turn: what the loop, the machine
     /// and a halt of the process have made them wait. Polls are counted in milliseconds, so up to
-    /// one of these is nobody's fault.
+    /// one of these is no fault.
     pub loop_lag_micros: Histogram<WorkMicros>,
 }
 
-impl Metrics {
-    /// Counts an upgrade that was refused with a status.
-    pub const fn count_refusal(&mut self, status_code: u16) {
+/// Why an upgrade is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The server is full, or stopping.
+    Full,
+    /// The application does not allow it.
+    Forbidden,
+    /// Its address has come too often.
+    RateLimited,
+    /// It breaks a rule of the opening handshake.
+    Invalid,
+}
+
+/// By the status of the response that refuses a valid upgrade.
+impl From<u16> for Refusal {
+    fn from(status_code: u16) -> Self {
         match status_code {
-            503 => self.upgrades_refused_full += 1,
-            429 => self.upgrades_rate_limited += 1,
-            _ => self.upgrades_forbidden += 1,
+            503 => Self::Full,
+            429 => Self::RateLimited,
+            _ => Self::Forbidden,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts an upgrade that was refused.
+    pub fn count_refusal(&mut self, refusal: impl Into<Refusal>) {
+        match refusal.into() {
+            Refusal::Full => self.upgrades_refused_full += 1,
+            Refusal::Forbidden => self.upgrades_forbidden += 1,
+            Refusal::RateLimited => self.upgrades_rate_limited += 1,
+            Refusal::Invalid => self.upgrades_invalid += 1,
         }
     }
 }
@@ -185,7 +211,7 @@ impl Metrics {
 /// What the hub has counted since the start.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct HubMetrics {
-    /// Connections that were closed for want of a good token.
+    /// Connections that were closed for lack of a valid token.
     pub tokens_refused: u64,
     /// Lists of subscriptions that were refused because the server had as many as it may.
     pub subscriptions_refused_full: u64,
@@ -201,7 +227,7 @@ pub struct HubMetrics {
     pub notifications_rate_limited: u64,
     /// Other requests of addresses that had come too often.
     pub requests_rate_limited: u64,
-    /// Connections that a notification was for.
+    /// Recipients of a notification.
     pub recipients: Histogram<Recipients>,
     /// Microseconds that it took to find them.
     pub match_micros: Histogram<WorkMicros>,

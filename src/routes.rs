@@ -8,7 +8,7 @@ use crate::application::{
     Request, Response, Status,
 };
 use crate::config::Console;
-use crate::hub::{Hub, access};
+use crate::hub::{self, Hub, access};
 use crate::id::ConnectionId;
 use crate::web::{self, File};
 
@@ -45,8 +45,8 @@ impl Routes {
     /// shows the console to the world, or a name that was made to point here does: hence the
     /// address, `Host`, and no field of a proxy.
     fn shows(&self, file: &File, request: &Request<'_>) -> bool {
-        // The remains of an upgrade whose `Upgrade` a proxy has eaten: the hub says what is missing.
-        let is_remains = request.head.fields.has("Sec-WebSocket-Key");
+        // The hub says what is missing of such a one.
+        let is_remains = hub::is_stripped_upgrade(request.head);
         // Nobody looks at pages on the publishers' lane.
         if is_remains || request.peer.lane == Lane::Publishers {
             return false;
@@ -168,7 +168,7 @@ mod tests {
             address: PeerAddress::Ip(address.parse().expect("an address")),
             lane,
         };
-        let hub = Hub::new(HubConfig::default(), Policy::default());
+        let hub = Hub::new(HubConfig::default(), Duration::ZERO, Policy::default());
         Routes::new(hub, console).handle_request(&Request {
             peer,
             head: &head,

@@ -1,5 +1,5 @@
 //! Sockets that a service manager listens on and hands over (sd_listen_fds(3)): they stay open
-//! between one process and the next, so that who comes meanwhile waits instead of being refused.
+//! between one process and the next, so that a client that comes meanwhile waits instead of being refused.
 
 use std::io;
 
@@ -36,7 +36,7 @@ pub(super) fn take_listeners() -> Result<Vec<Listener>, CliError> {
 }
 
 fn take(given: &mut ListenFd, number: usize, lane: Lane) -> io::Result<Option<Listener>> {
-    // Whatever is no Unix socket has to be TCP.
+    // A socket that is no Unix socket has to be TCP.
     match given.take_unix_listener(number) {
         Ok(socket) => socket.map(|socket| Listener::from_std_unix(socket, lane)),
         Err(_) => given

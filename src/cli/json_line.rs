@@ -63,8 +63,11 @@ mod tests {
         write(&mut line, "now", &record.args(format_args!("what")).build()).expect("a vector");
         assert_eq!(
             String::from_utf8_lossy(&line),
-            "{\"time\":\"now\",\"level\":\"warn\",\"target\":\"here\",\"message\":\"what\",\
-             \"connection\":\"0.1\",\"code\":1002}\n"
+            concat!(
+                r#"{"time":"now","level":"warn","target":"here","message":"what","#,
+                r#""connection":"0.1","code":1002}"#,
+                "\n"
+            )
         );
     }
 

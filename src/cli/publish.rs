@@ -88,10 +88,10 @@ fn message(kind: Option<&str>, notification: &str) -> Result<String, CliError> {
         .map_err(|error| CliError::failure(format!("the notification is not JSON: {error}")))?;
     let kind = match kind {
         None => String::new(),
-        Some(kind) => format!("\"type\":{},", serde_json::Value::from(kind)),
+        Some(kind) => format!(r#""type":{},"#, serde_json::Value::from(kind)),
     };
     Ok(format!(
-        "{{\"sender\":\"server\",{kind}\"notification\":{raw}}}"
+        r#"{{"sender":"server",{kind}"notification":{raw}}}"#
     ))
 }
 
@@ -145,7 +145,7 @@ fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
                     .map_err(|error| failed(url, error))?;
                 next_answer(&mut client, url)?
             }
-            // One bad line is no reason to lose those behind it, whoever finds it bad.
+            // One bad line is no reason to lose those after it, be it bad here or for the server.
             Err(error) => Err(error.message),
         };
         match answer {
@@ -215,8 +215,8 @@ fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>,
                 }) = serde_json::from_str(&text)
                 {
                     let dropped =
-                        dropped.map_or(String::new(), |dropped| format!(",\"dropped\":{dropped}"));
-                    return Ok(Ok(format!("{{\"delivered\":{delivered}{dropped}}}")));
+                        dropped.map_or(String::new(), |dropped| format!(r#","dropped":{dropped}"#));
+                    return Ok(Ok(format!(r#"{{"delivered":{delivered}{dropped}}}"#)));
                 }
             }
             Received::Close(frame) => {

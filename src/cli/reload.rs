@@ -1,5 +1,5 @@
 //! What is read again while the server runs: the files of secrets, and the level of the log where
-//! a file says it. A file that can't be used leaves in force what was.
+//! a file says it. A file that can't be used leaves the old values in force.
 //!
 //! Main type: [`Reload`].
 
@@ -36,7 +36,7 @@ impl Reload {
 
     /// Reads them, replaces what has changed, and says in the log what that is.
     pub(super) fn run(&self, policy: &mut Policy) {
-        info!("SIGHUP: what can be read again is");
+        info!("SIGHUP: reading the files again");
         self.set_level();
         replace(
             PUBLISH_TOKEN_FILE,
@@ -91,5 +91,5 @@ fn replace<T>(
 }
 
 fn keep(why: &dyn fmt::Display) {
-    error!("{why}; what was in force stays so");
+    error!("{why}; the old value stays in force");
 }

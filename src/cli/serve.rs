@@ -74,9 +74,11 @@ fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliEr
     let lanes = publish_lanes(config, &listeners)?;
     fit_descriptors(config, lanes.len())?;
     let policy = trust::read_policy(config, &lanes)?;
-    let open_doors = trust::open_doors(&policy);
+    let publish_warning = trust::publish_warning(&policy);
     let reload = Reload::new(config);
-    let hub = Hub::new(config.hub, policy).with_reload(move |policy| reload.run(policy));
+    let ping_interval = config.server.timeouts.ping_interval;
+    let hub =
+        Hub::new(config.hub, ping_interval, policy).with_reload(move |policy| reload.run(policy));
     let application = Routes::new(hub, config.console);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
@@ -104,7 +106,7 @@ fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliEr
         limits.send_queue_bytes_max,
         limits.buffer_bytes_max
     );
-    if let Some(warning) = open_doors {
+    if let Some(warning) = publish_warning {
         warn!("{warning}");
     }
     let notifier = Notifier::from_environment();
@@ -122,8 +124,7 @@ fn console_url(address: SocketAddr) -> String {
     }
 }
 
-/// Where publishers come, and nobody else: the sockets that were given, and those that are yet to
-/// be made.
+/// The addresses of publishers alone: the sockets that were given, and those that are yet to be made.
 fn publish_lanes(config: &Config, listeners: &[Listener]) -> Result<Vec<ListenAddress>, CliError> {
     let given = listeners
         .iter()

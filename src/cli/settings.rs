@@ -1,7 +1,7 @@
 //! The settings of the server, from its command line and its environment.
 //!
 //! [`table`] has them all; the help, the command line and the environment follow from it. What is
-//! set that isn't there is an error: a misspelt door must not stay open.
+//! set that isn't there is an error: a misspelt restriction must not be ignored.
 
 mod kind;
 mod table;
@@ -9,7 +9,7 @@ mod table;
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use crate::config::{Config, HubConfig};
+use crate::config::Config;
 
 use super::{CliError, PREFIX, from_environment, variable};
 
@@ -54,7 +54,7 @@ pub(super) enum Wanted {
 
 /// What the command line and the environment make of the server; the command line wins.
 pub(super) fn read(arguments: Vec<OsString>) -> Result<Wanted, CliError> {
-    // Whoever asks for help may need it because of the environment.
+    // A bad environment must not keep the help from a user that may need it for that.
     let is_help = |argument: &OsString| argument == "--help" || argument == "-h";
     if arguments.iter().any(is_help) {
         return Ok(Wanted::Help);
@@ -67,13 +67,10 @@ pub(super) fn read(arguments: Vec<OsString>) -> Result<Wanted, CliError> {
     }))?;
     read_environment(&mut config)?;
     let is_check = read_arguments(&mut config, arguments)?;
-    config.hub = HubConfig {
-        ping_interval: config.server.timeouts.ping_interval,
-        ..config.hub
-    };
-    Ok(match is_check {
-        true => Wanted::Check(config),
-        false => Wanted::Server(config),
+    Ok(if is_check {
+        Wanted::Check(config)
+    } else {
+        Wanted::Server(config)
     })
 }
 
@@ -208,7 +205,6 @@ mod tests {
             config.server.timeouts.ping_interval,
             Duration::from_millis(500)
         );
-        assert_eq!(config.hub.ping_interval, Duration::from_millis(500));
         assert!(!config.trust.local_publish);
         assert_eq!(config.console, Console::Public);
     }
@@ -237,27 +233,27 @@ mod tests {
         for (arguments, expected) in [
             (
                 &["--max-connections", "0"][..],
-                "--max-connections \"0\": expected a whole number from 1 to 1000000",
+                r#"--max-connections "0": expected a whole number from 1 to 1000000"#,
             ),
             (
                 &["--ping-interval", "-1"],
-                "--ping-interval \"-1\": expected seconds from 0.001 to 86400",
+                r#"--ping-interval "-1": expected seconds from 0.001 to 86400"#,
             ),
             (
                 &["--ping-interval", "NaN"],
-                "--ping-interval \"NaN\": expected seconds from 0.001 to 86400",
+                r#"--ping-interval "NaN": expected seconds from 0.001 to 86400"#,
             ),
             (
                 &["--bytes-per-second", "-1"],
-                "--bytes-per-second \"-1\": expected a whole number up to 4294967295, 0 is off",
+                r#"--bytes-per-second "-1": expected a whole number up to 4294967295, 0 is off"#,
             ),
             (
                 &["--listen", "8000"],
-                "--listen \"8000\": expected an address and a port, like 127.0.0.1:8000 or [::1]:8000",
+                r#"--listen "8000": expected an address and a port, like 127.0.0.1:8000 or [::1]:8000"#,
             ),
             (
                 &["--console", "yes"],
-                "--console \"yes\": expected local, public or off",
+                r#"--console "yes": expected local, public or off"#,
             ),
             (
                 &["--nonsense"],

@@ -89,7 +89,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     }
     let url = server(&url, token_file.as_deref())?;
     let message = format!(
-        "{{\"sender\":\"client\",\"subscriptions\":[{}]}}",
+        r#"{{"sender":"client","subscriptions":[{}]}}"#,
         subscriptions.join(",")
     );
     follow(&url, &message)
@@ -146,7 +146,7 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     }
 }
 
-/// A Close that says that coming back is of no use.
+/// Fails on a Close after which reconnecting is of no use.
 fn refuse_if_final(frame: &CloseFrame) -> Result<(), CliError> {
     let code = frame.code.map_or(0, CloseCode::as_u16);
     let is_final = match code {
@@ -234,7 +234,7 @@ fn listen(client: &mut Client, message: &str) -> Result<Option<Ended>, CliError>
             // Silence: ask once, then believe it.
             Err(ClientError::TimedOut) if !is_pinged => {
                 is_pinged = true;
-                if let Err(error) = client.send_text("{\"type\":\"ping\"}") {
+                if let Err(error) = client.send_text(r#"{"type":"ping"}"#) {
                     return Ok(Some(Ended::Lost(error)));
                 }
             }
@@ -258,12 +258,15 @@ mod tests {
 
     #[test]
     fn subscriptions_are_json_or_names() {
-        assert_eq!(subscription("Production").expect("valid"), "\"Production\"");
-        assert_eq!(subscription("a\"b").expect("valid"), "\"a\\\"b\"");
-        assert_eq!(subscription("\"x\"").expect("valid"), "\"x\"");
         assert_eq!(
-            subscription("{\"package\": 1}").expect("valid"),
-            "{\"package\": 1}"
+            subscription("Production").expect("valid"),
+            r#""Production""#
+        );
+        assert_eq!(subscription(r#"a"b"#).expect("valid"), r#""a\"b""#);
+        assert_eq!(subscription(r#""x""#).expect("valid"), r#""x""#);
+        assert_eq!(
+            subscription(r#"{"package": 1}"#).expect("valid"),
+            r#"{"package": 1}"#
         );
         assert!(subscription("{").is_err());
     }
@@ -297,16 +300,16 @@ mod tests {
     fn the_server_says_when_to_come_back() {
         let retry = |reason: &str| retry_of(&CloseFrame::new(CloseCode::GOING_AWAY, reason));
         assert_eq!(
-            retry("{\"reason\":\"shutdown\",\"retry\":4200}"),
+            retry(r#"{"reason":"shutdown","retry":4200}"#),
             Some(Duration::from_millis(4200))
         );
-        assert_eq!(retry("{\"retry\":1e300}"), Some(RETRY_MAX));
+        assert_eq!(retry(r#"{"retry":1e300}"#), Some(RETRY_MAX));
         assert_eq!(
-            retry("{\"reason\":5,\"retry\":7}"),
+            retry(r#"{"reason":5,"retry":7}"#),
             Some(Duration::from_millis(7))
         );
-        assert_eq!(retry("{\"reason\":\"shutdown\"}"), None);
-        assert_eq!(retry("{\"retry\":-1}"), None);
+        assert_eq!(retry(r#"{"reason":"shutdown"}"#), None);
+        assert_eq!(retry(r#"{"retry":-1}"#), None);
         assert_eq!(retry("bye"), None);
     }
 
@@ -319,15 +322,15 @@ mod tests {
         for word in ["forbidden", "invalid-notification"] {
             assert!(is_final(
                 1008,
-                &format!("{{\"reason\":\"{word}\",\"retry\":4200}}")
+                &format!(r#"{{"reason":"{word}","retry":4200}}"#)
             ));
-            assert!(!is_final(1013, &format!("{{\"reason\":\"{word}\"}}")));
+            assert!(!is_final(1013, &format!(r#"{{"reason":"{word}"}}"#)));
         }
         for reason in [
-            "{\"reason\":\"unfinished-message\",\"retry\":4200}",
-            "{\"reason\":\"of-a-newer-server\"}",
-            "{\"reason\":[\"forbidden\"]}",
-            "{\"retry\":100}",
+            r#"{"reason":"unfinished-message","retry":4200}"#,
+            r#"{"reason":"of-a-newer-server"}"#,
+            r#"{"reason":["forbidden"]}"#,
+            r#"{"retry":100}"#,
             "forbidden",
             "null",
             "",

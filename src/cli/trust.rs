@@ -1,5 +1,5 @@
-//! Whom to trust, from what was configured: the files are read, and what can't hold together
-//! is refused before anything listens.
+//! The policy of trust, from what was configured: the files are read, and a contradiction is refused
+//! before anything listens.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -20,7 +20,7 @@ use super::secret_file::read_secret_file;
 pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
 pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
 
-/// Reads what `config` names; `lanes` is where publishers come, and nobody else.
+/// Reads what `config` names; `lanes` are the publishers' own addresses.
 pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Policy, CliError> {
     let trust = &config.trust;
     let publish_tokens = trust.publish_token_file.as_deref();
@@ -71,16 +71,16 @@ fn refuse_open_lanes(lanes: &[ListenAddress]) -> Result<(), CliError> {
             && !address.ip().to_canonical().is_loopback()
         {
             return Err(CliError::usage(format!(
-                "--publish-listen {address}: whoever reaches it could publish: \
-                 take a loopback address, a Unix socket, or --publish-token-file"
+                "--publish-listen {address}: everybody who reaches it could publish: \
+                 use a loopback address, a Unix socket, or --publish-token-file"
             )));
         }
     }
     Ok(())
 }
 
-/// What whoever starts the server had better know about who may publish.
-pub(super) fn open_doors(policy: &Policy) -> Option<&'static str> {
+/// What an operator should know about publishing when the server starts.
+pub(super) fn publish_warning(policy: &Policy) -> Option<&'static str> {
     if policy.trusts_local() {
         return Some(
             "local peers may publish: a proxy on this machine that adds no forwarding header and rewrites Host \

@@ -27,15 +27,6 @@ pub enum Framing {
     Chunked,
 }
 
-/// What was granted to a request whose body is wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BodyPermit {
-    /// The longest body that is taken.
-    pub bytes_max: usize,
-    /// Whether the head has shown all that it takes; else the body has to.
-    pub is_authorized: bool,
-}
-
 /// Why a body can't be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyError {
@@ -200,11 +191,10 @@ impl BodyReader {
         }
     }
 
-    /// The body, once it is whole.
-    #[must_use]
-    pub fn into_body(self) -> Vec<u8> {
+    /// Takes the body out, once it is whole.
+    pub fn take_body(&mut self) -> Vec<u8> {
         debug_assert!(self.is_whole(), "nobody wants half a body");
-        self.body
+        std::mem::take(&mut self.body)
     }
 
     /// Bytes of memory that this takes beside its own size.
@@ -357,7 +347,7 @@ mod tests {
         assert!(taken == split || reader.is_whole());
         taken += reader.read(&stream[taken..])?;
         let is_whole = reader.is_whole();
-        Ok(is_whole.then(|| (reader.into_body(), taken)))
+        Ok(is_whole.then(|| (reader.take_body(), taken)))
     }
 
     /// The same at every split point, which must not matter.

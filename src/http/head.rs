@@ -125,6 +125,13 @@ impl<'a> Head<'a> {
         self.minor_version >= 1 && !self.fields.has_token("connection", "close")
     }
 
+    /// Whether an upgrade to WebSocket is asked for. HTTP/1.0 can't: there the field is ignored (RFC 9110
+    /// §7.8).
+    #[must_use]
+    pub fn asks_for_websocket(&self) -> bool {
+        self.minor_version >= 1 && self.fields.has_token("upgrade", "websocket")
+    }
+
     /// The path of the target, without a query; of an absolute target too (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &'a str {

@@ -1,7 +1,8 @@
-//! HTTP/1.1 without sockets: requests in, responses out. Names nothing else of ours.
+//! HTTP/1.1 without sockets: requests in, responses out. Names nothing else of ours but `wire`.
 
 pub mod body;
 pub mod date;
+pub mod exchange;
 pub mod head;
 pub mod host;
 pub mod response;

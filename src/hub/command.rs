@@ -11,7 +11,7 @@
 //! below it are written against `serde`'s traits.
 
 mod content;
-mod trail;
+mod path;
 mod values;
 
 use std::borrow::Cow;
@@ -30,10 +30,10 @@ use crate::application::Delivered;
 use crate::config::HubLimits;
 use crate::ws::frame::EncodedFrame;
 
-/// What stands in `type` where a publisher leaves it out, as JSON.
-const TYPE_DEFAULT: &str = "\"notification\"";
+/// The `type` of a notification whose publisher leaves it out, as JSON.
+const TYPE_DEFAULT: &str = r#""notification""#;
 
-/// Types that only the server itself says; a publisher can't put its words into our mouth.
+/// Types that only the server itself sends: a publisher can't speak for it.
 const TYPES_RESERVED: [&str; 4] = ["subscribed", "pong", "error", "published"];
 
 /// What a message asks for.
@@ -136,7 +136,7 @@ impl CommandError {
     pub fn reply(&self) -> String {
         let detail = serde_json::Value::from(self.detail.as_str());
         format!(
-            "{{\"type\":\"error\",\"error\":{{\"code\":\"{}\",\"detail\":{detail}}}}}",
+            r#"{{"type":"error","error":{{"code":"{}","detail":{detail}}}}}"#,
             self.code.as_str()
         )
     }
@@ -161,9 +161,9 @@ pub fn parse<'a>(text: &'a str, limits: &HubLimits) -> Result<Command<'a>, Comma
         Member::Once(sender) => match sender.text().as_deref() {
             Some("client") => envelope.read_from_client(limits),
             Some("server") => Ok(Command::Publish(envelope.into_publish())),
-            _ => Err(unknown("sender must be \"client\" or \"server\"")),
+            _ => Err(unknown(r#"sender must be "client" or "server""#)),
         },
-        Member::Twice => Err(unknown("sender stands twice")),
+        Member::Duplicate => Err(unknown("duplicate member sender")),
     }
 }
 
@@ -215,9 +215,10 @@ pub fn parse_batch<'a>(text: &'a str) -> Result<Batch<'a>, CommandError> {
 #[must_use]
 pub fn batch_reply(delivered: &[Delivered], is_array: bool) -> String {
     let entries: Vec<_> = delivered.iter().copied().map(published_reason).collect();
-    match is_array {
-        true => format!("[{}]", entries.join(",")),
-        false => entries.concat(),
+    if is_array {
+        format!("[{}]", entries.join(","))
+    } else {
+        entries.concat()
     }
 }
 
@@ -239,19 +240,19 @@ pub fn parse_subscriptions(
 #[must_use]
 pub fn subscribed_reply(subscriptions: usize, heartbeat: Duration) -> String {
     let seconds = heartbeat.as_secs_f64();
-    format!("{{\"type\":\"subscribed\",\"subscriptions\":{subscriptions},\"heartbeat\":{seconds}}}")
+    format!(r#"{{"type":"subscribed","subscriptions":{subscriptions},"heartbeat":{seconds}}}"#)
 }
 
 /// An application's ping as apps write it; [`parse`] knows all other ways to.
-pub const PING: &str = "{\"type\":\"ping\"}";
+pub const PING: &str = r#"{"type":"ping"}"#;
 
 /// The answer to an application ping.
-pub const PONG_REPLY: &str = "{\"type\":\"pong\"}";
+pub const PONG_REPLY: &str = r#"{"type":"pong"}"#;
 
 /// The answer to a notification on a connection that stays.
 #[must_use]
 pub fn published_reply(delivered: Delivered) -> String {
-    format!("{{\"type\":\"published\",{}}}", Counts(delivered))
+    format!(r#"{{"type":"published",{}}}"#, Counts(delivered))
 }
 
 /// The reason of the Close that answers a notification on a connection that doesn't stay.
@@ -263,7 +264,7 @@ pub fn published_reason(delivered: Delivered) -> String {
 /// The reason of any other Close that the server starts. `reason` is one fixed word.
 #[must_use]
 pub fn close_reason(reason: &'static str, retry_ms: u64) -> String {
-    format!("{{\"reason\":\"{reason}\",\"retry\":{retry_ms}}}")
+    format!(r#"{{"reason":"{reason}","retry":{retry_ms}}}"#)
 }
 
 struct Counts(Delivered);
@@ -271,9 +272,9 @@ struct Counts(Delivered);
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Delivered { queued, dropped } = self.0;
-        write!(f, "\"delivered\":{queued}")?;
+        write!(f, r#""delivered":{queued}"#)?;
         if dropped > 0 {
-            write!(f, ",\"dropped\":{dropped}")?;
+            write!(f, r#","dropped":{dropped}"#)?;
         }
         Ok(())
     }
@@ -289,12 +290,14 @@ impl<'a> Publish<'a> {
         let kind = match self.kind {
             Member::Absent => TYPE_DEFAULT,
             Member::Once(json) => check_type(json)?,
-            Member::Twice => return Err(CommandError::new(code, "type stands twice")),
+            Member::Duplicate => return Err(CommandError::new(code, "duplicate member type")),
         };
         let json = match self.notification {
             Member::Absent => return Err(CommandError::new(code, "notification is missing")),
             Member::Once(json) => json,
-            Member::Twice => return Err(CommandError::new(code, "notification stands twice")),
+            Member::Duplicate => {
+                return Err(CommandError::new(code, "duplicate member notification"));
+            }
         };
         Ok(Publication {
             notification: read_notification(json)?,
@@ -309,9 +312,9 @@ impl Publication<'_> {
     #[must_use]
     pub fn frame(&self) -> EncodedFrame {
         EncodedFrame::text(&[
-            b"{\"type\":",
+            br#"{"type":"#,
             self.kind.as_bytes(),
-            b",\"notification\":",
+            br#","notification":"#,
             self.text.as_bytes(),
             b"}",
         ])
@@ -325,7 +328,8 @@ fn check_type(json: Json<'_>) -> Result<&str, CommandError> {
         None => Err(CommandError::new(code, "type must be a string")),
         Some(text) if TYPES_RESERVED.contains(&text) => {
             let words = TYPES_RESERVED.join(", ");
-            let detail = format!("type must be none of {words}: those are the server's own");
+            let detail =
+                format!("type must not be one of {words}: they are reserved for the server");
             Err(CommandError::new(code, detail))
         }
         Some(_) => Ok(json.0),
@@ -357,9 +361,10 @@ impl<'a> Json<'a> {
     fn name_among(self, names: &[&'static str]) -> Option<&'static str> {
         let is = |text: &str| names.iter().copied().find(|name| *name == text);
         let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        match inner.contains('\\') {
-            false => is(inner),
-            true => is(&self.text()?),
+        if inner.contains('\\') {
+            is(&self.text()?)
+        } else {
+            is(inner)
         }
     }
 }
@@ -387,24 +392,24 @@ enum Member<'a> {
     #[default]
     Absent,
     Once(Json<'a>),
-    Twice,
+    Duplicate,
 }
 
 impl<'a> Member<'a> {
     fn put(&mut self, json: Json<'a>) {
         *self = match self {
             Self::Absent => Self::Once(json),
-            Self::Once(_) | Self::Twice => Self::Twice,
+            Self::Once(_) | Self::Duplicate => Self::Duplicate,
         };
     }
 
-    /// The text of a token, if there is one. What stands twice, or is no string, is a token that
-    /// nobody accepts.
+    /// The text of a token, if there is one. A duplicate member, or one that is no string, is a
+    /// token that nobody accepts.
     fn text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Absent => None,
             Self::Once(json) => Some(json.text().unwrap_or_default()),
-            Self::Twice => Some(Cow::default()),
+            Self::Duplicate => Some(Cow::default()),
         }
     }
 }
@@ -441,15 +446,15 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Where nothing but publishers are spoken to.
+    /// Reads a message of a publisher, which may leave out `sender`.
     fn read_as_publish(self) -> Result<Publish<'a>, CommandError> {
         match self.sender {
             Member::Absent => Ok(self.into_publish()),
             Member::Once(sender) if sender.text().as_deref() == Some("server") => {
                 Ok(self.into_publish())
             }
-            Member::Once(_) => Err(unknown("sender must be \"server\", or left out")),
-            Member::Twice => Err(unknown("sender stands twice")),
+            Member::Once(_) => Err(unknown(r#"sender must be "server", or left out"#)),
+            Member::Duplicate => Err(unknown("duplicate member sender")),
         }
     }
 
@@ -460,9 +465,9 @@ impl<'a> Envelope<'a> {
                 subscriptions: read_subscriptions(json, limits)?,
                 token: self.token.text(),
             }),
-            Member::Twice => Err(CommandError::new(
+            Member::Duplicate => Err(CommandError::new(
                 ErrorCode::InvalidSubscription,
-                "subscriptions stands twice",
+                "duplicate member subscriptions",
             )),
         }
     }
@@ -470,9 +475,9 @@ impl<'a> Envelope<'a> {
     fn read_without_sender(&self) -> Result<Command<'a>, CommandError> {
         match self.kind {
             Member::Once(json) if json.text().as_deref() == Some("ping") => Ok(Command::Ping),
-            Member::Once(_) => Err(unknown("without sender, type must be \"ping\"")),
-            Member::Absent => Err(unknown("neither sender nor type is there")),
-            Member::Twice => Err(unknown("type stands twice")),
+            Member::Once(_) => Err(unknown(r#"without sender, type must be "ping""#)),
+            Member::Absent => Err(unknown("sender and type are missing")),
+            Member::Duplicate => Err(unknown("duplicate member type")),
         }
     }
 }
@@ -513,676 +518,4 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::hub::filter::matches;
-    use crate::hub::index::SubscriptionIndex;
-    use crate::id::ConnectionId;
-
-    fn parse_default(text: &str) -> Result<Command<'_>, CommandError> {
-        parse(text, &HubLimits::default())
-    }
-
-    /// The list of a subscriber who sends `list`.
-    fn subscribe(list: &str) -> Result<String, CommandError> {
-        let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
-        match parse_default(&text)? {
-            Command::Subscribe { subscriptions, .. } => Ok(format!("{subscriptions:?}")),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The frame's payload for a publisher who sends `text`.
-    fn publish(text: &str) -> Result<String, CommandError> {
-        match parse_default(text)? {
-            Command::Publish(publish) => {
-                let frame = publish.read()?.frame();
-                let bytes = frame.as_bytes();
-                let start = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
-                Ok(String::from_utf8(bytes[start..].to_vec()).expect("text"))
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn code<T: fmt::Debug>(result: Result<T, CommandError>) -> &'static str {
-        let error = result.expect_err("an error");
-        let reply: Value = serde_json::from_str(&error.reply()).expect("JSON");
-        assert_eq!(reply["type"], "error");
-        assert_eq!(reply["error"]["code"], error.code.as_str());
-        assert_eq!(reply["error"]["detail"], error.detail.as_str());
-        assert_eq!(reply.as_object().map(|members| members.len()), Some(2));
-        error.code.as_str()
-    }
-
-    fn detail<T: fmt::Debug>(result: Result<T, CommandError>) -> String {
-        result.expect_err("an error").detail
-    }
-
-    fn publish_code(notification: &str) -> &'static str {
-        code(publish(&format!(
-            "{{\"sender\":\"server\",\"notification\":{notification}}}"
-        )))
-    }
-
-    fn values_of(values: &str) -> String {
-        let list =
-            format!("[{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}]");
-        subscribe(&list).expect("valid")
-    }
-
-    #[test]
-    fn matching_cases_by_the_oracle_and_by_the_index() {
-        let cases = include_str!("../../tests/data/matching-cases.json");
-        let cases: Vec<Value> = serde_json::from_str(cases).expect("JSON");
-        assert!(cases.len() > 40);
-        for case in cases {
-            let subscribe = json!({"sender": "client", "subscriptions": [case["subscription"]]});
-            let publish = json!({"sender": "server", "notification": case["notification"]});
-            let (subscribe, publish) = (subscribe.to_string(), publish.to_string());
-            let Ok(Command::Subscribe { subscriptions, .. }) = parse_default(&subscribe) else {
-                panic!("{case}")
-            };
-            let Ok(Command::Publish(publish)) = parse_default(&publish) else {
-                panic!("{case}")
-            };
-            let notification = publish.read().expect("valid").notification;
-            assert_eq!(
-                matches(&subscriptions[0], &notification),
-                case["matches"],
-                "{case}"
-            );
-            let mut index = SubscriptionIndex::default();
-            let id = ConnectionId {
-                index: 3,
-                serial: 9,
-            };
-            index.replace(id, &subscriptions);
-            let mut recipients = Vec::new();
-            index.collect_recipients(&notification, &mut recipients);
-            assert_eq!(recipients == [id], case["matches"], "{case}");
-            index.check_invariants();
-        }
-    }
-
-    #[test]
-    fn bad_messages() {
-        let cases = include_str!("../../tests/data/bad-messages.json");
-        let cases: Vec<Value> = serde_json::from_str(cases).expect("JSON");
-        assert!(cases.len() > 10);
-        for case in cases {
-            let text = match (case.get("message"), case.get("text")) {
-                (Some(message), _) => message.to_string(),
-                (None, Some(text)) => text.as_str().expect("text").to_owned(),
-                // The case that is told in words.
-                (None, None) => "[".repeat(100_000),
-            };
-            assert_eq!(code(parse_default(&text)), case["error"], "{case}");
-        }
-    }
-
-    #[test]
-    fn depth_is_harmless_wherever_it_is() {
-        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        let deep_objects = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
-        for deep in [&deep, &deep_objects] {
-            assert_eq!(code(parse_default(&deep[..deep.len() - 1])), "invalid-json");
-            assert_eq!(
-                subscribe(&format!(
-                    "[{{\"package\":\"p\",\"page\":\"q\",\"x\":{deep}}}],\"y\":{deep}"
-                )),
-                subscribe("[{\"package\":\"p\",\"page\":\"q\"}]")
-            );
-            let text = format!(
-                "{{\"sender\":\"server\",\"notification\":{{\"package\":\"p\",\"page\":\"q\",\"message\":{deep},\"channel\":{deep}}}}}"
-            );
-            assert!(publish(&text).is_ok());
-            let filters = format!("{{\"values\":{deep}}}");
-            let body = format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{filters}}}");
-            assert_eq!(
-                code(subscribe(&format!("[{body}]"))),
-                "invalid-subscription"
-            );
-            assert_eq!(publish_code(&body), "invalid-notification");
-            assert_eq!(code(subscribe(deep)), "invalid-subscription");
-            assert_eq!(
-                publish_code(&format!("{{\"channel\":{deep}}}")),
-                "invalid-notification"
-            );
-        }
-        assert_eq!(code(parse_default(&deep)), "unknown-message");
-        assert_eq!(publish_code(&deep), "invalid-notification");
-        assert_eq!(publish_code(&deep_objects), "invalid-notification");
-    }
-
-    #[test]
-    fn what_is_not_json_is_that_whoever_sent_it() {
-        for text in [
-            "",
-            " ",
-            "{",
-            "nul",
-            "{\"sender\":\"server\"} x",
-            "{\"sender\":\"server\",}",
-            "{sender:1}",
-            "{\"a\":01}",
-            "{\"a\":\"\\x\"}",
-            "{\"a\":\"\\u12g4\"}",
-            "{\"a\":[1,]}",
-            "{\"a\nb\":1}",
-            "{\"a\\n\nb\":1}",
-            "{\"x\":{\"a\nb\":1}}",
-            "{\"x\":\"a\tb\"}",
-            "\u{feff}{}",
-            "\u{c}{}",
-            "{\"sender\":\"client\",\"subscriptions\":[{\"a\\n\nb\":1}]}",
-            "'a'",
-            "NaN",
-            "-",
-            "1.",
-        ] {
-            assert_eq!(code(parse_default(text)), "invalid-json", "{text:?}");
-        }
-        for text in [
-            "{}",
-            "[]",
-            "1",
-            "null",
-            "\"ping\"",
-            "1e999",
-            "\"\\ud800\"",
-            " {} \r\n\t",
-        ] {
-            assert_eq!(code(parse_default(text)), "unknown-message", "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_grammar_is_that_of_json_and_nothing_else() {
-        // Snippets in every order: what `serde_json` takes as JSON is never invalid-json here.
-        let snippets = [
-            "{",
-            "}",
-            "[",
-            "]",
-            ",",
-            ":",
-            "\"a\"",
-            "1",
-            "\"sender\"",
-            "\"client\"",
-        ];
-        let count = snippets.len();
-        for number in 0..count.pow(5) {
-            let mut rest = number;
-            let mut text = String::new();
-            for _ in 0..5 {
-                text.push_str(snippets[rest % count]);
-                rest /= count;
-            }
-            let is_json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
-            let is_refused = matches!(
-                parse_default(&text),
-                Err(CommandError {
-                    code: ErrorCode::InvalidJson,
-                    ..
-                })
-            );
-            assert_eq!(is_refused, !is_json, "{text}");
-        }
-    }
-
-    #[test]
-    fn sender_decides_and_type_counts_only_without_it() {
-        for text in [
-            "{\"type\":\"ping\"}",
-            " {\"x\":1,\"type\":\"p\\u0069ng\",\"subscriptions\":1,\"subscriptions\":2}",
-            "{\"\\u0074ype\":\"ping\",\"notification\":{}}",
-        ] {
-            assert!(matches!(parse_default(text), Ok(Command::Ping)), "{text}");
-        }
-        for text in [
-            "{\"type\":\"ping\",\"type\":\"ping\"}",
-            "{\"type\":\"ping\",\"\\u0074ype\":\"ping\"}",
-            "{\"type\":\"pong\"}",
-            "{\"type\":null}",
-            "{\"sender\":null,\"type\":\"ping\"}",
-            "{\"sender\":\"client\",\"type\":\"ping\"}",
-            "{\"sender\":\"Client\",\"subscriptions\":[]}",
-            "{\"sender\":\"\\ud800\",\"subscriptions\":[]}",
-            "{\"sender\":[\"client\"],\"subscriptions\":[]}",
-            "{\"sender\":\"server\",\"sender\":\"server\",\"notification\":{\"channel\":1}}",
-            "{\"sender\":\"client\",\"s\\u0065nder\":\"client\",\"subscriptions\":[]}",
-        ] {
-            assert_eq!(code(parse_default(text)), "unknown-message", "{text}");
-        }
-        // Members that are not named beside this sender, and a type beside a client.
-        for text in [
-            "{\"sender\":\"client\",\"subscriptions\":[],\"type\":1,\"type\":2}",
-            "{\"s\\u0065nder\":\"cl\\u0069ent\",\"subscr\\u0069ptions\":[],\"notification\":1,\"notification\":1}",
-            "{\"sender\":\"client\",\"subscriptions\":[],\"\\ud800\":\"\\udfff\",\"\\ud800\":1e999}",
-        ] {
-            assert!(
-                matches!(parse_default(text), Ok(Command::Subscribe { subscriptions, .. }) if subscriptions.is_empty())
-            );
-        }
-        assert!(matches!(
-            parse_default("{\"sender\":\"server\",\"subscriptions\":1,\"subscriptions\":2}"),
-            Ok(Command::Publish(_))
-        ));
-    }
-
-    #[test]
-    fn members_that_stand_twice() {
-        let twice = "{\"sender\":\"server\",\"sender\":\"server\",\"notification\":{}}";
-        let batch = parse_batch(twice).map(|_| ());
-        assert_eq!(
-            batch.map_err(|error| error.to_string()),
-            Err("unknown-message: sender stands twice".to_owned())
-        );
-        let twice = "{\"sender\":\"client\",\"subscriptions\":[],\"subscr\\u0069ptions\":[]}";
-        assert_eq!(
-            parse_default(twice)
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-            Err("invalid-subscription: subscriptions stands twice".to_owned())
-        );
-        for (list, member) in [
-            (
-                "{\"package\":\"p\",\"page\":\"q\",\"pack\\u0061ge\":\"p\"}",
-                ".package",
-            ),
-            ("{\"package\":\"p\",\"page\":\"q\",\"page\":\"q\"}", ".page"),
-            (
-                "{\"package\":\"p\",\"page\":\"q\",\"filters\":null,\"filters\":null}",
-                ".filters",
-            ),
-            (
-                "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":null,\"v\\u0061lues\":null}}",
-                ".filters.values",
-            ),
-            (
-                "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":{\"b\":1,\"a\":1,\"\\u0062\":1}}}",
-                ".filters.values.b",
-            ),
-        ] {
-            let list = format!("[\"a\",{list}]");
-            assert_eq!(code(subscribe(&list)), "invalid-subscription");
-            assert_eq!(
-                detail(subscribe(&list)),
-                format!("subscriptions[1]{member} stands twice")
-            );
-        }
-        assert!(
-            subscribe("[{\"package\":\"p\",\"page\":\"q\",\"channel\":1,\"channel\":2}]").is_ok()
-        );
-        for text in [
-            "{\"sender\":\"server\",\"type\":\"a\",\"type\":\"a\",\"notification\":{\"channel\":1}}",
-            "{\"sender\":\"server\",\"notification\":{\"channel\":1},\"notification\":{\"channel\":1}}",
-            "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"ch\\u0061nnel\":1}}",
-            "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"filters\":{},\"filters\":{}}}",
-            "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"filters\":{\"values\":{\"a\":1,\"a\":2}}}}",
-        ] {
-            let error = publish(text).expect_err("twice");
-            assert_eq!(error.code.as_str(), "invalid-notification", "{text}");
-            assert!(error.detail.ends_with("stands twice"), "{error}");
-        }
-        let own = "{\"sender\":\"server\",\"notification\":{\"channel\":1,\"message\":1,\"message\":2,\"type\":1,\"type\":2}}";
-        assert!(publish(own).is_ok());
-    }
-
-    #[test]
-    fn details_name_the_member() {
-        let page = "\"package\":\"p\",\"page\":\"q\"";
-        for (list, expected) in [
-            ("{}".to_owned(), "subscriptions must be a list"),
-            (
-                "[{\"package\":\"p\"}]".to_owned(),
-                "subscriptions[0].page is missing",
-            ),
-            (
-                "[\"a\",{\"page\":\"p\"}]".to_owned(),
-                "subscriptions[1].package is missing",
-            ),
-            ("[{}]".to_owned(), "subscriptions[0].package is missing"),
-            (
-                "[7]".to_owned(),
-                "subscriptions[0] must be an object or a string",
-            ),
-            (
-                "[\"\\ud800\"]".to_owned(),
-                "subscriptions[0] must be an object or a string",
-            ),
-            (
-                "[{\"package\":1,\"page\":\"q\"}]".to_owned(),
-                "subscriptions[0].package must be a string",
-            ),
-            (
-                format!("[{{{page},\"filters\":[1]}}]"),
-                "subscriptions[0].filters must be an object",
-            ),
-            (
-                format!("[{{{page},\"filters\":true}}]"),
-                "subscriptions[0].filters must be an object",
-            ),
-            (
-                format!("[{{{page},\"filters\":{{\"values\":[null]}}}}]"),
-                "subscriptions[0].filters.values must be an object, a scalar or a list of scalars",
-            ),
-            (
-                format!("[{{{page},\"filters\":{{\"values\":1e999}}}}]"),
-                "subscriptions[0].filters.values must be an object, a scalar or a list of scalars",
-            ),
-            (
-                format!("[{{{page},\"filters\":{{\"values\":{{\"a\":1,\"b\":null}}}}}}]"),
-                "subscriptions[0].filters.values.b must be a scalar or a list of scalars",
-            ),
-            (
-                format!("[{{{page},\"filters\":{{\"values\":{{\"\\ud800\":1}}}}}}]"),
-                "subscriptions[0].filters.values must be an object whose names are Unicode text",
-            ),
-        ] {
-            assert_eq!(detail(subscribe(&list)), expected, "{list}");
-        }
-        let long = "\u{e9}\\\"".repeat(500);
-        let list = format!("[{{{page},\"filters\":{{\"values\":{{\"{long}\":null}}}}}}]");
-        let error = subscribe(&list).expect_err("null is no scalar");
-        assert!(error.detail.len() < 200 && error.detail.contains('…'));
-        assert_eq!(code::<()>(Err(error)), "invalid-subscription");
-    }
-
-    #[test]
-    fn scalars_compare_by_their_text() {
-        for (scalar, text) in [
-            ("2", "2"),
-            ("2.0", "2"),
-            ("\"2\"", "2"),
-            ("\"2.0\"", "2.0"),
-            ("1e2", "100"),
-            ("-0", "0"),
-            ("-0.0", "0"),
-            ("-0e5", "0"),
-            ("-1e-400", "0"),
-            ("0.1", "0.1"),
-            ("9007199254740993", "9007199254740993"),
-            ("9007199254740993.0", "9007199254740992"),
-            ("18446744073709551615", "18446744073709551615"),
-            ("18446744073709551616", "18446744073709552000"),
-            ("-9223372036854775808", "-9223372036854775808"),
-            ("-9223372036854775809", "-9223372036854776000"),
-            ("1E-7", "0.0000001"),
-            ("8.41", "8.41"),
-            ("false", "false"),
-            ("\"\\u0061\"", "a"),
-            ("\"\\ud83d\\ude00\"", "\u{1f600}"),
-        ] {
-            let expected = values_of(&format!("{{\"a\":[\"{text}\"]}}"));
-            assert_eq!(
-                values_of(&format!("{{\"a\":{scalar}}}")),
-                expected,
-                "{scalar}"
-            );
-            assert_eq!(
-                values_of(&format!("{{\"a\":[{scalar}]}}")),
-                expected,
-                "{scalar}"
-            );
-            let nameless = values_of(&format!("[\"{text}\"]"));
-            assert_eq!(values_of(scalar), nameless, "{scalar}");
-        }
-        assert_eq!(values_of("[true]"), values_of("\"true\""));
-        assert_eq!(values_of("{\"a\":[true]}"), values_of("{\"a\":\"true\"}"));
-        for nothing in ["null", "{}", "[]"] {
-            assert_eq!(values_of(nothing), values_of("true"));
-        }
-        for bad in [
-            "1e999",
-            "[-1e999]",
-            "{\"a\":1e999}",
-            "{\"a\":[[]]}",
-            "{\"a\":{}}",
-            "[{}]",
-        ] {
-            let body =
-                format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{bad}}}}}");
-            assert_eq!(
-                code(subscribe(&format!("[{body}]"))),
-                "invalid-subscription",
-                "{bad}"
-            );
-            assert_eq!(publish_code(&body), "invalid-notification", "{bad}");
-        }
-    }
-
-    #[test]
-    fn limits_at_max_and_one_more() {
-        let limits = HubLimits {
-            subscriptions_max: 3,
-            values_max: 5,
-            ..HubLimits::default()
-        };
-        let code_of = |list: &str| {
-            let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
-            parse(&text, &limits)
-                .map(|_| ())
-                .map_err(|error| error.code.as_str())
-        };
-        assert_eq!(code_of("[\"a\",\"b\",\"c\"]"), Ok(()));
-        assert_eq!(
-            code_of("[\"a\",\"b\",\"c\",7]"),
-            Err("too-many-subscriptions")
-        );
-        let with_values = |values: &str| {
-            code_of(&format!(
-                "[\"a\",{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}]"
-            ))
-        };
-        for four in [
-            "[1,2,3,4]",
-            "{\"a\":[1,2,3],\"b\":true}",
-            "{\"a\":[],\"b\":[1,2],\"c\":3}",
-        ] {
-            assert_eq!(with_values(four), Ok(()), "{four}");
-        }
-        for five in [
-            "[1,2,3,4,4]",
-            "{\"a\":[1,2,3],\"b\":true,\"c\":true}",
-            "{\"a\":[],\"b\":[1,2],\"c\":3,\"d\":[]}",
-        ] {
-            assert_eq!(with_values(five), Err("too-many-subscriptions"), "{five}");
-        }
-    }
-
-    #[test]
-    fn numbers_written_out_at_max_and_one_more() {
-        let member = |values: &str| {
-            format!("{{\"package\":\"p\",\"page\":\"q\",\"filters\":{{\"values\":{values}}}}}")
-        };
-        let subscribe = |values: &str| {
-            let text = format!(
-                "{{\"sender\":\"client\",\"subscriptions\":[{}]}}",
-                member(values)
-            );
-            parse(&text, &HubLimits::default()).map(drop)
-        };
-        let publish = |values: &str| {
-            let text = format!(
-                "{{\"sender\":\"server\",\"notification\":{}}}",
-                member(values)
-            );
-            parse(&text, &HubLimits::default()).and_then(|command| match command {
-                Command::Publish(publish) => publish.read().map(drop),
-                other => panic!("{other:?}"),
-            })
-        };
-        // A dozen numbers of 326 bytes, and a text.
-        let values = |length| format!("[{}\"{}\"]", "5e-324,".repeat(12), "x".repeat(length));
-        let (at_max, one_more) = (values(184), values(185));
-        assert_eq!((subscribe(&at_max), publish(&at_max)), (Ok(()), Ok(())));
-        let error = subscribe(&one_more).expect_err("too long");
-        assert_eq!(error.code, ErrorCode::TooManySubscriptions);
-        let detail = "must have at most 4096 bytes of values, with numbers written out";
-        assert_eq!(error.detail, format!("subscriptions {detail}"));
-        let error = publish(&one_more).expect_err("too long");
-        assert_eq!(error.code, ErrorCode::InvalidNotification);
-        assert_eq!(error.detail, format!("notification {detail}"));
-        // As many bytes as its JSON has, if those are more.
-        let values = |spaces| format!("[{}{}]", " ".repeat(spaces), ["5e-324"; 20].join(","));
-        let spaces = 20 * 326 - member(&values(0)).len();
-        assert_eq!(publish(&values(spaces)), Ok(()));
-        assert!(publish(&values(spaces - 1)).is_err());
-        let many = format!("[{}1e308]", "1e308,".repeat(400));
-        let error = subscribe(&many).expect_err("too long");
-        assert_eq!(error.code, ErrorCode::TooManySubscriptions);
-    }
-
-    #[test]
-    fn a_list_alone_is_read_like_that_of_a_message() {
-        let limits = HubLimits {
-            subscriptions_max: 2,
-            values_max: 3,
-            ..HubLimits::default()
-        };
-        let page = "\"package\":\"p\",\"p\\u0061ge\":\"q\"";
-        let deep = "[".repeat(100_000);
-        for list in [
-            "[]".to_owned(),
-            format!(" [\"\\u0061\",{{{page},\"filters\":{{\"values\":{{\"a\":[1,\"b\"]}}}}}}] "),
-            format!("[{{{page},\"filters\":{{\"values\":{{\"a\":true,\"b\":[]}}}}}}]"),
-            format!("[{{{page}}},{{{page},\"filters\":{{\"values\":[1,2.5]}}}}]"),
-            "[1]".to_owned(),
-            "null".to_owned(),
-            "[\"a\",\"b\",\"c\"]".to_owned(),
-            format!("[\"a\",{{{page},\"filters\":{{\"values\":[1,2,3]}}}}]"),
-            format!("{deep}{}", "]".repeat(100_000)),
-        ] {
-            let text = format!("{{\"sender\":\"client\",\"subscriptions\":{list}}}");
-            let expected = parse(&text, &limits).map(|command| match command {
-                Command::Subscribe { subscriptions, .. } => subscriptions,
-                other => panic!("{other:?}"),
-            });
-            assert_eq!(parse_subscriptions(&list, &limits), expected, "{list:.80}");
-        }
-        for bad in ["", "[", "[] []", "[\"a\n\"]", &deep] {
-            assert_eq!(code(parse_subscriptions(bad, &limits)), "invalid-json");
-        }
-    }
-
-    #[test]
-    fn a_notification_goes_out_as_it_came() {
-        for notification in [
-            "{\"channel\":1.0}",
-            "{ \"package\" : \"p\",\n\t\"page\":\"\\u0071\", \"n\": 9007199254740993, \"m\":\"\\u00e9\\ud800\" }",
-            "{\"package\":\"p\",\"page\":\"q\",\"channel\":{\"id\":[1e999]}}",
-            "{\"package\":\"p\",\"page\":\"q\",\"channel\":null,\"type\":\"chat\"}",
-        ] {
-            let text = format!(" {{\"notification\": {notification} ,\"sender\":\"server\"}}");
-            assert_eq!(
-                publish(&text),
-                Ok(format!(
-                    "{{\"type\":\"notification\",\"notification\":{notification}}}"
-                ))
-            );
-        }
-        let typed = |kind: &str| {
-            publish(&format!(
-                "{{\"sender\":\"server\",\"type\":{kind},\"notification\":{{\"channel\":1}}}}"
-            ))
-        };
-        for kind in [
-            "\"chat\"",
-            "\"refreshcontent\"",
-            "\"\"",
-            "\"a\\\"b\\u00e9\"",
-            "\"ping\"",
-        ] {
-            assert_eq!(
-                typed(kind),
-                Ok(format!(
-                    "{{\"type\":{kind},\"notification\":{{\"channel\":1}}}}"
-                ))
-            );
-        }
-        for kind in [
-            "\"subscribed\"",
-            "\"p\\u006fng\"",
-            "\"error\"",
-            "\"published\"",
-            "1",
-            "null",
-            "[\"a\"]",
-            "\"\\ud800\"",
-        ] {
-            assert_eq!(code(typed(kind)), "invalid-notification", "{kind}");
-        }
-    }
-
-    #[test]
-    fn notifications_that_are_refused() {
-        for notification in [
-            "{}",
-            "[]",
-            "null",
-            "\"a\"",
-            "{\"package\":\"p\"}",
-            "{\"page\":\"q\"}",
-            "{\"package\":\"p\",\"channel\":\"a\"}",
-            "{\"package\":null,\"page\":null,\"channel\":\"a\"}",
-            "{\"package\":\"p\",\"page\":1}",
-            "{\"channel\":null}",
-            "{\"channel\":[\"a\"]}",
-            "{\"channel\":{}}",
-            "{\"channel\":1e999}",
-            "{\"channel\":\"\\ud800\"}",
-            "{\"channel\":1,\"filters\":7}",
-            "{\"channel\":1,\"filters\":[1]}",
-            "{\"channel\":1,\"filters\":{\"values\":{\"a\":null}}}",
-            "{\"package\":\"p\",\"page\":\"q\",\"filters\":{\"values\":[[]]}}",
-        ] {
-            assert_eq!(
-                publish_code(notification),
-                "invalid-notification",
-                "{notification}"
-            );
-        }
-        assert_eq!(
-            detail(publish("{\"sender\":\"server\"}")),
-            "notification is missing"
-        );
-    }
-
-    #[test]
-    fn answers() {
-        let seconds = Duration::from_secs;
-        assert_eq!(
-            subscribed_reply(2, seconds(25)),
-            "{\"type\":\"subscribed\",\"subscriptions\":2,\"heartbeat\":25}"
-        );
-        let half = subscribed_reply(0, Duration::from_millis(500));
-        assert!(half.ends_with("\"heartbeat\":0.5}"), "{half}");
-        let some = Delivered {
-            queued: 3,
-            dropped: 0,
-        };
-        let cut = Delivered {
-            queued: 3,
-            dropped: 1,
-        };
-        assert_eq!(published_reason(some), "{\"delivered\":3}");
-        assert_eq!(published_reason(cut), "{\"delivered\":3,\"dropped\":1}");
-        assert_eq!(
-            published_reply(some),
-            "{\"type\":\"published\",\"delivered\":3}"
-        );
-        assert_eq!(
-            published_reply(cut),
-            "{\"type\":\"published\",\"delivered\":3,\"dropped\":1}"
-        );
-        assert_eq!(
-            close_reason("slow-consumer", 4200),
-            "{\"reason\":\"slow-consumer\",\"retry\":4200}"
-        );
-    }
-}
+mod tests;

@@ -105,6 +105,7 @@ impl Connections {
             }
             self.records.resize(id.slot() + 1, None);
         }
+        debug_assert!(self.records[id.slot()].is_none(), "the last tenant is gone");
         self.records[id.slot()] = Some(Record {
             address: peer.address.into(),
             serial: id.serial,
@@ -145,6 +146,19 @@ impl Connections {
     /// How many publish and stay.
     pub(super) const fn publishers_len(&self) -> usize {
         self.publishers
+    }
+
+    /// How many there are. Counts them.
+    pub(super) fn len(&self) -> usize {
+        self.records.iter().flatten().count()
+    }
+
+    /// Asserts what must hold between two calls.
+    pub(super) fn check_invariants(&self) {
+        let known = self.records.iter().flatten();
+        let publishers = known.filter(|record| record.rights.is_kept_publisher());
+        assert_eq!(self.publishers, publishers.count());
+        assert!(self.records.last().is_none_or(Option::is_some));
     }
 
     /// Bytes on the heap.

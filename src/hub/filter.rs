@@ -66,7 +66,7 @@ impl<'a, T> NameMap<'a, T> {
     /// The map of `entries`.
     ///
     /// # Errors
-    /// A name that stands twice.
+    /// A duplicate name.
     pub fn new(mut entries: Vec<(Cow<'a, str>, T)>) -> Result<Self, Cow<'a, str>> {
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let twice = entries.windows(2).position(|pair| pair[0].0 == pair[1].0);
@@ -143,7 +143,7 @@ impl Subscription<'_> {
         }
     }
 
-    /// Shows each of its texts to `visit`, one that stands twice twice.
+    /// Shows each of its texts to `visit`, duplicates too.
     pub fn for_each_text<'s>(&'s self, mut visit: impl FnMut(&'s str)) {
         let (page, filter) = match self {
             Self::Channel(channel) => return visit(channel),
@@ -180,7 +180,7 @@ pub enum Filter<'a> {
 /// What is asked of the values of one name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Criterion<'a> {
-    /// There is one, whichever.
+    /// There is one, with any value.
     Any,
     /// There is one of these; of none, if this is empty.
     OneOf(Values<'a>),

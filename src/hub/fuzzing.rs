@@ -41,7 +41,7 @@ pub fn fuzz_command(bytes: &[u8]) {
 /// An error is a message that no client takes for a notification, and bounded.
 fn check_error(error: &command::CommandError) {
     let reply = error.reply();
-    assert!(reply.starts_with("{\"type\":\"error\",\"error\":{\"code\":\""));
+    assert!(reply.starts_with(r#"{"type":"error","error":{"code":""#));
     assert!(reply.len() < 1024, "{} bytes", reply.len());
 }
 
@@ -103,7 +103,7 @@ impl Model {
         self.subscriptions[usize::from(slot)].clear();
     }
 
-    /// Another tenant: who comes in the old one's name moves nothing.
+    /// Another tenant of a slot: the id of the old one moves nothing.
     fn reconnect(&mut self, source: &mut Source<'_>) {
         let slot = source.below(SLOTS);
         self.index.remove(self.id(slot));
@@ -255,10 +255,10 @@ mod tests {
             "",
             "{}",
             "[[[[",
-            "{\"type\":\"ping\"}",
-            "{\"sender\":\"client\",\"subscriptions\":[\"a\",{\"package\":\"\\u0070\",\"page\":\"q\",\"filters\":{\"values\":{\"a\":[1,2.5,-0]}}}]}",
-            "{\"sender\":\"server\",\"notification\":{\"channel\":\"a\",\"\\ud800\":\"\\ud800\"}}",
-            "{\"sender\":\"server\",\"type\":\"pong\",\"notification\":{\"channel\":1e999}}",
+            r#"{"type":"ping"}"#,
+            r#"{"sender":"client","subscriptions":["a",{"package":"\u0070","page":"q","filters":{"values":{"a":[1,2.5,-0]}}}]}"#,
+            r#"{"sender":"server","notification":{"channel":"a","\ud800":"\ud800"}}"#,
+            r#"{"sender":"server","type":"pong","notification":{"channel":1e999}}"#,
         ] {
             fuzz_command(input.as_bytes());
         }

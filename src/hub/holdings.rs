@@ -1,6 +1,6 @@
 //! What lists of subscriptions amount to, in what is limited: of a connection, of an address.
 //!
-//! Knows subscriptions, neither who has them nor what they are allowed. Main type: [`Holdings`].
+//! Knows subscriptions, neither their connections nor what these are allowed. Main type: [`Holdings`].
 
 use super::filter::Subscription;
 use crate::config::HubLimits;

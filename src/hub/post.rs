@@ -1,23 +1,33 @@
-//! Publishing over HTTP: who may, what is taken, and how it is answered.
+//! Publishing over HTTP: permission, what is taken, and how it is answered.
 //!
-//! A request goes by the same rules as an upgrade and as a message behind it. What its head shows
-//! is asked first, so that nobody's body is read who may not publish; a token in the body is as
-//! good, but then little is read on credit, and the address it comes from has its share.
+//! A request is judged by the same rules as an upgrade and the message after it. What its head shows
+//! comes first, so that no body is read of a peer that may not publish; a token in the body is as
+//! good, but then the body is small, and its address has a rate.
 
 use log::log;
 
+use super::Hub;
 use super::access::addresses::Refused;
-use super::access::policy::{PublishRight, bearer};
+use super::access::policy::{Decision, PublishRight, bearer};
+use super::answers::PUBLISHER_TOKEN_NEEDED;
 use super::command::{self, Batch, CommandError, ErrorCode, Publication};
-use super::{Hub, PUBLISH_PATH};
-use crate::application::{BodyPermit, Framing, Outbox, Request, Response, Status};
+use crate::application::{BodyPermit, Framing, Outbox, Peer, Request, Response, Status};
 use crate::http::head::Head;
 use crate::id::ConnectionId;
+use crate::time::Timestamp;
 
-/// Whether a request is one to publish, or pretends to be: what is left of an upgrade whose
-/// `Upgrade` a proxy has eaten is not.
+/// The path that notifications are posted to, and whose connections stay when they have published.
+pub(super) const PUBLISH_PATH: &str = "/publish";
+
+/// Whether a request is one to publish, or pretends to be.
 pub(super) fn is_for(head: &Head<'_>) -> bool {
-    head.path() == PUBLISH_PATH && !head.fields.has("Sec-WebSocket-Key")
+    head.path() == PUBLISH_PATH && !is_stripped_upgrade(head)
+}
+
+/// Whether a request is what is left of an upgrade whose `Upgrade` a proxy has removed, as it
+/// removes every field that is meant for one hop (RFC 9110 §7.6.1): its key is still there.
+pub(crate) fn is_stripped_upgrade(head: &Head<'_>) -> bool {
+    head.fields.has("Sec-WebSocket-Key")
 }
 
 impl Hub {
@@ -29,28 +39,31 @@ impl Hub {
     ) -> Result<BodyPermit, Response> {
         let head = request.head;
         if head.method != "POST" {
-            let response = Response::new(Status::METHOD_NOT_ALLOWED, "notifications are posted");
+            let response = Response::new(Status::METHOD_NOT_ALLOWED, "only POST publishes");
             return Err(response.with_field("Allow", "POST"));
         }
-        let right = self.policy.publish_right(request);
-        if right == PublishRight::Never || !self.policy.lets_in(request, right) {
-            let level = self.forbidden_log.level(request.now);
-            log!(level, "{} may not publish", self.policy.speaks_for(request));
-            self.metrics.notifications_forbidden += 1;
-            return Err(forbidden("this connection may not publish"));
+        let decision = self.policy.evaluate(request);
+        if decision.publish == PublishRight::Never || !decision.is_origin_allowed {
+            return Err(self.forbid(
+                decision.peer,
+                request.now,
+                "this connection may not publish",
+            ));
         }
-        let is_authorized = right == PublishRight::Granted;
+        let is_authorized = decision.publish == PublishRight::Granted;
         if !is_authorized {
-            self.charge_address(request).map_err(|refused| {
-                self.metrics.notifications_rate_limited += 1;
-                rate_limited(refused)
-            })?;
+            self.charge_address(&decision, request.now)
+                .map_err(|refused| {
+                    self.metrics.notifications_rate_limited += 1;
+                    rate_limited(refused)
+                })?;
             // A better one in the body would not excuse it.
             if bearer(head).is_some() {
-                let level = self.forbidden_log.level(request.now);
-                log!(level, "{} may not publish", self.policy.speaks_for(request));
-                self.metrics.notifications_forbidden += 1;
-                return Err(forbidden("the token is not a publisher's"));
+                return Err(self.forbid(
+                    decision.peer,
+                    request.now,
+                    "the token is not a publisher's",
+                ));
             }
         }
         if !is_json(head) {
@@ -58,31 +71,37 @@ impl Hub {
             return Err(Response::new(Status::UNSUPPORTED_MEDIA_TYPE, why));
         }
         if framing == Framing::None {
-            let why = "Content-Length or chunks are needed";
+            let why = "Content-Length or chunked transfer coding is required";
             return Err(Response::new(Status::LENGTH_REQUIRED, why));
         }
         Ok(BodyPermit {
-            bytes_max: self.message_bytes_max(right),
+            bytes_max: self.message_bytes_max(decision.publish),
             is_authorized,
         })
     }
 
-    /// Charges a request that publishes nothing to its address, unless it shows that it might.
-    pub(super) fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
-        if self.policy.publish_right(request) == PublishRight::Granted {
-            return Ok(());
-        }
-        self.charge_address(request).map_err(|refused| {
-            self.metrics.requests_rate_limited += 1;
-            too_many(refused)
-        })
+    /// Refuses a peer that may not publish.
+    fn forbid(&mut self, peer: Peer, now: Timestamp, detail: &str) -> Response {
+        let level = self.forbidden_log.level(now);
+        log!(level, "{peer} may not publish");
+        self.metrics.notifications_forbidden += 1;
+        forbidden(detail)
     }
 
-    /// An address asks over HTTP as often as it may come for an upgrade.
-    fn charge_address(&mut self, request: &Request<'_>) -> Result<(), Refused> {
-        let address = self.policy.speaks_for(request).address;
-        if let Some(counted) = self.policy.counted_as(address) {
-            self.count_address(counted, address, request.now)?;
+    /// Charges a request that publishes nothing to its address, unless it shows that it might.
+    pub(super) fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
+        let decision = self.policy.evaluate(request);
+        self.charge_address(&decision, request.now)
+            .map_err(|refused| {
+                self.metrics.requests_rate_limited += 1;
+                too_many(refused)
+            })
+    }
+
+    /// An address asks over HTTP as often as it may come for an upgrade. Publishers are charged to none.
+    fn charge_address(&mut self, decision: &Decision, now: Timestamp) -> Result<(), Refused> {
+        if let Some(counted) = decision.counted_address {
+            self.count_address(counted, decision.peer.address, now)?;
             self.addresses.leave(counted);
         }
         Ok(())
@@ -128,25 +147,29 @@ impl Hub {
         Response::json(Status::OK, command::batch_reply(&delivered, batch.is_array))
     }
 
-    /// Checks that a good token stands beside every notification.
+    /// Checks that every notification has a good token beside it.
     fn check_tokens(&self, batch: &Batch<'_>) -> Result<(), Response> {
         let mut tokens = batch.publishes.iter().map(|publish| &publish.token);
         if batch.publishes.is_empty() || tokens.clone().any(Option::is_none) {
             return Err(unauthorized());
         }
         let is_good = |token: &str| self.policy.accepts_publish_token(token);
-        match tokens.all(|token| token.as_deref().is_some_and(is_good)) {
-            true => Ok(()),
-            false => Err(forbidden("this takes a publisher's token")),
+        if tokens.all(|token| token.as_deref().is_some_and(is_good)) {
+            Ok(())
+        } else {
+            Err(forbidden(PUBLISHER_TOKEN_NEEDED))
         }
     }
 }
 
 fn read_all<'a>(batch: &Batch<'a>) -> Result<Vec<Publication<'a>>, CommandError> {
     let read = |(position, publish): (usize, &command::Publish<'a>)| {
-        publish.read().map_err(|error| match batch.is_array {
-            true => error.at(position),
-            false => error,
+        publish.read().map_err(|error| {
+            if batch.is_array {
+                error.at(position)
+            } else {
+                error
+            }
         })
     };
     batch.publishes.iter().enumerate().map(read).collect()
@@ -174,7 +197,7 @@ fn rate_limited(refused: Refused) -> Response {
 }
 
 fn unauthorized() -> Response {
-    let error = CommandError::new(ErrorCode::Forbidden, "this takes a publisher's token");
+    let error = CommandError::new(ErrorCode::Forbidden, PUBLISHER_TOKEN_NEEDED);
     Response::json(Status::UNAUTHORIZED, error.reply()).with_field("WWW-Authenticate", "Bearer")
 }
 

@@ -7,49 +7,39 @@ use super::{Bounds, Histogram};
 /// The kind of the text, for `Content-Type`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What stands above the samples of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric<'a> {
+    /// Its name, as it is shown.
+    pub name: &'a str,
+    /// A sentence.
+    pub help: &'a str,
+    /// The word for its type.
+    pub kind: &'a str,
+}
+
 /// A text that grows by one metric after the other.
 #[derive(Default, Debug)]
 pub struct MetricsText(String);
 
 impl MetricsText {
-    /// What only grows; `name` without its `_total`.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.begin(&format!("{name}_total"), help, "counter");
-        self.sample(&format!("{name}_total"), value);
+    /// A metric of one sample.
+    pub fn sample(&mut self, metric: Metric<'_>, value: impl Display) {
+        self.begin(metric);
+        self.line(metric.name, value);
     }
 
-    /// The same for each value of a label.
-    pub fn counters<L: Display>(
+    /// A metric with a sample for each value of a label, which needs no escaping.
+    pub fn samples<L: Display>(
         &mut self,
-        name: &str,
-        help: &str,
+        metric: Metric<'_>,
         label: &str,
         values: impl IntoIterator<Item = (L, u64)>,
     ) {
-        let name = format!("{name}_total");
-        self.begin(&name, help, "counter");
+        self.begin(metric);
+        let name = metric.name;
         for (of, value) in values {
-            self.sample(&format!("{name}{{{label}=\"{of}\"}}"), value);
-        }
-    }
-
-    /// What is so now.
-    pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.begin(name, help, "gauge");
-        self.sample(name, value);
-    }
-
-    /// The same for each value of a label, which needs no escaping.
-    pub fn gauges<L: Display>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) {
-        self.begin(name, help, "gauge");
-        for (of, value) in values {
-            self.sample(&format!("{name}{{{label}=\"{of}\"}}"), value);
+            self.line(&format!(r#"{name}{{{label}="{of}"}}"#), value);
         }
     }
 
@@ -57,25 +47,25 @@ impl MetricsText {
     /// metric's.
     pub fn histogram<B: Bounds>(
         &mut self,
-        name: &str,
-        help: &str,
+        metric: Metric<'_>,
         unit: f64,
         histogram: &Histogram<B>,
     ) {
-        self.begin(name, help, "histogram");
+        self.begin(metric);
+        let name = metric.name;
         let mut count = 0;
         for (bound, of) in histogram.buckets() {
             count += of;
             match bound {
                 Some(bound) => {
                     let bound = bound as f64 / unit;
-                    self.sample(&format!("{name}_bucket{{le=\"{bound}\"}}"), count);
+                    self.line(&format!(r#"{name}_bucket{{le="{bound}"}}"#), count);
                 }
-                None => self.sample(&format!("{name}_bucket{{le=\"+Inf\"}}"), count),
+                None => self.line(&format!(r#"{name}_bucket{{le="+Inf"}}"#), count),
             }
         }
-        self.sample(&format!("{name}_sum"), histogram.sum() as f64 / unit);
-        self.sample(&format!("{name}_count"), count);
+        self.line(&format!("{name}_sum"), histogram.sum() as f64 / unit);
+        self.line(&format!("{name}_count"), count);
     }
 
     /// The whole text.
@@ -84,12 +74,12 @@ impl MetricsText {
         self.0
     }
 
-    fn begin(&mut self, name: &str, help: &str, kind: &str) {
+    fn begin(&mut self, Metric { name, help, kind }: Metric<'_>) {
         // Writing to a string can't fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, value: impl Display) {
+    fn line(&mut self, name: &str, value: impl Display) {
         let _ = writeln!(self.0, "{name} {value}");
     }
 }
@@ -101,24 +91,40 @@ mod tests {
 
     #[test]
     fn the_format_to_the_letter() {
+        let metric = |name, help, kind| Metric { name, help, kind };
         let mut text = MetricsText::default();
-        text.counter("a", "Things.", 7);
-        text.counters("b", "By code.", "code", [(1000, 1), (1001, 0)]);
-        text.gauge("c", "Now.", 1.5);
+        text.sample(metric("a_total", "Things.", "counter"), 7);
+        let codes = [(1000, 1), (1001, 0)];
+        text.samples(metric("b_total", "By code.", "counter"), "code", codes);
+        text.sample(metric("c", "Now.", "gauge"), 1.5);
         let mut histogram = Histogram::<WorkMicros>::default();
         histogram.observe(10);
         histogram.observe(11);
         histogram.observe(5_000_000);
-        text.histogram("d_seconds", "Times.", 1e6, &histogram);
+        let times = metric("d_seconds", "Times.", "histogram");
+        text.histogram(times, 1e6, &histogram);
         let text = text.finish();
-        assert!(text.starts_with(
-            "# HELP a_total Things.\n# TYPE a_total counter\na_total 7\n\
-             # HELP b_total By code.\n# TYPE b_total counter\nb_total{code=\"1000\"} 1\nb_total{code=\"1001\"} 0\n\
-             # HELP c Now.\n# TYPE c gauge\nc 1.5\n\
-             # HELP d_seconds Times.\n# TYPE d_seconds histogram\nd_seconds_bucket{le=\"0.00001\"} 1\n"
-        ), "{text}");
-        assert!(text.ends_with(
-            "d_seconds_bucket{le=\"1\"} 2\nd_seconds_bucket{le=\"+Inf\"} 3\nd_seconds_sum 5.000021\nd_seconds_count 3\n"
-        ), "{text}");
+        let start = r#"# HELP a_total Things.
+# TYPE a_total counter
+a_total 7
+# HELP b_total By code.
+# TYPE b_total counter
+b_total{code="1000"} 1
+b_total{code="1001"} 0
+# HELP c Now.
+# TYPE c gauge
+c 1.5
+# HELP d_seconds Times.
+# TYPE d_seconds histogram
+d_seconds_bucket{le="0.00001"} 1
+"#;
+        assert!(text.starts_with(start), "{text}");
+        let end = r#"
+d_seconds_bucket{le="1"} 2
+d_seconds_bucket{le="+Inf"} 3
+d_seconds_sum 5.000021
+d_seconds_count 3
+"#;
+        assert!(text.ends_with(end), "{text}");
     }
 }

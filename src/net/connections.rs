@@ -250,26 +250,15 @@ mod tests {
 
     use super::*;
     use crate::application::{Lane, Peer, PeerAddress};
-    use crate::net::connection::{Kind, Marks};
     use crate::random::Random;
     use crate::time::Timestamp;
-    use crate::ws::session::Session;
 
     fn insert(connections: &mut Connections<u32>, transport: u32) -> ConnectionId {
         let peer = Peer {
             address: PeerAddress::Unix,
             lane: Lane::Publishers,
         };
-        connections.insert(|id| Connection {
-            id,
-            peer,
-            counted: Kind::default(),
-            transport,
-            session: Session::new(Timestamp::ZERO),
-            deadline: None,
-            marks: Marks::default(),
-            throttle: None,
-        })
+        connections.insert(|id| Connection::new(id, peer, transport, Timestamp::ZERO))
     }
 
     #[test]

@@ -1,10 +1,7 @@
 //! The body of the loop: what readiness, time and the application's answers do to connections.
 //!
-//! Generic over the application and over the transport; knows no mio. The server (or a
-//! simulation) brings readiness in and calls, in every iteration: [`Engine::begin_turn`],
-//! [`Engine::handle_ready`], [`Engine::read_again`], [`Engine::flush_replies`], then
-//! [`Engine::flush_deliveries`] in slices, [`Engine::handle_timers`], [`Engine::make_room`] if
-//! somebody waits to be accepted, and [`Engine::reap`].
+//! Generic over the application and over the transport; knows no mio. [`Engine::run_iteration`] is the
+//! order of an iteration, for the server and for the simulation alike; a [`Driver`] brings readiness in.
 //!
 //! Invariants: a connection leaves its slot in `reap` only; a session that has left Open is
 //! known to the application as gone before the call that made it leave returns; each list
@@ -12,40 +9,30 @@
 //! turn ends after so many frames or bytes of answers, the taking in of input after
 //! [`INPUT_TIME_MAX`]; what is left waits in its list, by priority.
 
-mod closing;
-mod requests;
 #[cfg(test)]
 mod tests;
-mod throttling;
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::time::Duration;
 
-use log::debug;
-
-use crate::application::{
-    Admission, Application, CloseCause, Lane, Peer, PeerAddress, Request, Response, Status,
-};
+use crate::application::{Application, CloseCause, Lane, Peer};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
-use crate::log_limit::LogLimit;
 use crate::memory::Trimmer;
 use crate::metrics::Metrics;
-use crate::random::Random;
 use crate::time::{Clock, Timestamp};
-use crate::ws::close::CloseCode;
-use crate::ws::event::{Event, Expiry};
-use crate::ws::pinned::PinnedBytes;
-use crate::ws::session::Session;
+use crate::ws::close::CloseFrame;
 
-pub use super::connection::READ_BUFFER_BYTES;
-use super::connection::{Connection, Kind, Marks, Transport};
-use super::connections::Connections;
-use super::schedule::{Priority, ReadyLists};
-use super::shell::{Shell, ShellOutbox};
-use super::timers::Timers;
+use super::connection::Connection;
+pub use super::connection::Readiness;
+use super::eviction;
+pub use super::places::SPARE_CONNECTIONS;
+use super::schedule::{List, Priority};
+use super::shell::Shell;
+use super::shutdown::{self, Shutdown};
+use super::transport::{READ_BYTES_MAX, Transport};
+use super::turn::Turn;
 
 /// How long an iteration takes input in before deliveries are written and readiness is looked
 /// at again.
@@ -62,9 +49,13 @@ const INPUT_TIME_A_DELIVERY: Duration = Duration::from_nanos(60);
 /// How often the time is looked at when events of publishers and of new connections come.
 const EVENTS_A_LOOK: u32 = 8;
 
-/// Frames or requests of a connection that are handled in one turn; so many more of a publisher's.
-const FRAMES_A_TURN_MAX: usize = 256;
-const PUBLISHER_FRAMES_FACTOR: usize = 4;
+/// How often an iteration looks for more input before it writes deliveries, and for how long.
+const GATHER_ROUNDS_MAX: usize = 16;
+const GATHER_TIME_MAX: Duration = Duration::from_micros(300);
+
+/// Connections written between two looks at the clock, and the time until input is taken in.
+const FLUSHES_A_CHUNK: usize = 8;
+const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// How long an iteration handles what is due. One connection may take longer by the reads that it
 /// gets before it is taken for late.
@@ -78,66 +69,65 @@ const READS_BEFORE_EXPIRY_MAX: usize = 4;
 const LATE_MAX: Duration = Duration::from_secs(5);
 const LATE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Bytes of answers after which a connection's turn ends, and beyond which they are written at
-/// once. A thousand connections that send nothing but Pings must not make us keep a thousand
-/// times what a turn reads.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
-
-/// Connections beyond the limit that are let in to be told so, and handshakes under way.
-pub const SPARE_CONNECTIONS: usize = 64;
-
-/// What §7.4.1 of RFC 6455 calls a Close without a code, and an end without a Close.
-const NO_STATUS: u16 = 1005;
-const NO_CLOSE: u16 = 1006;
-
-/// How much of a lane is taken.
-#[derive(Clone, Copy, Default, Debug)]
-struct LaneCount {
-    /// Connections in whatever state.
-    connections: usize,
-    /// Those that the application was told of.
-    admitted: usize,
+/// A step of an iteration, for those who watch it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Readiness was told, input taken in, and answers written.
+    Input,
+    /// What the operator has asked for was done.
+    Commands,
+    /// Deliveries were written, for a while.
+    Deliveries,
+    /// Publishers were told that the server stops, if it was time.
+    Stopping,
+    /// Memory was freed, if there was too little.
+    Memory,
+    /// What was due was done.
+    Timers,
+    /// Places were freed, and connections dropped.
+    Ends,
 }
 
-/// What an event said about a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Readiness {
-    /// There may be something to read.
-    pub is_readable: bool,
-    /// There may be room to write.
-    pub is_writable: bool,
-    /// The peer sends no more, or the connection failed.
-    pub is_ending: bool,
-    /// The connection failed: nothing can be written any more.
-    pub is_failed: bool,
-    /// There is urgent data (`EPOLLPRI`), which ends reads early.
-    pub is_urgent: bool,
+/// What brings readiness into an engine: a poll in the product, a world of its own in a simulation.
+pub trait Driver<T, A, C> {
+    /// Tells the engine what is ready, by [`Engine::insert`] and [`Engine::handle_ready`], without waiting; says
+    /// whether there was anything.
+    ///
+    /// # Errors
+    /// As the poll's.
+    fn take_events(&mut self, engine: &mut Engine<T, A, C>) -> io::Result<bool>;
+
+    /// Does what the operator has asked for meanwhile.
+    ///
+    /// # Errors
+    /// As the poll's.
+    fn handle_commands(&mut self, _engine: &mut Engine<T, A, C>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether connections of a lane wait to be accepted at `now`.
+    fn has_waiting(&self, lane: Lane, now: Timestamp) -> bool;
+
+    /// The time of a step. A simulation holds it still, while time passes for the bounds of an iteration.
+    fn now(&self, engine: &Engine<T, A, C>) -> Timestamp;
+
+    /// Looks at the engine behind a step.
+    fn observe(&mut self, _engine: &mut Engine<T, A, C>, _step: Step) {}
 }
 
-/// Sessions, timers and lists, driven by whoever owns the sockets.
+/// Connections, timers and lists, driven by the owner of the sockets.
 pub struct Engine<T, A, C> {
     application: A,
     shell: Shell<T, C>,
-    timers: Timers,
     read_buffer: Vec<u8>,
-    /// Connections with more to read, or with input that was held back.
-    ready: ReadyLists,
     /// When this iteration began.
     turn_began: Timestamp,
     /// How many frames were queued and not written then.
     unwritten_before: usize,
     /// How many events have come, of all that ever did; wraps.
     events: u32,
-    /// Connections to be dropped.
-    closed: Vec<ConnectionId>,
-    /// By [`Lane`].
-    lanes: [LaneCount; 2],
     trimmer: Trimmer,
-    /// The lines about connections that are closed for what they did.
-    fault_log: LogLimit,
-    is_stopping: bool,
-    limits: ServerLimits,
-    timeouts: Timeouts,
+    shutdown: Option<Shutdown>,
 }
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
@@ -152,49 +142,29 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     ) -> Self {
         Self {
             application,
-            shell: Shell {
-                clock,
-                connections: Connections::default(),
-                replies: Vec::new(),
-                deliveries: VecDeque::new(),
-                overflowed: Vec::new(),
-                unwritten: 0,
-                scratch: Vec::new(),
-                pinned: PinnedBytes::new(limits.buffer_bytes_max),
-                random: Random::new(seed),
-                metrics: Metrics::default(),
-                send_queue_bytes_max: limits.send_queue_bytes_max,
-                kinds: [0; 4],
-            },
-            timers: Timers::default(),
-            read_buffer: vec![0; READ_BUFFER_BYTES],
-            ready: ReadyLists::default(),
+            shell: Shell::new(clock, limits, timeouts, seed),
+            read_buffer: vec![0; READ_BYTES_MAX],
             turn_began: Timestamp::ZERO,
             unwritten_before: 0,
             events: 0,
-            closed: Vec::new(),
-            lanes: Default::default(),
             trimmer: Trimmer::default(),
-            fault_log: LogLimit::default(),
-            is_stopping: false,
-            limits,
-            timeouts,
+            shutdown: None,
         }
     }
 
     /// The current time.
     pub fn now(&self) -> Timestamp {
-        self.shell.clock.now()
+        self.shell.context.now()
     }
 
     /// What has been counted so far.
     pub const fn metrics(&self) -> &Metrics {
-        &self.shell.metrics
+        &self.shell.context.metrics
     }
 
     /// Bytes that are kept for peers.
     pub fn pinned_bytes(&self) -> usize {
-        self.shell.pinned.bytes()
+        self.shell.context.pinned.bytes()
     }
 
     /// How many connections there are, in whatever state.
@@ -203,61 +173,29 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     /// Whether another connection of a lane may be accepted.
-    pub fn has_room(&self, lane: Lane) -> bool {
-        self.lanes[lane as usize].connections < self.admissions_max(lane) + SPARE_CONNECTIONS
-    }
-
-    const fn admissions_max(&self, lane: Lane) -> usize {
-        match lane {
-            Lane::Clients => self.limits.connections_max,
-            Lane::Publishers => self.limits.publishers_max,
-        }
+    pub const fn has_room(&self, lane: Lane) -> bool {
+        self.shell.context.places.has_room(lane)
     }
 
     /// Counts that accepting had to pause.
     pub const fn count_accept_pause(&mut self) {
-        self.shell.metrics.accept_pauses += 1;
+        self.shell.context.metrics.accept_pauses += 1;
     }
 
     /// Takes a new connection in.
     pub fn insert(&mut self, transport: T, peer: Peer, now: Timestamp) -> ConnectionId {
-        let marks = Marks {
-            may_read_short: peer.address == PeerAddress::Unix,
-            ..Marks::default()
-        };
-        let id = self.shell.connections.insert(|id| Connection {
-            id,
-            peer,
-            counted: Kind::default(),
-            transport,
-            session: Session::new(now),
-            deadline: None,
-            marks,
-            throttle: None,
-        });
-        self.lanes[peer.lane as usize].connections += 1;
-        self.shell.kinds[Kind::Handshake as usize] += 1;
-        self.shell.metrics.connections_accepted += 1;
-        self.timers.set(id.index, now + self.timeouts.handshake);
-        id
+        self.shell.insert(transport, peer, now)
     }
 
-    /// The transport of a connection, for whoever registers it with a poll.
+    /// The transport of a connection, to be registered with a poll.
     pub fn transport_mut(&mut self, id: ConnectionId) -> Option<&mut T> {
-        self.shell
-            .connections
-            .get_mut(id)
-            .map(|connection| &mut connection.transport)
+        let (connection, _) = self.shell.entry(id)?;
+        Some(&mut connection.transport)
     }
 
     /// Drops a connection that never came to life.
     pub fn discard(&mut self, id: ConnectionId) {
-        self.timers.clear(id.index);
-        if let Some(connection) = self.shell.connections.remove(id) {
-            self.shell.metrics.connections_dropped += 1;
-            self.lanes[connection.peer.lane as usize].connections -= 1;
-            self.shell.kinds[connection.counted as usize] -= 1;
-        }
+        self.shell.remove(id);
     }
 
     /// Has the application read again what it can.
@@ -265,18 +203,88 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.application.handle_reload();
     }
 
+    // The order of an iteration.
+
+    /// Runs one iteration, from readiness that `driver` tells to the connections that have ended. All input
+    /// that is ready is taken in, and looked for again, before deliveries are written, so that a burst of
+    /// notifications, from however many publishers, costs each subscriber one write.
+    ///
+    /// # Errors
+    /// As the driver's.
+    pub fn run_iteration(&mut self, driver: &mut impl Driver<T, A, C>) -> io::Result<()> {
+        self.begin_turn(driver.now(self));
+        self.gather(driver)?;
+        driver.handle_commands(self)?;
+        driver.observe(self, Step::Commands);
+        self.flush_slice(driver);
+        driver.observe(self, Step::Deliveries);
+        let now = driver.now(self);
+        self.continue_shutdown(now);
+        driver.observe(self, Step::Stopping);
+        self.shed(now);
+        driver.observe(self, Step::Memory);
+        self.handle_timers(now);
+        driver.observe(self, Step::Timers);
+        for lane in [Lane::Publishers, Lane::Clients] {
+            if driver.has_waiting(lane, now) {
+                self.make_room(lane, now);
+            }
+        }
+        self.reap(now);
+        driver.observe(self, Step::Ends);
+        self.end_turn();
+        Ok(())
+    }
+
+    /// Takes in what is ready: connections and input. Answers are written, deliveries only queued. While there
+    /// are some, looks for more, within bounds.
+    fn gather(&mut self, driver: &mut impl Driver<T, A, C>) -> io::Result<()> {
+        let start = self.now();
+        for _ in 0..=GATHER_ROUNDS_MAX {
+            let came = self.take_input(driver)?;
+            let now = self.now();
+            let is_over = now - start >= GATHER_TIME_MAX || self.is_input_over(now);
+            if !came || !self.has_deliveries() || is_over {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what is ready; says whether anything was.
+    ///
+    /// # Errors
+    /// As the driver's.
+    pub fn take_input(&mut self, driver: &mut impl Driver<T, A, C>) -> io::Result<bool> {
+        let is_reading_on = self.has_ready();
+        let came = driver.take_events(self)?;
+        let now = driver.now(self);
+        self.read_again(now);
+        self.flush_replies(now);
+        driver.observe(self, Step::Input);
+        Ok(came || is_reading_on)
+    }
+
+    /// Writes deliveries for a slice of time; what is left comes in the next iteration.
+    fn flush_slice(&mut self, driver: &impl Driver<T, A, C>) {
+        let start = self.now();
+        while self.has_deliveries() && self.now() - start < FLUSH_TIME_MAX {
+            self.flush_deliveries(FLUSHES_A_CHUNK, driver.now(self));
+        }
+    }
+
     // Input.
 
     /// Begins an iteration at `now`: it takes input in for a while.
     pub const fn begin_turn(&mut self, now: Timestamp) {
         self.turn_began = now;
-        self.unwritten_before = self.shell.unwritten;
+        self.unwritten_before = self.shell.context.schedule.unwritten();
     }
 
     /// Ends an iteration.
-    pub fn end_turn(&mut self) {
+    fn end_turn(&mut self) {
         let micros = (self.now() - self.turn_began).as_micros() as u64;
-        self.shell.metrics.turn_micros.observe(micros);
+        self.shell.context.metrics.turn_micros.observe(micros);
     }
 
     /// Whether this iteration has taken input in for as long as it may, at `now`.
@@ -285,7 +293,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     fn input_until(&self) -> Timestamp {
-        let queued = self.shell.unwritten.saturating_sub(self.unwritten_before);
+        let unwritten = self.shell.context.schedule.unwritten();
+        let queued = unwritten.saturating_sub(self.unwritten_before);
         let queued = u32::try_from(queued).unwrap_or(u32::MAX);
         self.turn_began + INPUT_TIME_MAX + INPUT_TIME_A_DELIVERY * queued
     }
@@ -293,283 +302,104 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Does what an event asks for, or notes it where others wait or the time is over. An event
     /// for a connection that is gone is ignored.
     pub fn handle_ready(&mut self, id: ConnectionId, readiness: Readiness, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            self.shell.metrics.events_stale += 1;
+        let Some((connection, context)) = self.shell.entry(id) else {
+            self.shell.context.metrics.events_stale += 1;
             return;
         };
         connection.note(readiness);
         let priority = connection.priority();
-        if readiness.is_writable && mem::replace(&mut connection.marks.is_blocked, false) {
-            self.shell.mark_delivery(id);
+        if readiness.is_writable && mem::replace(&mut connection.io.is_blocked, false) {
+            connection.mark_delivery(context);
         }
         // Served connections may cause much; the others mostly say one thing, which is soon done.
         self.events = self.events.wrapping_add(1);
         let is_looked_at =
             priority == Priority::Served || self.events.is_multiple_of(EVENTS_A_LOOK);
         let is_over = is_looked_at && self.is_input_over(self.now());
-        if self.ready.len(priority) == 0 && !is_over {
+        if self.shell.context.schedule.is_empty(List::Ready(priority)) && !is_over {
             self.read(id, now);
-        } else {
-            self.schedule(id);
+        } else if let Some((connection, context)) = self.shell.entry(id) {
+            connection.schedule(context);
         }
     }
 
     /// Whether connections wait to be read again.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.shell.context.schedule.has_ready()
     }
 
     /// Reads on where an earlier turn left something; one turn for each, as far as the time allows.
     pub fn read_again(&mut self, now: Timestamp) {
         for priority in Priority::ALL {
-            let count = self.ready.len(priority);
+            let list = List::Ready(priority);
+            let count = self.shell.context.schedule.len(list);
             if count == 0 {
                 continue;
             }
             let until_at_least = self.now() + INPUT_TIME_MIN;
             for _ in 0..count {
-                let Some(id) = self.ready.pop(priority) else {
+                let Some((connection, _)) = self.shell.pop(list) else {
                     break;
                 };
-                if let Some(connection) = self.shell.connections.get_mut(id) {
-                    connection.marks.is_ready = false;
-                    self.read(id, now);
-                    if self.now() >= self.input_until().max(until_at_least) {
-                        break;
-                    }
+                let id = connection.id;
+                self.read(id, now);
+                if self.now() >= self.input_until().max(until_at_least) {
+                    break;
                 }
             }
-        }
-    }
-
-    /// Puts a connection that is to be read on the list of its priority.
-    fn schedule(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.shell.connections.get_mut(id)
-            && connection.has_work()
-            && !mem::replace(&mut connection.marks.is_ready, true)
-        {
-            self.ready.push(id, connection.priority());
         }
     }
 
     /// A turn of reading: what was held back, or else what one read brings. There may be more;
     /// the others have their turn first.
     fn read(&mut self, id: ConnectionId, now: Timestamp) {
-        let is_congested = self.shell.is_congested();
-        if let Some(connection) = self.shell.connections.get_mut(id)
+        let is_congested = self.shell.context.schedule.is_congested();
+        if let Some((connection, _)) = self.shell.entry(id)
             && connection.is_to_be_read()
         {
-            if !connection.marks.has_input {
+            if !connection.io.has_input {
                 self.read_once(id, now);
             } else if !is_congested {
-                connection.marks.has_input = false;
-                self.handle_input(id, &mut [], now);
+                connection.io.has_input = false;
+                self.turn(id, now).handle_input(&mut []);
             }
         }
-        self.handle_throttled(id, now);
-        self.settle(id);
-        self.cut_off_overflowed(now);
+        if let Some((connection, context)) = self.shell.entry(id) {
+            connection.handle_hang_up_unread(context, now);
+            connection.settle(context);
+        }
+        self.shell.conclude(&mut self.application, now);
     }
 
     fn read_once(&mut self, id: ConnectionId, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
+        let Some((connection, context)) = self.shell.entry(id) else {
             return;
         };
         let mut buffer = mem::take(&mut self.read_buffer);
-        let bytes_max = connection.read_bytes_max();
-        let read = loop {
-            match connection.transport.read(&mut buffer[..bytes_max]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        match read {
-            Ok(0) => self.end(id, None, now),
+        match connection.read(&mut buffer) {
+            Ok(0) => connection.end(None, context, now),
             Ok(received) => {
-                // A short read drained the socket; the edge comes again with more.
-                let marks = &mut connection.marks;
-                marks.is_readable =
-                    received == bytes_max || marks.read_to_end || marks.may_read_short;
-                connection.session.handle_read(now);
-                self.shell.metrics.bytes_read += received as u64;
-                self.handle_input(id, &mut buffer[..received], now);
+                connection.protocol.handle_read(now);
+                context.metrics.bytes_read += received as u64;
+                self.turn(id, now).handle_input(&mut buffer[..received]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.marks.is_readable = false;
-                if connection.marks.is_write_failed {
-                    self.end(id, Some(&error), now);
+                if connection.io.is_write_failed {
+                    connection.end(Some(&error), context, now);
                 }
             }
-            Err(error) => self.end(id, Some(&error), now),
+            Err(error) => connection.end(Some(&error), context, now),
         }
         self.read_buffer = buffer;
     }
 
-    /// The input has come to its end, or to an error.
-    fn end(&mut self, id: ConnectionId, error: Option<&io::Error>, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            return;
-        };
-        if connection.session.is_open() {
-            match error {
-                None => {
-                    debug!(connection:% = id, peer:% = connection.peer; "{id} {}: hung up without a close", connection.peer)
-                }
-                Some(error) => {
-                    debug!(connection:% = id, peer:% = connection.peer, reason:% = error; "{id} {}: {error}", connection.peer)
-                }
-            }
-            self.shell.metrics.closed_without_close += 1;
-            self.shell.metrics.closed.count(NO_CLOSE);
+    const fn turn(&mut self, id: ConnectionId, now: Timestamp) -> Turn<'_, T, A, C> {
+        Turn {
+            application: &mut self.application,
+            shell: &mut self.shell,
+            id,
+            now,
         }
-        connection.marks.is_readable = false;
-        connection.marks.is_write_failed |= error.is_some();
-        if connection.marks.is_write_failed {
-            return connection.session.handle_end();
-        }
-        connection.session.handle_eof(now);
-        self.shell.mark_reply(id);
-    }
-
-    /// Hands the input to the session and its events to the application.
-    fn handle_input(&mut self, id: ConnectionId, received: &mut [u8], now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            return;
-        };
-        let mut incoming = connection.session.take_incoming();
-        let frames_max = match connection.priority() {
-            Priority::Publisher => FRAMES_A_TURN_MAX * PUBLISHER_FRAMES_FACTOR,
-            Priority::New | Priority::Served => FRAMES_A_TURN_MAX,
-        };
-        let mut input = incoming.input(received, frames_max);
-        let unsent_bytes_max = connection.session.queue().unsent_bytes() + ANSWER_BYTES_MAX;
-        let mut is_held = false;
-        while let Some(connection) = self.shell.connections.get_mut(id) {
-            if connection.session.queue().unsent_bytes() > unsent_bytes_max {
-                is_held = !input.is_used_up();
-                break;
-            }
-            let Some(event) =
-                connection
-                    .session
-                    .next_event(&mut input, now, self.limits.head_bytes_max)
-            else {
-                break;
-            };
-            if let Event::Request { head, .. } = &event
-                && !connection.marks.is_served
-                && self.defers(id, head, now)
-            {
-                input.put_back_request();
-                is_held = true;
-                break;
-            }
-            let (was_congested, unwritten) = (self.shell.is_congested(), self.shell.unwritten);
-            self.handle_event(id, event, now);
-            // A publisher that sends much at once waits until subscribers have had their turn.
-            let is_congested = was_congested || self.shell.is_congested();
-            if is_congested && self.shell.unwritten != unwritten {
-                is_held = !input.is_used_up();
-                break;
-            }
-        }
-        let leftover = input.finish();
-        self.charge(id, leftover.frames, received.len(), now);
-        if let Some(connection) = self.shell.connections.get_mut(id) {
-            connection
-                .session
-                .keep_incoming(incoming, received, &leftover, now);
-            connection.marks.has_input = is_held || leftover.is_cut_short;
-            connection.marks.is_served |= leftover.frames > 0;
-            let unsent_bytes = connection.session.queue().unsent_bytes();
-            if unsent_bytes > 0 {
-                self.shell.mark_reply(id);
-            }
-            if unsent_bytes > ANSWER_BYTES_MAX {
-                self.flush(id, now);
-            }
-        }
-    }
-
-    fn handle_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
-        match event {
-            Event::Message(message) => {
-                let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
-                self.application.handle_message(id, message, &mut outbox);
-            }
-            event => self.handle_other_event(id, event, now),
-        }
-        // Whoever has left must not be reached by the next event's message.
-        self.settle_gone(id);
-        self.cut_off_overflowed(now);
-    }
-
-    /// Whatever isn't a message. Apart, so that messages don't pay for what this needs.
-    fn handle_other_event(&mut self, id: ConnectionId, event: Event<'_>, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            return;
-        };
-        let peer = connection.peer;
-        match event {
-            Event::Message(_) => {}
-            Event::Upgrade { head, accept } => {
-                let request = self.request(peer, &head, now);
-                self.give_up_place(id);
-                match self.admit(id, &request) {
-                    Ok(admission) => {
-                        if let Some(connection) = self.shell.connections.get_mut(id) {
-                            connection
-                                .session
-                                .accept(accept, admission.message_bytes_max);
-                            connection.admit(&admission);
-                            connection.marks.is_admitted = true;
-                        }
-                        if admission.is_limited {
-                            self.limit(id, now);
-                        }
-                        self.lanes[peer.lane as usize].admitted += 1;
-                        self.shell.recount(id);
-                        self.shell.metrics.upgrades += 1;
-                    }
-                    Err(response) => {
-                        self.shell.metrics.count_refusal(response.status.code);
-                        self.respond(id, &response, now);
-                    }
-                }
-            }
-            Event::Request { head, framing } => self.handle_request(id, &head, framing, now),
-            Event::Body {
-                body,
-                permit,
-                stays,
-            } => self.handle_body(id, &body, permit, stays, now),
-            Event::Rejected(rejection) => self.reject(id, rejection, now),
-            Event::Pong { round_trip } => {
-                let micros = round_trip.as_micros() as u64;
-                self.shell.metrics.ping_round_trip_micros.observe(micros);
-            }
-            Event::Discarded => self.shell.metrics.messages_discarded += 1,
-            Event::Failed(error) => self.close(id, CloseCause::Protocol(error), now),
-            Event::Closed { code } => {
-                // If it answers ours, that one has been counted.
-                if connection.marks.is_admitted {
-                    let code = code.map_or(NO_STATUS, CloseCode::as_u16);
-                    self.shell.metrics.closed.count(code);
-                }
-                match code {
-                    Some(code) => {
-                        debug!(connection:% = id, peer:% = peer, code = code.as_u16(); "{id} {peer}: closed with {code}")
-                    }
-                    None => debug!(connection:% = id, peer:% = peer; "{id} {peer}: closed"),
-                }
-            }
-        }
-    }
-
-    fn admit(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<Admission, Response> {
-        let lane = request.peer.lane;
-        self.check_places(lane)?;
-        self.application.handle_upgrade(id, request)
     }
 
     // Output.
@@ -577,58 +407,46 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Writes what answers the peers themselves: they wait for it, and what they send next
     /// may be the notification that the coming deliveries can be written with.
     pub fn flush_replies(&mut self, now: Timestamp) {
-        while let Some(id) = self.shell.replies.pop() {
-            if let Some(connection) = self.shell.connections.get_mut(id) {
-                connection.marks.has_reply = false;
-                self.flush(id, now);
-            }
+        while let Some((connection, context)) = self.shell.pop(List::Replies) {
+            connection.flush(context, now);
         }
+        self.shell.conclude(&mut self.application, now);
     }
 
     /// Whether deliveries wait to be written.
     pub fn has_deliveries(&self) -> bool {
-        !self.shell.deliveries.is_empty()
+        !self.shell.context.schedule.is_empty(List::Deliveries)
     }
 
     /// Writes the deliveries of `connections_max` connections at most.
     pub fn flush_deliveries(&mut self, connections_max: usize, now: Timestamp) {
         for _ in 0..connections_max {
-            let Some(id) = self.shell.deliveries.pop_front() else {
+            let Some((connection, context)) = self.shell.pop(List::Deliveries) else {
                 break;
             };
-            if let Some(connection) = self.shell.connections.get_mut(id) {
-                connection.marks.has_delivery = false;
-                self.flush(id, now);
-            }
+            connection.flush(context, now);
         }
-        if self.shell.deliveries.is_empty() {
-            self.shell.unwritten = 0;
+        let schedule = &mut self.shell.context.schedule;
+        if schedule.is_empty(List::Deliveries) {
+            schedule.note_written();
         }
-    }
-
-    /// Writes what the socket takes; what it doesn't stays until the writable edge.
-    fn flush(&mut self, id: ConnectionId, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
-            return;
-        };
-        connection.flush(&mut self.shell.scratch, now);
-        if connection.session.take_shutdown() {
-            // A peer that is gone already has no use for it.
-            let _ = connection.transport.shutdown_write();
-        }
-        self.settle(id);
+        self.shell.conclude(&mut self.application, now);
     }
 
     // Time.
 
-    /// The next time at which [`Engine::handle_timers`] has something to do.
+    /// The next time at which an iteration has something to do, if nothing comes before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(deadline, _)| deadline)
+        let timers = self.shell.context.timers.first();
+        let timers = timers.map(|(deadline, _)| deadline).into_iter();
+        let stop = self.shutdown.map(|shutdown| shutdown.next_deadline());
+        timers.chain(self.trimmer.due()).chain(stop).min()
     }
 
-    /// The next time at which [`Engine::reap`] has memory to give back.
-    pub const fn next_trim(&self) -> Option<Timestamp> {
-        self.trimmer.due()
+    /// The next time at which a connection has something to do.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        let first = self.shell.context.timers.first();
+        first.map(|(deadline, _)| deadline)
     }
 
     /// Does what is due.
@@ -637,38 +455,43 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         let micros = lag.as_micros() as u64;
-        self.shell.metrics.loop_lag_micros.observe(micros);
+        self.shell.context.metrics.loop_lag_micros.observe(micros);
         let began = self.now();
-        while let Some((deadline, slot)) = self.timers.first()
+        while let Some((deadline, slot)) = self.shell.context.timers.first()
             && deadline <= now
             && self.now() - began < TIMERS_TIME_MAX
         {
             let Some(id) = self.shell.connections.id_at(slot) else {
-                self.timers.clear(slot);
+                self.shell.context.timers.clear(slot);
                 continue;
             };
-            self.handle_pause(id, now);
-            if !self.is_heard(id, began, now) {
-                self.timers.set(slot, now + LATE_INTERVAL);
-                continue;
-            }
-            self.handle_expiry(id, now);
-            let next = self
-                .shell
-                .connections
-                .get(id)
-                .and_then(|connection| connection.next_deadline(&self.timeouts));
-            match next {
-                Some(next) => self.timers.set(slot, next),
-                None => self.timers.clear(slot),
-            }
+            self.handle_deadline(id, began, now);
         }
         self.flush_replies(now);
     }
 
+    fn handle_deadline(&mut self, id: ConnectionId, began: Timestamp, now: Timestamp) {
+        if let Some((connection, context)) = self.shell.entry(id)
+            && connection.handle_pause(now)
+        {
+            connection.settle(context);
+        }
+        if !self.is_heard(id, began, now) {
+            let timers = &mut self.shell.context.timers;
+            return timers.set(id.index, now + LATE_INTERVAL);
+        }
+        self.turn(id, now).handle_expiry();
+        if let Some((connection, context)) = self.shell.entry(id) {
+            match connection.next_deadline(&context.timeouts) {
+                Some(next) => context.timers.set(id.index, next),
+                None => context.timers.clear(id.index),
+            }
+        }
+    }
+
     /// How late it is for the deadline that has waited the longest, if one is due.
     fn timer_lag(&self, now: Timestamp) -> Option<Duration> {
-        let (deadline, _) = self.timers.first()?;
+        let deadline = self.next_timer()?;
         (deadline <= now).then(|| now - deadline)
     }
 
@@ -676,80 +499,183 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// that was stopped for a while sees the time before it sees the events. Says whether what is
     /// still due then is to be taken for late; `began` is when this iteration's timers began.
     fn is_heard(&mut self, id: ConnectionId, began: Timestamp, now: Timestamp) -> bool {
-        if self.due(id, now).is_none() {
+        let Some((connection, context)) = self.shell.entry(id) else {
+            return true;
+        };
+        if connection.due(&context.timeouts, now).is_none() {
             return true;
         }
-        if let Some(connection) = self.shell.connections.get_mut(id) {
-            connection.marks.is_blocked = false;
-        }
         // That there is room may have been seen, and the flush be yet to come.
-        self.flush(id, now);
-        if let Some(connection) = self.shell.connections.get_mut(id) {
-            connection.marks.is_readable = true;
-        }
+        connection.io.is_blocked = false;
+        connection.flush(context, now);
+        connection.io.is_readable = true;
+        self.shell.conclude(&mut self.application, now);
         let mut reads = 0;
-        while let Some(connection) = self.shell.connections.get(id)
+        while let Some((connection, _)) = self.shell.entry(id)
             && connection.is_to_be_read()
             && reads < READS_BEFORE_EXPIRY_MAX
         {
-            reads += usize::from(!connection.marks.has_input);
+            reads += usize::from(!connection.io.has_input);
             self.read(id, now);
             // What was read is handled once what it has caused is written.
-            if self.shell.is_congested() || self.now() - began >= TIMERS_TIME_MAX {
+            let is_congested = self.shell.context.schedule.is_congested();
+            if is_congested || self.now() - began >= TIMERS_TIME_MAX {
                 break;
             }
         }
-        let connection = self.shell.connections.get(id);
-        let is_unheard = connection.is_some_and(Connection::is_to_be_read);
-        !is_unheard || self.due(id, now).is_none_or(|due| now - due >= LATE_MAX)
+        let Some((connection, context)) = self.shell.entry(id) else {
+            return true;
+        };
+        let due = connection.due(&context.timeouts, now);
+        !connection.is_to_be_read() || due.is_none_or(|due| now - due >= LATE_MAX)
     }
 
-    /// What is due by `now` for a connection, of its session's deadline and the application's.
-    fn due(&self, id: ConnectionId, now: Timestamp) -> Option<Timestamp> {
-        let connection = self.shell.connections.get(id)?;
-        let session = connection.session.poll_timeout(&self.timeouts);
-        let deadlines = session.into_iter().chain(connection.own_deadline());
-        deadlines.min().filter(|due| *due <= now)
+    // Ends.
+
+    /// If the process keeps more for its peers than it may: lets go of those for whom it keeps
+    /// the most, until an eighth of the budget is free.
+    pub fn shed(&mut self, now: Timestamp) {
+        if !self.shell.context.pinned.is_over() {
+            return;
+        }
+        let connections = &self.shell.connections;
+        let bytes_max = self.shell.context.limits.buffer_bytes_max;
+        let heaviest = eviction::heaviest(connections.iter(), connections.len(), bytes_max);
+        // Frames that are half written are finished if nothing more comes; else they go next.
+        let mut finishing_bytes = 0;
+        for id in heaviest {
+            let bytes = self.pinned_bytes().saturating_sub(finishing_bytes);
+            if bytes <= bytes_max / 8 * 7 {
+                break;
+            }
+            self.shell.let_go(id, &self.application, now);
+            let connection = self.shell.connections.get(id);
+            finishing_bytes += connection.map_or(0, |left| left.protocol.pinned_bytes());
+        }
+        self.shell.conclude(&mut self.application, now);
     }
 
-    fn handle_expiry(&mut self, id: ConnectionId, now: Timestamp) {
-        let Some(connection) = self.shell.connections.get_mut(id) else {
+    /// If all room of a lane is taken: lets go of connections that have been about to begin or to end for
+    /// the longest.
+    pub fn make_room(&mut self, lane: Lane, now: Timestamp) {
+        if self.has_room(lane) {
             return;
-        };
-        if connection.own_deadline().is_some_and(|due| due <= now) {
-            connection.deadline = None;
-            let mut outbox = ShellOutbox::new(&mut self.shell, id, now);
-            self.application.handle_deadline(id, &mut outbox);
-            self.shell.mark_delivery(id);
-            return self.settle(id);
         }
-        let Some(expiry) = connection.session.handle_timeout(now, &self.timeouts) else {
-            return;
-        };
-        let peer = connection.peer;
-        let cause = match expiry {
-            Expiry::Handshake => {
-                debug!(connection:% = id, peer:% = peer; "{id} {peer}: no handshake in time");
-                self.shell.metrics.handshakes_expired += 1;
-                let late = Response::new(Status::REQUEST_TIMEOUT, "no request in time");
-                self.respond(id, &late, now);
-                None
-            }
-            Expiry::PingDue | Expiry::Idle | Expiry::Close => None,
-            Expiry::PongOverdue => {
-                debug!(connection:% = id, peer:% = peer; "{id} {peer}: no sign of life");
-                self.shell.metrics.peers_dead += 1;
-                self.shell.metrics.closed.count(NO_CLOSE);
-                None
-            }
-            Expiry::Message => Some(CloseCause::UnfinishedMessage),
-            Expiry::Write => Some(CloseCause::SlowConsumer),
-        };
-        if let Some(cause) = cause {
-            self.close(id, cause, now);
+        for id in eviction::oldest_unopened(self.shell.connections.iter(), lane) {
+            self.shell.drop_at_once(id, now);
         }
-        // A thousand Pings that are due at once are written in slices, like deliveries.
-        self.shell.mark_delivery(id);
-        self.settle(id);
+        self.shell.conclude(&mut self.application, now);
     }
+
+    /// Starts to stop, which takes `drain` at most: nobody is let in any more, and all are told but
+    /// publishers that may have more to say.
+    pub fn shut_down(&mut self, drain: Duration, now: Timestamp) {
+        self.shutdown = Some(Shutdown::new(now, drain));
+        self.shell.context.places.stop();
+        self.dismiss(|connection| !connection.closes_last(), now);
+    }
+
+    /// Whether it was told to stop, and has: everybody is gone, or the time is over.
+    pub fn is_drained(&self, now: Timestamp) -> bool {
+        let shutdown = self.shutdown.as_ref();
+        shutdown.is_some_and(|stop| self.connections_len() == 0 || stop.is_over(now))
+    }
+
+    /// Tells publishers that the server stops when the clients have been told.
+    fn continue_shutdown(&mut self, now: Timestamp) {
+        let Some(shutdown) = &mut self.shutdown else {
+            return;
+        };
+        let connections = &self.shell.connections;
+        let has_told_clients = || !connections.iter().any(is_client_untold);
+        if shutdown.takes_publishers(now, has_told_clients) {
+            self.dismiss(Connection::closes_last, now);
+        }
+    }
+
+    /// Starts to close the connections that are meant.
+    fn dismiss(&mut self, is_meant: impl Fn(&Connection<T>) -> bool, now: Timestamp) {
+        let connections = self.shell.connections.iter();
+        let meant = connections.filter(|connection| is_meant(connection));
+        let ids: Vec<_> = meant
+            .map(|connection| (connection.id, connection.protocol.is_open()))
+            .collect();
+        let clients = ids.iter().filter(|(_, is_open)| *is_open).count() as u64;
+        let mut spread_ms = shutdown::spread_ms(clients);
+        for (id, _) in ids {
+            let Some((connection, context)) = self.shell.entry(id) else {
+                continue;
+            };
+            if let Some(session) = connection.protocol.open_session_mut() {
+                let code = CloseCause::Shutdown.close_code();
+                context.metrics.closed.count(code.as_u16());
+                let retry_ms = spread_ms.next().unwrap_or_default();
+                let reason = self
+                    .application
+                    .close_reason(CloseCause::Shutdown, retry_ms);
+                session.close(&CloseFrame::new(code, reason), now);
+            } else if connection.protocol.is_serving_http() {
+                self.shell.turn_away(id, "stopping", now);
+            }
+            if let Some((connection, context)) = self.shell.entry(id) {
+                connection.mark_delivery(context);
+                connection.settle(context);
+            }
+        }
+        self.shell.conclude(&mut self.application, now);
+    }
+
+    /// Drops the connections that are closed. Slots are freed here and nowhere else, so that
+    /// an id stays good for a whole iteration.
+    pub fn reap(&mut self, now: Timestamp) {
+        let mut left = 0;
+        while let Some((connection, context)) = self.shell.pop(List::Closed) {
+            // The peer may have shut only its sending side: what it is owed is tried once.
+            connection.write_queue(&mut context.scratch, now);
+            connection.protocol.release(&context.pinned);
+            let id = connection.id;
+            self.shell.remove(id);
+            left += 1;
+        }
+        let context = &mut self.shell.context;
+        context.schedule.shrink();
+        context.timers.shrink();
+        let connections = self.shell.connections.len();
+        let pinned_bytes = context.pinned.bytes();
+        self.trimmer.update(left, connections, pinned_bytes, now);
+    }
+
+    /// Asserts what is true between any two calls.
+    pub fn check_invariants(&self) {
+        let (connections, context) = (&self.shell.connections, &self.shell.context);
+        let membership_of = |id| connections.get(id).map(|connection| connection.membership);
+        context.schedule.check_invariants(membership_of);
+        context.timers.check_invariants();
+        let counted = connections.iter().map(|connection| {
+            let is_let_in = connection.grants.is_admitted || connection.grants.is_publisher;
+            (connection.peer.lane, connection.counted(), is_let_in)
+        });
+        context.places.check_invariants(counted);
+        for connection in connections.iter() {
+            connection.check_invariants(&context.timeouts);
+            let armed = context.timers.deadline(connection.id.index);
+            let due = connection.next_deadline(&context.timeouts);
+            let is_in_time = |due| {
+                let armed_by = due + LATE_MAX + LATE_INTERVAL;
+                armed.is_some_and(|armed| armed <= armed_by)
+            };
+            // A connection that is to be written is settled then.
+            let is_armed = connection.is_to_be_written() || due.is_none_or(is_in_time);
+            assert!(is_armed, "{} has no timer", connection.id);
+        }
+        let queues = connections.iter().map(|one| one.protocol.queue());
+        let noted: usize = queues.map(|queue| queue.noted_bytes()).sum();
+        assert_eq!(context.pinned.unsent_bytes(), noted);
+    }
+}
+
+/// Whether a connection that is told first that the server stops has yet to take what tells it.
+fn is_client_untold<T>(connection: &Connection<T>) -> bool {
+    let protocol = &connection.protocol;
+    !connection.closes_last() && !protocol.is_closed() && protocol.queue().unsent_bytes() > 0
 }

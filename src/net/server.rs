@@ -1,9 +1,5 @@
-//! The loop itself: one poll, its readiness, the clock.
-//!
-//! Every iteration takes in all input that is ready and looks again before it writes to
-//! subscribers, so that a burst of notifications, from however many publishers, costs each
-//! subscriber one write. Long flushes are cut into slices, between which input is taken in:
-//! a fan-out to thousands delays nobody's handshake.
+//! The loop itself: one poll, its readiness, the signals, the clock. What an iteration does, and in which
+//! order, is [`Engine::run_iteration`]. Main type: [`Server`].
 
 use std::fmt;
 use std::io;
@@ -20,7 +16,7 @@ use crate::config::{ListenAddress, ServerConfig};
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
 
-use super::engine::{Engine, Readiness};
+use super::engine::{Driver, Engine, Readiness};
 use super::listener::Listener;
 use super::socket::Socket;
 
@@ -32,16 +28,8 @@ const EVENTS_MAX: usize = 1024;
 const ACCEPTS_A_TURN_MAX: usize = 256;
 const ACCEPTS_A_TURN_MIN: usize = 16;
 
-/// How often the loop looks for more input before it writes deliveries, and for how long.
-const GATHER_ROUNDS_MAX: usize = 16;
-const GATHER_TIME_MAX: Duration = Duration::from_micros(300);
-
 /// How often the loop looks for input that came before it was told to stop.
 const LAST_ROUNDS_MAX: usize = 64;
-
-/// Connections written between two looks at the clock, and the time until input is taken in.
-const FLUSHES_A_CHUNK: usize = 8;
-const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Tokens that no connection can have: its slot would be out of reach.
 const SIGNALS: Token = Token(u32::MAX as usize);
@@ -127,16 +115,22 @@ pub enum Stopped {
 
 /// Sockets and engine.
 pub struct Server<A> {
+    sources: Sources,
+    engine: Engine<Socket, A, MonotonicClock>,
+}
+
+/// What events come from.
+struct Sources {
     poll: Poll,
+    events: Events,
+    /// Whether the events are those of a poll that has waited, which nobody has looked at.
+    has_polled: bool,
     signals: Signals,
     listeners: Vec<Listener>,
-    engine: Engine<Socket, A, MonotonicClock>,
     drain: Duration,
-    /// When the last connection must be gone, once the server is stopping.
-    drained_by: Option<Timestamp>,
-    /// When publishers are told that the server stops, if not all clients have been by then.
-    publishers_told_by: Option<Timestamp>,
     is_stop_asked: bool,
+    /// Whether the engine was told so.
+    is_stopping: bool,
     is_reload_asked: bool,
     forced_by: Option<i32>,
 }
@@ -182,16 +176,19 @@ impl<A: Application> Server<A> {
         }
         let clock = MonotonicClock(Instant::now());
         Ok(Self {
-            poll,
-            signals,
-            listeners,
+            sources: Sources {
+                poll,
+                events: Events::with_capacity(EVENTS_MAX),
+                has_polled: false,
+                signals,
+                listeners,
+                drain: config.drain,
+                is_stop_asked: false,
+                is_stopping: false,
+                is_reload_asked: false,
+                forced_by: None,
+            },
             engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
-            drain: config.drain,
-            drained_by: None,
-            publishers_told_by: None,
-            is_stop_asked: false,
-            is_reload_asked: false,
-            forced_by: None,
         })
     }
 
@@ -200,7 +197,7 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// As the operating system's.
     pub fn local_addrs(&self) -> io::Result<Vec<(ListenAddress, Lane)>> {
-        let listeners = self.listeners.iter();
+        let listeners = self.sources.listeners.iter();
         listeners
             .map(|listener| Ok((listener.local_addr()?, listener.lane())))
             .collect()
@@ -211,58 +208,37 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// A poll that fails, which is the system's fault or our bug.
     pub fn run(&mut self, mut observe: impl FnMut(Phase)) -> io::Result<Stopped> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
         observe(Phase::Serving);
+        let Self { sources, engine } = self;
+        let mut driver = Observed { sources, observe };
         loop {
-            let timeout = self.poll_timeout();
-            self.poll(&mut events, timeout)?;
-            let began = self.engine.now();
-            self.engine.begin_turn(began);
-            self.take_input(&events, began);
-            self.gather(&mut events)?;
-            if mem::take(&mut self.is_reload_asked) && !self.is_stop_asked {
-                observe(Phase::Reloading);
-                self.engine.reload();
-                observe(Phase::Serving);
-            }
-            if self.is_stop_asked && self.drained_by.is_none() {
-                observe(Phase::Stopping);
-                self.take_all_input(&mut events)?;
-                self.stop(self.engine.now());
-            }
-            self.flush();
-            let now = self.engine.now();
-            self.tell_publishers(now);
-            self.engine.shed(now);
-            self.engine.handle_timers(now);
-            for listener in &self.listeners {
-                if listener.is_ready(now) {
-                    self.engine.make_room(listener.lane(), now);
-                }
-            }
-            self.engine.reap(now);
-            self.engine.end_turn();
-            if let Some(signal) = self.forced_by {
+            let timeout = driver.sources.poll_timeout(engine);
+            driver.sources.poll(timeout)?;
+            driver.sources.has_polled = true;
+            engine.run_iteration(&mut driver)?;
+            if let Some(signal) = driver.sources.forced_by {
                 return Ok(Stopped::Forced(signal));
             }
-            if let Some(drained_by) = self.drained_by
-                && (self.engine.connections_len() == 0 || drained_by <= now)
-            {
-                info!("stopped; {:?}", self.engine.metrics());
+            if engine.is_drained(engine.now()) {
+                info!("stopped; {:?}", engine.metrics());
                 return Ok(Stopped::Drained);
             }
         }
     }
+}
 
+impl Sources {
     /// How long the poll may wait: not at all while there is work, else until the next
     /// deadline.
-    fn poll_timeout(&self) -> Option<Duration> {
-        let now = self.engine.now();
-        let can_accept = self
-            .listeners
-            .iter()
-            .any(|listener| listener.is_ready(now) && self.engine.has_room(listener.lane()));
-        if can_accept || self.engine.has_ready() || self.engine.has_deliveries() {
+    fn poll_timeout<A: Application>(
+        &self,
+        engine: &Engine<Socket, A, MonotonicClock>,
+    ) -> Option<Duration> {
+        let now = engine.now();
+        let mut listeners = self.listeners.iter();
+        let can_accept =
+            listeners.any(|listener| listener.is_ready(now) && engine.has_room(listener.lane()));
+        if can_accept || engine.has_ready() || engine.has_deliveries() {
             return Some(Duration::ZERO);
         }
         let pauses = self
@@ -270,37 +246,33 @@ impl<A: Application> Server<A> {
             .iter()
             .filter(|listener| listener.is_paused(now))
             .filter_map(Listener::paused_until);
-        let deadlines = self
-            .engine
-            .next_deadline()
-            .into_iter()
-            .chain(self.engine.next_trim())
-            .chain(self.drained_by)
-            .chain(self.publishers_told_by);
-        let next = pauses.chain(deadlines).min()?;
+        let next = pauses.chain(engine.next_deadline()).min()?;
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
         let wait = next - now;
         Some(Duration::from_millis(wait.as_micros().div_ceil(1000) as u64))
     }
 
     /// Waits for events. A signal that comes meanwhile is one of them.
-    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        match self.poll.poll(events, timeout) {
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
+                self.events.clear();
                 Ok(())
             }
             polled => polled,
         }
     }
 
-    /// Takes in what is ready: connections, input, signals. Answers are written, deliveries only
-    /// queued. Says whether anything came.
-    fn take_input(&mut self, events: &Events, now: Timestamp) -> bool {
-        let is_reading_on = self.engine.has_ready();
-        for event in events.iter() {
+    /// Tells the engine what the events say.
+    fn tell<A: Application>(
+        &mut self,
+        engine: &mut Engine<Socket, A, MonotonicClock>,
+        now: Timestamp,
+    ) {
+        let mut has_signals = false;
+        for event in &self.events {
             match event.token() {
-                SIGNALS => self.handle_signals(),
+                SIGNALS => has_signals = true,
                 Token(token)
                     if token <= FIRST_LISTENER && FIRST_LISTENER - token < self.listeners.len() =>
                 {
@@ -314,87 +286,43 @@ impl<A: Application> Server<A> {
                         is_failed: event.is_error(),
                         is_urgent: event.is_priority(),
                     };
-                    self.engine
-                        .handle_ready(connection_of(token), readiness, now);
+                    engine.handle_ready(connection_of(token), readiness, now);
                 }
             }
         }
-        self.accept(now);
-        self.engine.read_again(now);
-        self.engine.flush_replies(now);
-        is_reading_on || !events.is_empty()
-    }
-
-    /// Looks for more input before deliveries are written, within bounds.
-    fn gather(&mut self, events: &mut Events) -> io::Result<()> {
-        if !self.engine.has_deliveries() {
-            return Ok(());
-        }
-        let start = self.engine.now();
-        for _ in 0..GATHER_ROUNDS_MAX {
-            self.poll(events, Some(Duration::ZERO))?;
-            let now = self.engine.now();
-            if !self.take_input(events, now)
-                || now - start >= GATHER_TIME_MAX
-                || self.engine.is_input_over(now)
-            {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes in what publishers had sent before the server was told to stop, those among them
-    /// that have yet to be accepted.
-    fn take_all_input(&mut self, events: &mut Events) -> io::Result<()> {
-        for _ in 0..LAST_ROUNDS_MAX {
-            self.poll(events, Some(Duration::ZERO))?;
-            let now = self.engine.now();
-            self.engine.begin_turn(now);
-            if !self.take_input(events, now) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes deliveries for a slice of time; what is left comes in the next iteration.
-    fn flush(&mut self) {
-        let start = self.engine.now();
-        let mut now = start;
-        while self.engine.has_deliveries() && now - start < FLUSH_TIME_MAX {
-            self.engine.flush_deliveries(FLUSHES_A_CHUNK, now);
-            now = self.engine.now();
+        if has_signals {
+            self.handle_signals();
         }
     }
 
-    fn accept(&mut self, now: Timestamp) {
+    fn accept<A: Application>(
+        &mut self,
+        engine: &mut Engine<Socket, A, MonotonicClock>,
+        now: Timestamp,
+    ) {
         for listener in &mut self.listeners {
             for accepted in 0..ACCEPTS_A_TURN_MAX {
-                if accepted >= ACCEPTS_A_TURN_MIN && self.engine.is_input_over(self.engine.now()) {
+                if accepted >= ACCEPTS_A_TURN_MIN && engine.is_input_over(engine.now()) {
                     break;
                 }
-                if !listener.is_ready(now) || !self.engine.has_room(listener.lane()) {
+                if !listener.is_ready(now) || !engine.has_room(listener.lane()) {
                     break;
                 }
                 let Some((socket, peer)) = listener.accept(now) else {
                     if listener.is_paused(now) {
-                        self.engine.count_accept_pause();
+                        engine.count_accept_pause();
                     }
                     break;
                 };
-                let id = self.engine.insert(socket, peer, now);
-                let Some(socket) = self.engine.transport_mut(id) else {
+                let id = engine.insert(socket, peer, now);
+                let Some(socket) = engine.transport_mut(id) else {
                     continue;
                 };
                 let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-                if let Err(error) = self
-                    .poll
-                    .registry()
-                    .register(socket, token_of(id), interest)
-                {
+                let registry = self.poll.registry();
+                if let Err(error) = registry.register(socket, token_of(id), interest) {
                     debug!(connection:% = id, peer:% = peer, reason:% = error; "{peer}: not registered: {error}");
-                    self.engine.discard(id);
+                    engine.discard(id);
                 }
             }
         }
@@ -409,28 +337,63 @@ impl<A: Application> Server<A> {
             }
         }
     }
+}
 
-    /// Begins to stop: clients that are connected are told, who comes finds nobody.
-    fn stop(&mut self, now: Timestamp) {
-        info!(
-            "stopping: {} connections are told",
-            self.engine.connections_len()
-        );
-        self.drained_by = Some(now + self.drain);
-        self.publishers_told_by = Some(now + self.drain / 2);
-        self.listeners.clear();
-        self.engine.shut_down(now);
+/// The sources, and who is told of phases.
+struct Observed<'a, F> {
+    sources: &'a mut Sources,
+    observe: F,
+}
+
+impl<A: Application, F: FnMut(Phase)> Driver<Socket, A, MonotonicClock> for Observed<'_, F> {
+    fn now(&self, engine: &Engine<Socket, A, MonotonicClock>) -> Timestamp {
+        engine.now()
     }
 
-    /// Tells publishers that the server stops when the clients have been told: until then, what
-    /// they send is answered. One client that takes nothing doesn't keep them for ever.
-    fn tell_publishers(&mut self, now: Timestamp) {
-        if let Some(told_by) = self.publishers_told_by
-            && (told_by <= now || self.engine.are_clients_told())
-        {
-            self.publishers_told_by = None;
-            self.engine.shut_down_publishers(now);
+    fn take_events(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>) -> io::Result<bool> {
+        let sources = &mut *self.sources;
+        if !mem::take(&mut sources.has_polled) {
+            sources.poll(Some(Duration::ZERO))?;
         }
+        let now = engine.now();
+        sources.tell(engine, now);
+        sources.accept(engine, now);
+        Ok(!sources.events.is_empty())
+    }
+
+    fn handle_commands(
+        &mut self,
+        engine: &mut Engine<Socket, A, MonotonicClock>,
+    ) -> io::Result<()> {
+        if mem::take(&mut self.sources.is_reload_asked) && !self.sources.is_stop_asked {
+            (self.observe)(Phase::Reloading);
+            engine.reload();
+            (self.observe)(Phase::Serving);
+        }
+        if self.sources.is_stop_asked && !mem::replace(&mut self.sources.is_stopping, true) {
+            (self.observe)(Phase::Stopping);
+            // What publishers had sent before is taken in, that of those among them that have yet to be
+            // accepted, too.
+            for _ in 0..LAST_ROUNDS_MAX {
+                engine.begin_turn(engine.now());
+                if !engine.take_input(self)? {
+                    break;
+                }
+            }
+            info!(
+                "stopping: {} connections are told",
+                engine.connections_len()
+            );
+            // A client that comes from now on finds nobody.
+            self.sources.listeners.clear();
+            engine.shut_down(self.sources.drain, engine.now());
+        }
+        Ok(())
+    }
+
+    fn has_waiting(&self, lane: Lane, now: Timestamp) -> bool {
+        let mut listeners = self.sources.listeners.iter();
+        listeners.any(|listener| listener.lane() == lane && listener.is_ready(now))
     }
 }
 

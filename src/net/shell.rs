@@ -1,109 +1,241 @@
-//! What the application's answers touch while it handles a message: the table of connections,
-//! the lists of those that have something to be written, and the budget.
+//! The connections and what they share, and what happens to them: by the application's word, through the
+//! [`Outbox`], and on the shell's own account.
 //!
 //! Apart from the engine, so that the application can be called with it. Queues only: nothing
 //! is written here but what a full queue needs to have written before it is judged.
+//!
+//! | a connection ends | by | what its peer sees |
+//! | --- | --- | --- |
+//! | `close` | the application, or a stop | all that is queued, then a Close; its own Close is awaited |
+//! | `fail` | a broken rule, a late message | all that is queued, then a Close; nothing is read any more |
+//! | `cut_off` | a full queue, memory | the frame that is half written, then a Close |
+//! | `respond` | the last answer to a request | the answer, then the end of file |
+//! | `leave` | silence between two requests | the end of file |
+//! | `end` | the peer's end of file, an error | what is queued, if it still reads |
+//! | `drop_at_once` | places that others need | what is queued, as far as it can be written at once |
 
-use std::collections::VecDeque;
-use std::mem;
 use std::time::Duration;
 
-use crate::application::{Admission, Delivered, Outbox, Response, Status};
+use log::{debug, log};
+
+use crate::application::{Admission, Application, CloseCause, Delivered, Outbox, Peer, Response};
+use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
-use crate::metrics::Metrics;
-use crate::random::Random;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::frame::{EncodedFrame, Opcode};
-use crate::ws::pinned::PinnedBytes;
 
-use super::connection::Transport;
+use super::connection::Connection;
 use super::connections::Connections;
+use super::context::Context;
+use super::schedule::List;
+use super::transport::Transport;
 
-/// How long a client that is closed for its own sake stays away, in milliseconds.
-const RETRY_MS: (u64, u64) = (1_000, 10_000);
-
-/// Frames that are queued to subscribers before they are written. Even where a frame is shared,
-/// each of its entries takes memory, and time.
-pub(super) const UNWRITTEN_MAX: usize = 1 << 20;
-
-/// Connections, lists and budget.
+/// The connections with what they share.
 pub(super) struct Shell<T, C> {
-    pub(super) clock: C,
     pub(super) connections: Connections<T>,
-    /// Connections with an answer to be written: handshakes, replies, control frames.
-    pub(super) replies: Vec<ConnectionId>,
-    /// Connections with deliveries to be written.
-    pub(super) deliveries: VecDeque<ConnectionId>,
-    /// Connections whose queue did not take a delivery: to be cut off.
-    pub(super) overflowed: Vec<ConnectionId>,
-    /// Frames that were queued to subscribers since the list of deliveries was last empty.
-    pub(super) unwritten: usize,
-    /// Where small frames are copied together for a write; empty in between.
-    pub(super) scratch: Vec<u8>,
-    pub(super) pinned: PinnedBytes,
-    pub(super) random: Random,
-    pub(super) metrics: Metrics,
-    pub(super) send_queue_bytes_max: usize,
-    /// How many connections there are, by [`super::connection::Kind`].
-    pub(super) kinds: [u64; 4],
+    pub(super) context: Context<C>,
 }
 
-impl<T: Transport, C> Shell<T, C> {
-    /// Whether deliveries are to be written before more of them are queued.
-    pub(super) const fn is_congested(&self) -> bool {
-        self.unwritten >= UNWRITTEN_MAX
-    }
-
-    /// Counts a connection as what it has become.
-    pub(super) fn recount(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            let kind = connection.kind();
-            let counted = mem::replace(&mut connection.counted, kind);
-            self.kinds[counted as usize] -= 1;
-            self.kinds[kind as usize] += 1;
+impl<T: Transport, C: Clock> Shell<T, C> {
+    /// No connections yet; `seed` is the jitter's.
+    pub(super) fn new(clock: C, limits: ServerLimits, timeouts: Timeouts, seed: u64) -> Self {
+        Self {
+            connections: Connections::default(),
+            context: Context::new(clock, limits, timeouts, seed),
         }
     }
 
-    /// Puts a connection on the list of those with an answer to be written.
-    pub(super) fn mark_reply(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && !mem::replace(&mut connection.marks.has_reply, true)
-        {
-            self.replies.push(id);
+    /// The connection that `id` names, if it is still there, with what it shares with others.
+    #[inline]
+    pub(super) fn entry(
+        &mut self,
+        id: ConnectionId,
+    ) -> Option<(&mut Connection<T>, &mut Context<C>)> {
+        let connection = self.connections.get_mut(id)?;
+        Some((connection, &mut self.context))
+    }
+
+    /// Takes the first connection of a list, with what it shares with others; those that are gone are
+    /// passed over.
+    pub(super) fn pop(&mut self, list: List) -> Option<(&mut Connection<T>, &mut Context<C>)> {
+        let id = loop {
+            let id = self.context.schedule.pop(list)?;
+            if self.connections.get(id).is_some() {
+                break id;
+            }
+        };
+        let (connection, context) = self.entry(id)?;
+        connection.membership.remove(list);
+        Some((connection, context))
+    }
+
+    /// Takes a new connection in.
+    pub(super) fn insert(&mut self, transport: T, peer: Peer, now: Timestamp) -> ConnectionId {
+        let id = self
+            .connections
+            .insert(|id| Connection::new(id, peer, transport, now));
+        let context = &mut self.context;
+        context.places.enter(peer.lane);
+        context.metrics.connections_accepted += 1;
+        context
+            .timers
+            .set(id.index, now + context.timeouts.handshake);
+        id
+    }
+
+    /// Takes a connection out of its slot.
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection<T>> {
+        let connection = self.connections.remove(id)?;
+        let context = &mut self.context;
+        context.timers.clear(id.index);
+        context
+            .places
+            .leave(connection.peer.lane, connection.counted());
+        context.metrics.connections_dropped += 1;
+        Some(connection)
+    }
+
+    /// Brings up to date what follows from whatever was changed: connections whose queue did not take a
+    /// delivery are cut off, and the application is told of those that have left Open, before it
+    /// is asked anything else.
+    pub(super) fn conclude<A: Application>(&mut self, application: &mut A, now: Timestamp) {
+        let schedule = &self.context.schedule;
+        if schedule.is_empty(List::Overflowed) && schedule.is_empty(List::Gone) {
+            return;
         }
-    }
-
-    /// Puts a connection on the list of those with deliveries to be written.
-    pub(super) fn mark_delivery(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && !mem::replace(&mut connection.marks.has_delivery, true)
-        {
-            self.deliveries.push_back(id);
-        }
-    }
-
-    /// Milliseconds after which a client that is closed now should come back.
-    pub(super) fn retry_ms(&mut self) -> u64 {
-        self.random.between(RETRY_MS.0, RETRY_MS.1)
-    }
-
-    /// The answer to who can't be served now.
-    pub(super) fn unavailable(&mut self, why: &str) -> Response {
-        let seconds = self.retry_ms().div_ceil(1000);
-        Response::new(Status::SERVICE_UNAVAILABLE, why)
-            .with_field("Retry-After", seconds.to_string())
-    }
-
-    /// Writes what is queued, where one event brings more than may wait. Those that it was for
-    /// stay on the list, for what else follows from a write.
-    fn relieve(&mut self, now: Timestamp) {
-        for &id in &self.deliveries {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.flush(&mut self.scratch, now);
+        while let Some(id) = self.context.schedule.pop(List::Overflowed) {
+            self.close(id, CloseCause::SlowConsumer, application, now);
+            if let Some((connection, context)) = self.entry(id) {
+                connection.membership.remove(List::Overflowed);
+                connection.mark_delivery(context);
+                connection.settle(context);
             }
         }
-        self.unwritten = 0;
+        while let Some((connection, _)) = self.pop(List::Gone) {
+            let id = connection.id;
+            application.handle_gone(id);
+        }
+    }
+
+    /// Closes a connection on the shell's own account.
+    pub(super) fn close<A: Application>(
+        &mut self,
+        id: ConnectionId,
+        cause: CloseCause,
+        application: &A,
+        now: Timestamp,
+    ) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        let peer = connection.peer;
+        let Some(session) = connection.protocol.open_session_mut() else {
+            return;
+        };
+        let code = cause.close_code();
+        let reason = application.close_reason(cause, context.retry_ms());
+        let frame = CloseFrame::new(code, reason);
+        let level = context.fault_log.level(now);
+        log!(
+            level, connection:% = id, peer:% = peer, code = code.as_u16(), reason:% = cause;
+            "{id} {peer}: {cause}, closed with {code}"
+        );
+        context.metrics.closed.count(code.as_u16());
+        match cause {
+            CloseCause::SlowConsumer | CloseCause::Overload => {
+                context.metrics.slow_consumers += 1;
+                session.cut_off(&frame, now);
+            }
+            CloseCause::Protocol(_) | CloseCause::UnfinishedMessage => {
+                context.metrics.protocol_errors += 1;
+                session.fail(&frame, now);
+            }
+            CloseCause::Shutdown => session.close(&frame, now),
+        }
+    }
+
+    /// Answers a request, and ends its connection.
+    pub(super) fn respond(&mut self, id: ConnectionId, response: &Response, now: Timestamp) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        let (peer, code) = (connection.peer, response.status.code);
+        if let Some(exchange) = connection.protocol.exchange_mut() {
+            debug!(
+                connection:% = id, peer:% = peer, status = code;
+                "{id} {peer}: answered {code}"
+            );
+            exchange.respond(response, context.unix_now(), now);
+        }
+    }
+
+    /// Ends a connection that is not upgraded; a client that awaits an answer is told why.
+    pub(super) fn turn_away(&mut self, id: ConnectionId, why: &str, now: Timestamp) {
+        let response = self.context.unavailable(why);
+        if let Some((connection, _)) = self.entry(id)
+            && let Some(exchange) = connection.protocol.exchange_mut()
+            && exchange.is_between_requests()
+        {
+            return exchange.leave(now);
+        }
+        self.respond(id, &response, now);
+    }
+
+    /// Drops a connection that isn't open; a client that has no answer yet is sent one.
+    pub(super) fn drop_at_once(&mut self, id: ConnectionId, now: Timestamp) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        debug!(connection:% = id, peer:% = connection.peer; "{id} {}: makes room", connection.peer);
+        context.metrics.connections_displaced += 1;
+        if connection.protocol.is_serving_http() {
+            self.turn_away(id, "full", now);
+        }
+        if let Some((connection, context)) = self.entry(id) {
+            connection.protocol.handle_end();
+            connection.settle(context);
+        }
+    }
+
+    /// Stops keeping things for a connection, of which the process has too many.
+    pub(super) fn let_go<A: Application>(
+        &mut self,
+        id: ConnectionId,
+        application: &A,
+        now: Timestamp,
+    ) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        if connection.protocol.is_open() {
+            self.close(id, CloseCause::Overload, application, now);
+        } else if connection.protocol.is_serving_http() {
+            self.turn_away(id, "overloaded", now);
+        } else {
+            let (peer, cause) = (connection.peer, CloseCause::Overload);
+            let level = context.fault_log.level(now);
+            log!(
+                level, connection:% = id, peer:% = peer, reason:% = cause;
+                "{id} {peer}: {cause}, dropped"
+            );
+            connection.protocol.release(&context.pinned);
+        }
+        if let Some((connection, context)) = self.entry(id) {
+            connection.mark_delivery(context);
+            connection.settle(context);
+        }
+    }
+
+    /// Writes what is queued, where one event brings more than may wait. The connections that it was for
+    /// stay on the list, for what else follows from a write.
+    fn relieve(&mut self, now: Timestamp) {
+        for id in self.context.schedule.ids(List::Deliveries) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.write_queue(&mut self.context.scratch, now);
+            }
+        }
+        self.context.schedule.note_written();
     }
 
     /// Queues `frame` to one connection and says whether its queue took it; `None` if the
@@ -115,25 +247,45 @@ impl<T: Transport, C> Shell<T, C> {
         id: ConnectionId,
         now: Timestamp,
     ) -> Option<bool> {
-        let connection = self.connections.get_mut(id)?;
-        if !connection.session.is_open() || connection.marks.is_overflowed {
+        let (connection, context) = self.entry(id)?;
+        if connection.is_overflowed() || !connection.protocol.is_open() {
             return None;
         }
-        let frame_len = frame.as_bytes().len();
-        if !connection.has_room(frame_len, self.send_queue_bytes_max) {
+        let (frame_len, bytes_max) = (frame.as_bytes().len(), context.limits.send_queue_bytes_max);
+        if !connection.has_room(frame_len, bytes_max) {
             // It may be long only because nobody has tried to write it yet.
-            connection.flush_at_last(&mut self.scratch, now);
-            if !connection.has_room(frame_len, self.send_queue_bytes_max) {
-                connection.marks.is_overflowed = true;
-                self.overflowed.push(id);
+            connection.write_queue_at_last(&mut context.scratch, now);
+            if !connection.has_room(frame_len, bytes_max) {
+                connection.overflow(context);
                 return Some(false);
             }
         }
-        connection.session.send_shared(frame.clone());
-        if !mem::replace(&mut connection.marks.has_delivery, true) {
-            self.deliveries.push_back(id);
-        }
+        let session = connection.protocol.open_session_mut()?;
+        session.send_shared(frame);
+        connection.mark_delivery(context);
         Some(true)
+    }
+
+    /// Queues a message to one connection; nothing behind a delivery that its queue did not take.
+    fn send(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8], now: Timestamp) {
+        let Some((connection, context)) = self.entry(id) else {
+            return;
+        };
+        if connection.is_overflowed() {
+            return;
+        }
+        if let Some(session) = connection.protocol.open_session_mut() {
+            session.send(opcode, payload);
+        }
+        let bytes_max = context.limits.send_queue_bytes_max;
+        if connection.is_over(bytes_max) {
+            connection.write_queue_at_last(&mut context.scratch, now);
+            // A peer that asks without reading the answers is a slow consumer too.
+            if connection.is_over(bytes_max) {
+                connection.overflow(context);
+            }
+        }
+        connection.mark_reply(context);
     }
 }
 
@@ -150,45 +302,22 @@ impl<'a, T, C> ShellOutbox<'a, T, C> {
     }
 }
 
-impl<T: Transport, C> ShellOutbox<'_, T, C> {
-    /// Queues a message to the connection that is being answered; nothing behind a delivery
-    /// that its queue did not take.
-    fn send(&mut self, opcode: Opcode, payload: &[u8]) {
-        let Some(connection) = self.shell.connections.get_mut(self.id) else {
-            return;
-        };
-        if connection.marks.is_overflowed {
-            return;
-        }
-        connection.session.send(opcode, payload);
-        if connection.is_over(self.shell.send_queue_bytes_max) {
-            connection.flush_at_last(&mut self.shell.scratch, self.now);
-            // Who asks without reading the answers is a slow consumer too.
-            if connection.is_over(self.shell.send_queue_bytes_max) {
-                connection.marks.is_overflowed = true;
-                self.shell.overflowed.push(self.id);
-            }
-        }
-        if !mem::replace(&mut connection.marks.has_reply, true) {
-            self.shell.replies.push(self.id);
-        }
-    }
-}
-
 impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
     fn reply(&mut self, payload: &str) {
-        self.send(Opcode::Text, payload.as_bytes());
+        let (id, now) = (self.id, self.now);
+        self.shell.send(id, Opcode::Text, payload.as_bytes(), now);
     }
 
     fn reply_binary(&mut self, payload: &[u8]) {
-        self.send(Opcode::Binary, payload);
+        let (id, now) = (self.id, self.now);
+        self.shell.send(id, Opcode::Binary, payload, now);
     }
 
     fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered {
         let mut delivered = Delivered::default();
         if !recipients.is_empty() {
-            frame.pin(&self.shell.pinned);
-            if self.shell.is_congested() {
+            frame.shared().pin(&self.shell.context.pinned);
+            if self.shell.context.schedule.is_congested() {
                 self.shell.relieve(self.now);
             }
         }
@@ -199,39 +328,40 @@ impl<T: Transport, C: Clock> Outbox for ShellOutbox<'_, T, C> {
                 None => {}
             }
         }
-        self.shell.unwritten += delivered.queued;
-        self.shell.metrics.deliveries += delivered.queued as u64;
-        self.shell.metrics.deliveries_dropped += delivered.dropped as u64;
+        let context = &mut self.shell.context;
+        context.schedule.count_unwritten(delivered.queued);
+        context.metrics.deliveries += delivered.queued as u64;
+        context.metrics.deliveries_dropped += delivered.dropped as u64;
         delivered
     }
 
     fn close(&mut self, code: CloseCode, reason: &str) {
-        if let Some(connection) = self.shell.connections.get_mut(self.id)
-            && connection.session.is_open()
-        {
-            self.shell.metrics.closed.count(code.as_u16());
-            connection
-                .session
-                .close(&CloseFrame::new(code, reason), self.now);
+        let Some((connection, context)) = self.shell.entry(self.id) else {
+            return;
+        };
+        if let Some(session) = connection.protocol.open_session_mut() {
+            context.metrics.closed.count(code.as_u16());
+            session.close(&CloseFrame::new(code, reason), self.now);
+            connection.settle_standing(context);
         }
-        self.shell.mark_reply(self.id);
+        connection.mark_reply(context);
     }
 
     fn readmit(&mut self, admission: Admission) {
-        if let Some(connection) = self.shell.connections.get_mut(self.id) {
+        if let Some((connection, _)) = self.shell.entry(self.id) {
             connection.admit(&admission);
         }
     }
 
     fn retry_ms(&mut self) -> u64 {
-        self.shell.retry_ms()
+        self.shell.context.retry_ms()
     }
 
     fn now(&self) -> Timestamp {
-        self.shell.clock.now()
+        self.shell.context.now()
     }
 
     fn unix_now(&self) -> Duration {
-        self.shell.clock.unix_now()
+        self.shell.context.unix_now()
     }
 }

@@ -7,7 +7,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use super::connection::Transport;
+use super::transport::{Received, Transport};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -18,17 +18,23 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-impl Read for Socket {
+impl Transport for Socket {
     #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
+            Self::Tcp(stream) => {
+                let len = stream.read(buffer)?;
+                let is_drained = len < buffer.len();
+                Ok(Received { len, is_drained })
+            }
+            Self::Unix(stream) => Ok(Received {
+                len: stream.read(buffer)?,
+                // A read ends at a descriptor that was sent along (unix(7)), whatever lies behind it.
+                is_drained: false,
+            }),
         }
     }
-}
 
-impl Write for Socket {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -45,12 +51,6 @@ impl Write for Socket {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Transport for Socket {
     fn shutdown_write(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),

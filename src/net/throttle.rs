@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::ServerLimits;
 use crate::time::Timestamp;
 
-use super::connection::READ_BUFFER_BYTES;
+use super::transport::READ_BYTES_MAX;
 
 /// What a client that was silent may send at once, in seconds of its rate.
 const BURST_SECONDS: i64 = 2;
@@ -47,7 +47,7 @@ impl Throttle {
         limits.has_rates().then(|| {
             Box::new(Self {
                 frames: frames.map(|rate| Bucket::new(rate, 1, now)),
-                bytes: bytes.map(|rate| Bucket::new(rate, READ_BUFFER_BYTES, now)),
+                bytes: bytes.map(|rate| Bucket::new(rate, READ_BYTES_MAX, now)),
                 pause: None,
             })
         })
@@ -205,7 +205,7 @@ mod tests {
         assert!(both.charge(1, 100_000, at(0)));
         assert_eq!(both.until(), Some(at(1_000_000)));
         let mut bytes = throttle(0, 1).expect("limited");
-        assert!(!bytes.charge(10_000, READ_BUFFER_BYTES, at(0)));
+        assert!(!bytes.charge(10_000, READ_BYTES_MAX, at(0)));
         assert!(bytes.charge(0, 1, at(0)));
     }
 

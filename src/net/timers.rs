@@ -83,6 +83,20 @@ impl Timers {
         shrink_sparse(&mut self.heap, KEPT_MAX);
     }
 
+    /// Asserts what is true between any two calls.
+    pub(super) fn check_invariants(&self) {
+        for (position, entry) in self.heap.iter().enumerate() {
+            let parent = position.saturating_sub(1) / 2;
+            assert!(self.heap[parent].deadline <= entry.deadline);
+            assert_eq!(self.positions[entry.slot as usize] as usize, position);
+        }
+        let present = self
+            .positions
+            .iter()
+            .filter(|&&position| position != ABSENT);
+        assert_eq!(present.count(), self.heap.len());
+    }
+
     fn sift(&mut self, position: usize) {
         let position = self.sift_up(position);
         self.sift_down(position);

@@ -17,13 +17,11 @@
 //! copied. What the header alone proves wrong is refused before the payload is waited for.
 //! Nothing here knows what came before: the order of fragments is `message`'s.
 
-use std::cell::OnceCell;
 use std::fmt;
-use std::rc::Rc;
 
 use super::error::ProtocolError;
 use super::mask::{MaskingKey, apply_mask};
-use super::pinned::PinnedBytes;
+use crate::wire::shared::SharedBytes;
 
 /// The largest payload of a control frame (§5.5).
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
@@ -280,15 +278,9 @@ pub fn encode_masked_frame(into: &mut Vec<u8>, opcode: Opcode, payload: &[u8], k
 
 /// A frame that was encoded once and is shared by every send queue that carries it.
 ///
-/// Cloning costs a reference count. It is charged to the process's [`PinnedBytes`] from
-/// [`EncodedFrame::pin`] until the last clone is dropped.
+/// Cloning costs a reference count.
 #[derive(Clone)]
-pub struct EncodedFrame(Rc<SharedBytes>);
-
-struct SharedBytes {
-    bytes: Box<[u8]>,
-    pinned: OnceCell<PinnedBytes>,
-}
+pub struct EncodedFrame(SharedBytes);
 
 impl EncodedFrame {
     /// An unfragmented, unmasked text message whose payload is `parts`, one behind the other.
@@ -301,32 +293,21 @@ impl EncodedFrame {
         for part in parts {
             bytes.extend_from_slice(part);
         }
-        Self(Rc::new(SharedBytes {
-            bytes: bytes.into_boxed_slice(),
-            pinned: OnceCell::new(),
-        }))
+        Self(SharedBytes::new(bytes))
     }
 
     /// The frame as it travels, header first.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0.bytes
+        self.0.as_bytes()
     }
 
-    /// Charges the frame to `pinned`, once, for as long as anybody holds it.
-    pub fn pin(&self, pinned: &PinnedBytes) {
-        self.0.pinned.get_or_init(|| {
-            pinned.add(self.0.bytes.len());
-            pinned.clone()
-        });
-    }
-}
-
-impl Drop for SharedBytes {
-    fn drop(&mut self) {
-        if let Some(pinned) = self.pinned.get() {
-            pinned.subtract(self.bytes.len());
-        }
+    /// The same as bytes that send queues share.
+    #[inline]
+    #[must_use]
+    pub const fn shared(&self) -> &SharedBytes {
+        &self.0
     }
 }
 
@@ -546,17 +527,8 @@ mod tests {
     }
 
     #[test]
-    fn shared_frame_is_its_parts_and_is_charged_until_the_last_clone_goes() {
-        let pinned = PinnedBytes::new(1000);
-        let frame = EncodedFrame::text(&[b"{\"a\":", b"1", b"}"]);
+    fn a_shared_frame_is_its_parts() {
+        let frame = EncodedFrame::text(&[br#"{"a":"#, b"1", b"}"]);
         assert_eq!(frame.as_bytes(), b"\x81\x07{\"a\":1}");
-        frame.pin(&pinned);
-        let clone = frame.clone();
-        clone.pin(&pinned);
-        assert_eq!(pinned.bytes(), 9);
-        drop(frame);
-        assert_eq!(pinned.bytes(), 9);
-        drop(clone);
-        assert_eq!(pinned.bytes(), 0);
     }
 }

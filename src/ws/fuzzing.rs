@@ -2,26 +2,14 @@
 //!
 //! Run on a small corpus as tests too, so that what a fuzzer once found stays found.
 
-use std::io::IoSlice;
-use std::time::Duration;
-
-use crate::http::body::BodyPermit;
 use crate::http::head::Head;
 use crate::http::host;
-use crate::http::response::Response;
-use crate::http::status::Status;
-use crate::random::Random;
-use crate::time::Timestamp;
 
 use super::close::{CLOSE_REASON_BYTES_MAX, CloseFrame};
-use super::event::Event;
-use super::frame::{FrameHeader, Opcode, Role, decode_frame, decode_header, encode_masked_frame};
-use super::handshake::{ClientHandshake, asks_for_upgrade, check_upgrade};
-use super::message::Message;
-use super::session::Session;
+use super::frame::{Role, decode_frame, decode_header, encode_masked_frame};
+use super::handshake::check_upgrade;
 
 const MESSAGE_BYTES_MAX: usize = 2000;
-const BODY_BYTES_MAX: usize = 100;
 
 /// The frame decoder: a prefix never decides otherwise than the whole, nothing is changed
 /// before a frame is complete, and what was decoded encodes to the same bytes.
@@ -85,7 +73,7 @@ pub fn fuzz_head(bytes: &[u8]) {
             let is_odd = |byte: &u8| !byte.is_ascii_graphic() || b"/?#@\\\"<>{}|^`".contains(byte);
             assert!(!hosts.concat().iter().any(is_odd), "{hosts:?}");
         }
-        if asks_for_upgrade(head) && check_upgrade(head).is_ok() {
+        if head.asks_for_websocket() && check_upgrade(head).is_ok() {
             assert_eq!(head.method, "GET");
         }
     }
@@ -113,117 +101,6 @@ pub fn fuzz_close(bytes: &[u8]) {
     }
 }
 
-/// A whole session: the same events and the same answers, however the bytes are cut. The
-/// handshake stands before bytes that don't begin with one: a fuzzer would hardly find it.
-pub fn fuzz_session(bytes: &[u8]) {
-    let mut stream = Vec::new();
-    if !bytes.starts_with(b"GET ") && !bytes.starts_with(b"POST ") {
-        stream = ClientHandshake::new([3; 16]).request("localhost", "/", None);
-    }
-    stream.extend_from_slice(bytes);
-    let seed = bytes
-        .iter()
-        .fold(0, |sum: u64, &byte| sum.wrapping_mul(31) + u64::from(byte));
-    let mut random = Random::new(seed);
-    let mut chunks = Vec::new();
-    let mut left = stream.len();
-    while left > 0 {
-        let bits = random.between(0, 9);
-        let chunk = (random.between(1, 1 << bits) as usize).min(left);
-        chunks.push(chunk);
-        left -= chunk;
-    }
-    assert_eq!(drive(&stream, &[stream.len()]), drive(&stream, &chunks));
-}
-
-/// What a session made of `stream` in pieces of `chunks` bytes: its events and its answers.
-fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
-    let now = Timestamp::ZERO;
-    let mut session = Session::new(now);
-    let mut record = Vec::new();
-    let mut rest = stream;
-    for &chunk in chunks {
-        let (received, behind) = rest.split_at(chunk);
-        rest = behind;
-        let mut received = received.to_vec();
-        let mut incoming = session.take_incoming();
-        let mut input = incoming.input(&mut received, usize::MAX);
-        while let Some(event) = session.next_event(&mut input, now, 1024) {
-            let line = format!("{event:?}");
-            match event {
-                Event::Upgrade { accept, .. } => session.accept(accept, MESSAGE_BYTES_MAX),
-                Event::Request { head, framing } if head.method == "POST" => {
-                    let permit = BodyPermit {
-                        bytes_max: BODY_BYTES_MAX,
-                        is_authorized: true,
-                    };
-                    if session.receive(&head, framing, permit, now).is_err() {
-                        session.respond(
-                            &Response::new(Status::CONTENT_TOO_LARGE, ""),
-                            Duration::ZERO,
-                            now,
-                        );
-                    }
-                }
-                Event::Body {
-                    body, stays: true, ..
-                } => {
-                    assert!(body.len() <= BODY_BYTES_MAX);
-                    session.answer(&Response::new(Status::OK, ""), Duration::ZERO, now);
-                }
-                Event::Request { .. } | Event::Body { .. } => {
-                    session.respond(&Response::new(Status::NOT_FOUND, ""), Duration::ZERO, now)
-                }
-                Event::Failed(error) => session.fail(&CloseFrame::new(error.close_code(), ""), now),
-                // Closing in the middle of the input is a path of its own.
-                Event::Message(Message::Text("close")) => {
-                    session.close(&CloseFrame::new(super::close::CloseCode::NORMAL, ""), now);
-                }
-                Event::Message(Message::Text(text)) => session.send(Opcode::Text, text.as_bytes()),
-                Event::Message(Message::Binary(bytes)) => session.send(Opcode::Binary, bytes),
-                Event::Rejected(rejection) => {
-                    session.respond(&rejection.response(), Duration::ZERO, now)
-                }
-                Event::Pong { .. } | Event::Discarded | Event::Closed { .. } => {}
-            }
-            record.push(line);
-        }
-        let leftover = input.finish();
-        session.keep_incoming(incoming, &received, &leftover, now);
-        if session.is_closed() {
-            break;
-        }
-    }
-    let mut slices = vec![IoSlice::new(&[]); session.queue().segments_len()];
-    let filled = session.queue().gather(&mut slices);
-    let answers: Vec<u8> = slices[..filled]
-        .iter()
-        .flat_map(|slice| slice.to_vec())
-        .collect();
-    assert_eq!(answers.len(), session.queue().unsent_bytes());
-    check_answers(&answers);
-    (record, answers)
-}
-
-/// What a server sends must be frames that a client takes, and nothing after a Close.
-fn check_answers(answers: &[u8]) {
-    let mut frames = match answers.windows(4).position(|window| window == b"\r\n\r\n") {
-        Some(end) if answers.starts_with(b"HTTP/1.1 101 ") => &answers[end + 4..],
-        _ => return,
-    };
-    while !frames.is_empty() {
-        let header: FrameHeader = decode_header(frames, Role::Client, MESSAGE_BYTES_MAX)
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| unreachable!("our frames are valid and whole"));
-        frames = &frames[header.frame_len()..];
-        assert!(
-            header.opcode != Opcode::Close || frames.is_empty(),
-            "nothing after a Close"
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,10 +119,5 @@ mod tests {
     #[test]
     fn corpus_of_closes() {
         run_corpus("close", fuzz_close);
-    }
-
-    #[test]
-    fn corpus_of_sessions() {
-        run_corpus("session", fuzz_session);
     }
 }

@@ -92,13 +92,6 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// Whether a request asks for an upgrade to WebSocket at all. HTTP/1.0 can't: there the field is ignored
-/// (RFC 9110 §7.8).
-#[must_use]
-pub fn asks_for_upgrade(head: &Head<'_>) -> bool {
-    head.minor_version >= 1 && head.fields.has_token("upgrade", "websocket")
-}
-
 /// Checks a request that asks for an upgrade (§4.2.1) and computes the answer to its key. Its `Host` has
 /// been checked as every request's is.
 ///
@@ -368,7 +361,7 @@ mod tests {
             let (head, _) = Head::parse(text.as_bytes(), 0, MAX)
                 .expect("valid")
                 .expect("complete");
-            assert_eq!(asks_for_upgrade(&head), asks, "{version}");
+            assert_eq!(head.asks_for_websocket(), asks, "{version}");
         }
     }
 
@@ -392,7 +385,7 @@ mod tests {
         let (head, _) = Head::parse(&request, 0, MAX)
             .expect("valid")
             .expect("complete");
-        assert!(asks_for_upgrade(&head));
+        assert!(head.asks_for_websocket());
         let mut response = Vec::new();
         encode_accept(&mut response, check_upgrade(&head).expect("valid"));
         let (answer, _) = ResponseHead::parse(&response, MAX)

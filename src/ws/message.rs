@@ -17,19 +17,26 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn new(kind: Kind, payload: &'a [u8]) -> Result<Self, ProtocolError> {
+    /// A message whose payload is `payload`.
+    ///
+    /// # Errors
+    /// Text that is not UTF-8.
+    pub fn new(kind: MessageKind, payload: &'a [u8]) -> Result<Self, ProtocolError> {
         match kind {
-            Kind::Binary => Ok(Self::Binary(payload)),
-            Kind::Text => std::str::from_utf8(payload)
+            MessageKind::Binary => Ok(Self::Binary(payload)),
+            MessageKind::Text => std::str::from_utf8(payload)
                 .map(Self::Text)
                 .map_err(|_| ProtocolError::InvalidUtf8),
         }
     }
 }
 
+/// What a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub enum MessageKind {
+    /// Text.
     Text,
+    /// Anything else.
     Binary,
 }
 
@@ -42,7 +49,7 @@ enum Kind {
 pub struct MessageAssembler {
     buffer: Vec<u8>,
     valid_len: usize,
-    begun: Option<Kind>,
+    begun: Option<MessageKind>,
 }
 
 /// What a data frame made of the message that it belongs to.
@@ -114,12 +121,12 @@ impl MessageAssembler {
     ) -> Result<Progress, ProtocolError> {
         let kind = match (self.begun, header.opcode) {
             (Some(kind), _) => kind,
-            (None, Opcode::Text) => Kind::Text,
-            (None, _) => Kind::Binary,
+            (None, Opcode::Text) => MessageKind::Text,
+            (None, _) => MessageKind::Binary,
         };
         self.begun = Some(kind);
         self.buffer.extend_from_slice(payload);
-        if kind == Kind::Text {
+        if kind == MessageKind::Text {
             self.check_utf8(header.fin)?;
         }
         Ok(if header.fin {
@@ -139,9 +146,9 @@ impl MessageAssembler {
         payload: &'a [u8],
     ) -> Result<Message<'a>, ProtocolError> {
         let kind = if header.opcode == Opcode::Text {
-            Kind::Text
+            MessageKind::Text
         } else {
-            Kind::Binary
+            MessageKind::Binary
         };
         Message::new(kind, payload)
     }
@@ -151,8 +158,14 @@ impl MessageAssembler {
     /// # Errors
     /// Text that is not UTF-8.
     pub fn assembled(&mut self) -> Result<Message<'_>, ProtocolError> {
-        let kind = self.begun.unwrap_or(Kind::Binary);
+        let kind = self.begun.unwrap_or(MessageKind::Binary);
         Message::new(kind, &self.buffer)
+    }
+
+    /// The message that the fragments made, after [`Progress::Assembled`], as its owner's.
+    #[must_use]
+    pub fn into_message(self) -> (MessageKind, Vec<u8>) {
+        (self.begun.unwrap_or(MessageKind::Binary), self.buffer)
     }
 
     /// Forgets the message that [`MessageAssembler::assembled`] lent, memory included.

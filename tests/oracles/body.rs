@@ -64,7 +64,7 @@ fn read(
         }
     }
     let is_whole = reader.is_whole();
-    Ok(is_whole.then(|| (reader.into_body(), taken)))
+    Ok(is_whole.then(|| (reader.take_body(), taken)))
 }
 
 /// The chunked body at the start of `stream` (RFC 9112 §7.1), if there is a whole and valid one.

@@ -4,28 +4,26 @@ use std::io::IoSlice;
 
 use crieur::random::Random;
 use crieur::time::Timestamp;
+use crieur::wire::buffers::Buffers;
 use crieur::ws::close::CloseFrame;
 use crieur::ws::event::Event;
-use crieur::ws::handshake::ClientHandshake;
+use crieur::ws::handshake::AcceptKey;
 use crieur::ws::message::Message;
 use crieur::ws::session::Session;
 
 use crate::naive_frames::{self as naive, Outcome, Said};
 
 const MESSAGE_BYTES_MAX: usize = 2000;
-const HEAD_BYTES_MAX: usize = 1024;
 
 /// Asserts that a session makes of `frames` what the plain decoder does, however they are cut.
 pub(crate) fn check(frames: &[u8]) {
     let expected = naive::decode(frames, MESSAGE_BYTES_MAX);
-    let mut stream = ClientHandshake::new([3; 16]).request("localhost", "/", None);
-    stream.extend_from_slice(frames);
     let seed = frames
         .iter()
         .fold(0, |sum: u64, &byte| sum.wrapping_mul(31) + u64::from(byte));
     let mut random = Random::new(seed);
     for bits_max in [0, 3, 10, 20] {
-        let outcome = drive(&stream, &mut || random.between(1, 1 << bits_max) as usize);
+        let outcome = drive(frames, &mut || random.between(1, 1 << bits_max) as usize);
         assert_eq!(outcome, expected, "in pieces of up to {}", 1 << bits_max);
     }
 }
@@ -33,18 +31,17 @@ pub(crate) fn check(frames: &[u8]) {
 /// What a session makes of `stream` in pieces whose length `piece` says.
 fn drive(stream: &[u8], piece: &mut dyn FnMut() -> usize) -> Outcome {
     let now = Timestamp::ZERO;
-    let mut session = Session::new(now);
+    let accept = AcceptKey::of(b"dGhlIHNhbXBsZSBub25jZQ==");
+    let mut session = Session::accept(Buffers::default(), accept, MESSAGE_BYTES_MAX, now);
     let mut said = Vec::new();
     let mut rest = stream;
     while !rest.is_empty() && !session.is_closed() {
         let (received, behind) = rest.split_at(piece().min(rest.len()));
         rest = behind;
         let mut received = received.to_vec();
-        let mut incoming = session.take_incoming();
-        let mut input = incoming.input(&mut received, usize::MAX);
-        while let Some(event) = session.next_event(&mut input, now, HEAD_BYTES_MAX) {
+        let mut input = session.begin_turn(&mut received, usize::MAX);
+        while let Some(event) = session.next_event(&mut input, now) {
             match event {
-                Event::Upgrade { accept, .. } => session.accept(accept, MESSAGE_BYTES_MAX),
                 Event::Message(Message::Text(text)) => said.push(Said::Text(text.to_owned())),
                 Event::Message(Message::Binary(bytes)) => said.push(Said::Binary(bytes.to_vec())),
                 Event::Closed { code } => {
@@ -54,11 +51,11 @@ fn drive(stream: &[u8], piece: &mut dyn FnMut() -> usize) -> Outcome {
                     said.push(Said::Violation(error.close_code().as_u16()));
                     session.fail(&CloseFrame::new(error.close_code(), ""), now);
                 }
-                other => panic!("{other:?} after an upgrade"),
+                other => panic!("{other:?}"),
             }
         }
-        let leftover = input.finish();
-        session.keep_incoming(incoming, &received, &leftover, now);
+        session.end_turn(input, now);
+        session.check_invariants();
     }
     let pings = read_answers(&session, said.last());
     Outcome { said, pings }
@@ -67,8 +64,8 @@ fn drive(stream: &[u8], piece: &mut dyn FnMut() -> usize) -> Outcome {
 /// The payloads of the Pongs that the session has queued. Behind them there is nothing but the
 /// Close that the end of what was said asks for.
 fn read_answers(session: &Session, end: Option<&Said>) -> Vec<Vec<u8>> {
-    let mut slices = vec![IoSlice::new(&[]); session.queue().segments_len()];
-    let filled = session.queue().gather(&mut slices);
+    let mut slices = vec![IoSlice::new(&[]); session.buffers().queue().segments_len()];
+    let filled = session.buffers().queue().gather(&mut slices);
     let queued: Vec<u8> = slices[..filled]
         .iter()
         .flat_map(|one| one.to_vec())

@@ -18,19 +18,20 @@ const MAY_NAME: &str = "
     cli: application client http hub net routes web ws
     client: http ws
     config:
-    http:
+    http: wire
     hub: application http::head ws::close ws::frame
     id:
     log_limit:
     main: cli
     memory:
     metrics:
-    net: application http ws
+    net: application http wire ws
     random:
     routes: application hub web
     time:
     web:
-    ws: http::body http::head http::host http::response http::status
+    wire:
+    ws: http::head http::host http::response http::status wire
 ";
 
 /// What tests may name beside that: a fault, to ask an application about it, and the corpus that
@@ -38,6 +39,7 @@ const MAY_NAME: &str = "
 const TESTS_MAY_NAME: &str = "
     hub: run_corpus ws::error
     routes: http::head
+    net: run_corpus
     ws: run_corpus
 ";
 

@@ -156,11 +156,11 @@ fn the_limits_of_the_readme_are_the_defaults() {
             &["--max-share-per-address"],
         ),
         (
-            "connections and upgrades a second of an address",
+            "connections, and upgrades per second, per address",
             &["--max-connections-per-address", "--upgrades-per-address"],
         ),
         (
-            "messages and bytes a second of a client",
+            "messages and bytes per second of a client",
             &["--messages-per-second", "--bytes-per-second"],
         ),
         (

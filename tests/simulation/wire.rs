@@ -5,10 +5,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
-use crieur::net::connection::Transport;
+use crieur::net::transport::{Received, Transport};
 
 /// How a peer has ended its side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,27 +83,32 @@ impl Socket {
     }
 }
 
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Transport for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let wire = &mut *self.0.borrow_mut();
         wire.interrupt()?;
         if wire.to_server.is_empty() {
             return match wire.end {
                 End::None => Err(ErrorKind::WouldBlock.into()),
-                End::Eof => Ok(0),
+                End::Eof => Ok(Received {
+                    len: 0,
+                    is_drained: true,
+                }),
                 End::Reset => Err(ErrorKind::ConnectionReset.into()),
             };
         }
         let length = wire.to_server.len().min(buffer.len()).min(wire.read_max);
         buffer[..length].copy_from_slice(&wire.to_server.make_contiguous()[..length]);
         wire.to_server.drain(..length);
-        // A read that fills its buffer promises nothing: who stops there is told of no edge.
-        wire.has_arrived |= length < buffer.len() && !wire.to_server.is_empty();
-        Ok(length)
+        // A read that fills its buffer promises nothing: a reader that stops there is told of no edge.
+        let is_drained = length < buffer.len();
+        wire.has_arrived |= is_drained && !wire.to_server.is_empty();
+        Ok(Received {
+            len: length,
+            is_drained,
+        })
     }
-}
 
-impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }
@@ -133,12 +138,6 @@ impl Write for Socket {
         Ok(taken)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Transport for Socket {
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.0.borrow_mut().is_shut = true;
         Ok(())

@@ -4,6 +4,7 @@
 mod judge;
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crieur::application::Lane;
 use crieur::config::{HubConfig, ServerLimits, Timeouts};
 use crieur::hub::Hub;
 use crieur::id::ConnectionId;
-use crieur::net::engine::{Engine, Readiness};
+use crieur::net::engine::{Driver, Engine, Readiness, Step};
 use crieur::time::{Clock, Timestamp};
 
 use crate::client::{Client, Stage};
@@ -31,16 +32,19 @@ const TURNS: (usize, usize) = (50, 350);
 
 /// A clock that is moved by hand. Within a turn of the loop each look at it costs some time, so that
 /// turns come to the end of theirs; what is done is still done at the turn's time.
-struct VirtualClock {
+pub(crate) struct VirtualClock {
     micros: Rc<Cell<u64>>,
     /// What the looks of this turn have cost.
     spent_micros: Rc<Cell<u64>>,
-    look_micros: u64,
+    look_micros: Rc<Cell<u64>>,
 }
+
+/// The server's engine in this world.
+pub(crate) type WorldEngine = Engine<Socket, Witness, VirtualClock>;
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
-        let spent_micros = self.spent_micros.get() + self.look_micros;
+        let spent_micros = self.spent_micros.get() + self.look_micros.get();
         self.spent_micros.set(spent_micros);
         Timestamp::from_micros(self.micros.get() + spent_micros)
     }
@@ -83,21 +87,27 @@ pub(crate) struct World {
     clock: Rc<Cell<u64>>,
     /// What the server's looks at the clock have cost in this turn.
     spent_micros: Rc<Cell<u64>>,
+    /// What each of them costs, and whether that is always nothing.
+    look_micros: Rc<Cell<u64>>,
+    has_time: bool,
     limits: ServerLimits,
     trust: Trust,
     /// How many clients there are at most, and how many come at once.
     crowd: (usize, usize),
     /// Whether clients send more at once than a read returns.
     has_bursts: bool,
-    engine: Engine<Socket, Witness, VirtualClock>,
     hub: Rc<RefCell<Hub>>,
     notes: Rc<RefCell<Vec<Note>>>,
     phase: Phase,
     clients: Vec<Client>,
     /// Names of those who are gone, for events that come too late.
     past: Vec<ConnectionId>,
+    /// How much of what is ready the next iterations are told, in percent, and in how many rounds at most.
+    told: (usize, usize),
+    /// Whether anything was told in this iteration.
+    came: bool,
+    is_stop_asked: bool,
     is_stopping: bool,
-    publishers_told_by: Option<Timestamp>,
     turns: usize,
     /// How many were cut off before what is being observed.
     slow_consumers: u64,
@@ -106,24 +116,24 @@ pub(crate) struct World {
 
 /// Runs the world of `seed` from its beginning to its end.
 pub(crate) fn run(seed: u64) -> Tally {
-    let mut world = World::new(seed);
+    let (mut world, mut engine) = World::new(seed);
     let turns = world.dice.between(TURNS.0, TURNS.1);
     for _ in 0..turns {
-        world.live();
-        world.turn();
+        world.live(&mut engine);
+        world.turn(&mut engine);
         if world.dice.chance(4) {
-            world.jump();
+            world.jump(&mut engine);
         }
     }
-    world.end();
-    let metrics = world.engine.metrics();
+    world.end(&mut engine);
+    let metrics = engine.metrics();
     world.tally.displaced = metrics.connections_displaced;
     world.tally.throttled = metrics.reads_throttled;
     world.tally
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> (Self, WorldEngine) {
         let mut dice = Dice::new(seed);
         let limits = ServerLimits {
             connections_max: dice.pick(&[6, 40]),
@@ -136,7 +146,8 @@ impl World {
         };
         let trust = Trust::new(&mut dice);
         let crowd = if dice.chance(10) { (150, 12) } else { (30, 1) };
-        let hub = Hub::new(HubConfig::default(), trust.policy());
+        let ping_interval = Timeouts::default().ping_interval;
+        let hub = Hub::new(HubConfig::default(), ping_interval, trust.policy());
         let hub = Rc::new(RefCell::new(hub));
         let notes = Rc::new(RefCell::new(Vec::new()));
         let witness = Witness {
@@ -145,34 +156,38 @@ impl World {
         };
         let clock = Rc::new(Cell::new(0));
         let spent_micros = Rc::new(Cell::new(0));
+        let look_micros = Rc::new(Cell::new(0));
         let virtual_clock = VirtualClock {
             micros: Rc::clone(&clock),
             spent_micros: Rc::clone(&spent_micros),
-            // By the seed itself, as below.
-            look_micros: [0, 100, 600][(seed % 3) as usize],
+            look_micros: Rc::clone(&look_micros),
         };
         let engine = Engine::new(witness, virtual_clock, limits, Timeouts::default(), seed);
-        Self {
+        let world = Self {
             dice,
             clock,
             spent_micros,
+            look_micros,
+            has_time: seed.is_multiple_of(3),
             limits,
             trust,
             crowd,
             // By the seed itself: what other seeds have found stays where it was.
             has_bursts: seed.is_multiple_of(4) && limits.messages_per_second.is_none(),
-            engine,
             hub,
             notes,
             phase: Phase::Input,
             clients: Vec::new(),
             past: Vec::new(),
+            told: (100, 1),
+            came: false,
+            is_stop_asked: false,
             is_stopping: false,
-            publishers_told_by: None,
             turns: 0,
             slow_consumers: 0,
             tally: Tally::default(),
-        }
+        };
+        (world, engine)
     }
 
     fn now(&self) -> Timestamp {
@@ -182,12 +197,12 @@ impl World {
     // What clients do.
 
     /// A moment in the life of the crowd.
-    fn live(&mut self) {
+    fn live(&mut self, engine: &mut WorldEngine) {
         let now = self.clock.get();
         self.clock.set(now + self.dice.below(400) as u64);
         let (crowd_max, count) = self.crowd;
         if self.clients.len() < 4 || (self.clients.len() < crowd_max && self.dice.chance(20)) {
-            (0..count).for_each(|_| self.connect());
+            (0..count).for_each(|_| self.connect(engine));
         }
         for _ in 0..self.dice.below(10) {
             let which = self.dice.below(self.clients.len());
@@ -214,16 +229,16 @@ impl World {
         }
     }
 
-    fn connect(&mut self) {
+    fn connect(&mut self, engine: &mut WorldEngine) {
         let papers = Papers::new(self.trust, &mut self.dice);
-        if !self.engine.has_room(papers.lane) {
+        if !engine.has_room(papers.lane) {
             return;
         }
         let (socket, wire) = Socket::pair();
         if self.dice.chance(10) {
             wire.borrow_mut().room = self.dice.below(300);
         }
-        let id = self.engine.insert(socket, papers.peer(), self.now());
+        let id = engine.insert(socket, papers.peer(), self.now());
         let now = self.clock.get();
         let mut client = Client::new(id, wire, self.trust, papers, now, &mut self.dice);
         let has_rate =
@@ -253,23 +268,33 @@ impl World {
 
     // What the server does.
 
-    /// One iteration of the loop.
-    fn turn(&mut self) {
-        for _ in 0..self.dice.between(1, 3) {
-            self.take_input(70);
+    /// One iteration of the loop that is told some of what is ready.
+    fn turn(&mut self, engine: &mut WorldEngine) {
+        self.told = (70, self.dice.between(1, 3));
+        // Between all deliveries at once, and a few of them.
+        let look_micros = self.dice.pick(&[0, 100, 600]);
+        self.look_micros
+            .set(if self.has_time { 0 } else { look_micros });
+        self.iterate(engine);
+    }
+
+    /// An iteration; and, as time is over for all connections at once, what the server does about that in
+    /// the next ones. Says whether anything was ready.
+    fn iterate(&mut self, engine: &mut WorldEngine) -> bool {
+        self.came = false;
+        engine.run_iteration(self).expect("no poll fails here");
+        let came = self.came;
+        while engine.next_timer().is_some_and(|next| next <= self.now()) {
+            self.told = (0, 1);
+            engine.run_iteration(self).expect("no poll fails here");
         }
-        for _ in 0..self.dice.below(4) {
-            let count = self.dice.pick(&[1, 2, 32]);
-            self.engine.flush_deliveries(count, self.now());
-            self.observe();
-        }
-        self.close_turn();
+        self.drop_the_dropped();
+        self.check_turn(engine);
+        came
     }
 
     /// Tells `percent` of the edges that there are, in any order, and some that there are not.
-    fn take_input(&mut self, percent: usize) -> bool {
-        self.spent_micros.set(0);
-        self.engine.begin_turn(self.now());
+    fn tell(&mut self, percent: usize, engine: &mut WorldEngine) -> bool {
         let mut events = Vec::new();
         for client in &mut self.clients {
             let wire = &mut *client.wire.borrow_mut();
@@ -307,49 +332,10 @@ impl World {
             if let Some(client) = client.filter(|_| readiness.is_writable) {
                 client.wire.borrow_mut().is_refused = false;
             }
-            self.engine.handle_ready(id, readiness, self.now());
-            self.observe();
+            engine.handle_ready(id, readiness, self.now());
+            self.look(engine);
         }
-        self.engine.read_again(self.now());
-        self.observe();
-        self.engine.flush_replies(self.now());
-        self.observe();
         came
-    }
-
-    fn close_turn(&mut self) {
-        self.phase = Phase::Shed;
-        self.engine.shed(self.now());
-        self.observe();
-        self.phase = Phase::Timers;
-        // The server does what is left of it in its next turns; time is over for all at once.
-        loop {
-            self.spent_micros.set(0);
-            self.engine.handle_timers(self.now());
-            let next = self.engine.next_deadline();
-            if next.is_none_or(|next| next > self.now()) {
-                break;
-            }
-        }
-        self.observe();
-        if self.publishers_told_by.is_some_and(|by| by <= self.now()) || self.is_their_turn() {
-            self.publishers_told_by = None;
-            self.phase = Phase::LastShutdown;
-            self.engine.shut_down_publishers(self.now());
-            self.observe();
-        }
-        self.phase = Phase::Input;
-        self.engine.make_room(Lane::Clients, self.now());
-        self.engine.make_room(Lane::Publishers, self.now());
-        self.engine.reap(self.now());
-        self.observe();
-        self.drop_the_dropped();
-        self.check_turn();
-    }
-
-    /// Whether it is time to tell the publishers that the server stops.
-    fn is_their_turn(&self) -> bool {
-        self.publishers_told_by.is_some() && self.engine.are_clients_told()
     }
 
     /// What has arrived is there for the next read, all of it.
@@ -360,18 +346,14 @@ impl World {
     }
 
     /// Turns until nothing is left to do at this time.
-    fn rest(&mut self) {
+    fn rest(&mut self, engine: &mut WorldEngine) {
         self.hand_over();
         for _ in 0..10_000 {
-            let came = self.take_input(100);
-            while self.engine.has_deliveries() {
-                self.engine.flush_deliveries(2, self.now());
-                self.observe();
-            }
-            self.close_turn();
-            if !came && !self.engine.has_ready() && !self.engine.has_deliveries() {
+            self.told = (100, 1);
+            let came = self.iterate(engine);
+            if !came && !engine.has_ready() && !engine.has_deliveries() {
                 // Time watches over every connection.
-                let has_deadline = self.engine.next_deadline().is_some();
+                let has_deadline = engine.next_timer().is_some();
                 assert_eq!(has_deadline, !self.clients.is_empty());
                 return self.clients.iter().for_each(Client::check_at_rest);
             }
@@ -380,7 +362,7 @@ impl World {
     }
 
     /// All that clients have written arrives, what follows from that too; then time passes.
-    fn jump(&mut self) {
+    fn jump(&mut self, engine: &mut WorldEngine) {
         self.hand_over();
         let mut has_arrived = true;
         while has_arrived {
@@ -391,40 +373,40 @@ impl World {
             if self.dice.chance(30) {
                 break;
             }
-            self.rest();
+            self.rest(engine);
             has_arrived = self.clients.iter().any(Client::has_more);
         }
-        let next = self.engine.next_deadline();
+        let next = engine.next_timer();
         let micros = match self.dice.below(3) {
             0 => next.map_or(0, |next| (next - self.now()).as_micros() as u64),
             1 => self.dice.below(40_000_000) as u64,
             _ => self.dice.below(2_000_000) as u64,
         };
         self.clock.set(self.clock.get() + micros);
-        self.turn();
+        self.turn(engine);
     }
 
     /// Lets time pass until everything that time can do is done.
-    fn pass(&mut self, seconds: u64) {
+    fn pass(&mut self, seconds: u64, engine: &mut WorldEngine) {
         for _ in 0..seconds / 5 {
             for _ in 0..3 {
                 for client in &mut self.clients {
                     client.arrive(usize::MAX, self.clock.get());
                 }
-                self.rest();
+                self.rest(engine);
             }
             self.clock.set(self.clock.get() + 5 * SECOND);
         }
-        self.rest();
+        self.rest(engine);
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, engine: &mut WorldEngine) {
         if self.dice.chance(50) {
             for client in &self.clients {
                 client.wire.borrow_mut().room = usize::MAX;
             }
             // Longer than any time limit, and than who is throttled takes to be heard out.
-            self.pass(300);
+            self.pass(300, engine);
             for client in &mut self.clients {
                 client.is_limited = false;
                 client.check_at_rest();
@@ -434,7 +416,7 @@ impl World {
             assert_eq!(silent.count(), 0, "who is dead is still there");
         }
         if self.dice.chance(60) {
-            self.shut_down();
+            self.shut_down(engine);
         } else {
             for client in &mut self.clients {
                 let end = self.dice.pick(&[End::Eof, End::Reset]);
@@ -442,19 +424,61 @@ impl World {
                 client.is_silent = false;
             }
         }
-        self.pass(90);
-        self.check_end();
+        self.pass(90, engine);
+        self.check_end(engine);
     }
 
-    fn shut_down(&mut self) {
+    fn shut_down(&mut self, engine: &mut WorldEngine) {
         if self.dice.chance(50) {
-            self.rest();
+            self.rest(engine);
         }
-        self.phase = Phase::Shutdown;
-        self.is_stopping = true;
-        self.publishers_told_by = Some(self.now() + DRAIN / 2);
-        self.engine.shut_down(self.now());
-        self.observe();
+        self.is_stop_asked = true;
+    }
+}
+
+impl Driver<Socket, Witness, VirtualClock> for World {
+    /// What is done is done at the iteration's time; looks at the clock cost what bounds its steps.
+    fn now(&self, _: &WorldEngine) -> Timestamp {
+        Self::now(self)
+    }
+
+    fn take_events(&mut self, engine: &mut WorldEngine) -> io::Result<bool> {
+        self.spent_micros.set(0);
+        let (percent, rounds) = self.told;
+        if rounds == 0 || percent == 0 {
+            return Ok(false);
+        }
+        self.told.1 -= 1;
+        let came = self.tell(percent, engine);
+        self.came |= came;
+        Ok(came)
+    }
+
+    fn handle_commands(&mut self, engine: &mut WorldEngine) -> io::Result<()> {
+        if self.is_stop_asked && !self.is_stopping {
+            self.phase = Phase::Shutdown;
+            self.is_stopping = true;
+            engine.shut_down(DRAIN, self.now());
+        }
+        Ok(())
+    }
+
+    fn has_waiting(&self, _: Lane, _: Timestamp) -> bool {
+        true
+    }
+
+    fn observe(&mut self, engine: &mut WorldEngine, step: Step) {
+        self.phase = match step {
+            // As `handle_commands` left it.
+            Step::Commands => self.phase,
+            Step::Input | Step::Deliveries | Step::Ends => Phase::Input,
+            Step::Stopping => Phase::LastShutdown,
+            Step::Memory => Phase::Shed,
+            Step::Timers => Phase::Timers,
+        };
+        self.look(engine);
+        engine.check_invariants();
+        self.spent_micros.set(0);
         self.phase = Phase::Input;
     }
 }

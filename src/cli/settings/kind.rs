@@ -31,7 +31,7 @@ pub(super) enum Kind {
         field: fn(&mut Config) -> &mut Option<NonZeroU32>,
         unit: &'static str,
     },
-    /// So many a second, fractions allowed, or no limit.
+    /// So many per second, fractions allowed, or no limit.
     Rate {
         field: fn(&mut Config) -> &mut Option<f64>,
     },
@@ -99,7 +99,7 @@ impl Kind {
             Self::Seconds { field } => *field(config) = read_seconds(value)?,
             Self::Limit { field, .. } => *field(config) = read_limit(value)?,
             Self::Rate { field } => *field(config) = read_rate(value)?,
-            // An unset variable of a script must not leave a door open.
+            // An unset variable of a script must not lift a restriction.
             Self::File { field } => {
                 let path = (!value.is_empty()).then(|| value.into());
                 *field(config) = Some(path.ok_or("the path of a file")?);
@@ -124,10 +124,12 @@ impl Kind {
                 let mode = mode.filter(|mode| (0o100..=0o777).contains(mode));
                 *field(config) = mode.ok_or("permissions in octal, like 0660")?;
             }
-            Self::Word { choose, words, .. } => match words.contains(&value) {
-                true => choose(config, value),
-                false => return Err(one_of(words)),
-            },
+            Self::Word { choose, words, .. } => {
+                if !words.contains(&value) {
+                    return Err(one_of(words));
+                }
+                choose(config, value);
+            }
             Self::Text { field, .. } => *field(config) = value.to_owned(),
             Self::Switch { turn } => match value {
                 "1" | "true" => turn(config, true),

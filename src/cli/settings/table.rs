@@ -22,7 +22,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Addresses {
             field: |config| &mut config.server.listen,
         },
-        help: "Where to listen; may be given several times, and is of no account\n\
+        help: "Where to listen; may be given several times, and is ignored\n\
                where the service manager hands over sockets",
     },
     Setting {
@@ -30,8 +30,8 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::PublishAddresses {
             field: |config| &mut config.server.publish_listen,
         },
-        help: "Where publishers come, and nobody else: ADDRESS:PORT or unix:PATH;\n\
-               may be given several times; nobody publishes elsewhere then",
+        help: "Where to listen for publishers alone: ADDRESS:PORT or unix:PATH;\n\
+               may be given several times; nobody may publish elsewhere then",
     },
     Setting {
         name: "no-local-publish",
@@ -54,7 +54,7 @@ pub(super) static SETTINGS: &[Setting] = &[
                 }
             },
         },
-        help: "Who is shown the page at /: local, public or off",
+        help: "Where the page at / is shown: local, public or off",
     },
     Setting {
         name: "log",
@@ -85,7 +85,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Mode {
             field: |config| &mut config.server.socket_mode,
         },
-        help: "Permissions of Unix sockets: who may open one may publish",
+        help: "Permissions of Unix sockets: a user that may open one may publish",
     },
     Setting {
         name: "publish-token-file",
@@ -107,7 +107,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             field: |config| &mut config.trust.allow_origin,
             shown: "ORIGIN",
         },
-        help: "Web pages that are let in, beside those of the same host; * for all",
+        help: "Origins that are allowed, beside the server's own; * for all",
     },
     Setting {
         name: "trusted-proxy",
@@ -123,7 +123,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             field: |config| &mut config.trust.metrics_from,
             shown: "CIDR",
         },
-        help: "Who is shown /metrics, beside programs of this host",
+        help: "Networks that are shown /metrics, beside programs of this host",
     },
     Setting {
         name: "max-connections-per-address",
@@ -138,7 +138,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Rate {
             field: |config| &mut config.trust.upgrades_per_address,
         },
-        help: "Upgrades and other requests a second of one address; beyond: 429",
+        help: "Upgrades and other requests per second, per address; beyond: 429",
     },
     Setting {
         name: "token-timeout",
@@ -271,7 +271,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             field: |config| &mut config.server.limits.messages_per_second,
             unit: "RATE",
         },
-        help: "Messages and pings of a client that may not publish; beyond: read later",
+        help: "Messages and pings per second of a non-publisher; beyond: read later",
     },
     Setting {
         name: "bytes-per-second",
@@ -279,7 +279,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             field: |config| &mut config.server.limits.bytes_per_second,
             unit: "BYTES",
         },
-        help: "Bytes from a client that may not publish; beyond: read later",
+        help: "Bytes per second of a non-publisher; beyond: read later",
     },
     Setting {
         name: "handshake-timeout",
@@ -300,7 +300,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Seconds {
             field: |config| &mut config.server.timeouts.pong,
         },
-        help: "Silence after the ping has left; then the connection is dropped",
+        help: "Silence after the ping was sent; then the connection is dropped",
     },
     Setting {
         name: "message-timeout",

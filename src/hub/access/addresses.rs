@@ -14,8 +14,8 @@ use crate::hub::holdings::Holdings;
 use crate::memory::shrink_sparse_queue;
 use crate::time::Timestamp;
 
-/// Addresses without connections that are remembered for the rate of their upgrades. Whoever has
-/// more of them than this gains nothing by forgetting: each of them has a burst of its own.
+/// Addresses without connections that are remembered for the rate of their upgrades. A peer
+/// with more addresses gains nothing when they are forgotten: each of them has a burst of its own.
 pub const IDLE_MAX: usize = 16_384;
 
 /// Addresses that are looked at in each call whether they can be forgotten: more than a call can
@@ -36,12 +36,12 @@ const RATE_MIN: f64 = 1.0 / 86_400.0;
 /// One upgrade a microsecond, which is as finely as time is counted.
 const RATE_MAX: f64 = MICROS_PER_SECOND;
 
-/// What one address may do; for IPv6, what a /64 may, which is what one household has.
+/// What one address may do; for IPv6, what a /64 prefix may, which is what one customer has.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct AddressLimits {
     /// Connections at once.
     pub connections_max: Option<u32>,
-    /// Upgrades a second in the long run, more than zero. Two seconds' worth may come at once,
+    /// Upgrades per second in the long run, more than zero. Two seconds' worth may come at once,
     /// and at least one.
     pub upgrades_per_second: Option<f64>,
 }
@@ -72,8 +72,8 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TooManyConnections => "too many connections of this address",
-            Self::TooManyUpgrades { .. } => "too many requests of this address",
+            Self::TooManyConnections => "too many connections from this address",
+            Self::TooManyUpgrades { .. } => "too many requests from this address",
         })
     }
 }
@@ -85,9 +85,9 @@ pub struct Addresses {
     bucket: Option<Bucket>,
     /// What all connections of an address may hold together.
     share: Option<Holdings>,
-    entries: HashMap<Household, Entry>,
+    entries: HashMap<Prefix, Entry>,
     /// Addresses without connections, the stalest first; and some that have come back since.
-    idle: VecDeque<Household>,
+    idle: VecDeque<Prefix>,
     /// The latest time that was told.
     now: Timestamp,
 }
@@ -99,19 +99,19 @@ struct Entry {
     /// When its bucket is full again.
     full_at: Timestamp,
     connections: u32,
-    /// Whether it is in the queue of idle addresses, where it stands once.
+    /// Whether it is in the queue of idle addresses, which has it once.
     is_queued: bool,
 }
 
-/// What is counted as one address: an IPv4 address, or a /64 of IPv6.
+/// What is counted as one address: an IPv4 address, or a /64 prefix of IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Household(u64);
+struct Prefix(u64);
 
 /// The /64 whose lower half an IPv4 address takes the place of; of 0000::/8, which is reserved
 /// (RFC 4291 §2.4), so no peer comes from there.
 const IPV4_NETWORK: u64 = 1 << 32;
 
-impl From<IpAddr> for Household {
+impl From<IpAddr> for Prefix {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V4(address) => IPV4_NETWORK | u64::from(address.to_bits()),
@@ -153,7 +153,7 @@ impl Addresses {
     pub fn admit(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Refused> {
         self.now = self.now.max(now);
         self.sweep();
-        let key = Household::from(address);
+        let key = Prefix::from(address);
         let mut entry = self.entries.get(&key).copied().unwrap_or_default();
         if entry.connections >= self.connections_max {
             return Err(Refused::TooManyConnections);
@@ -169,7 +169,7 @@ impl Addresses {
     /// Whether a connection of `address` may hold `after` in place of `before`.
     #[must_use]
     pub fn has_room_for(&self, address: IpAddr, before: Holdings, after: Holdings) -> bool {
-        let entry = self.entries.get(&Household::from(address));
+        let entry = self.entries.get(&Prefix::from(address));
         let held = entry.map_or_else(Holdings::default, |entry| entry.holdings);
         let exchanged = held.exchange(before, after);
         self.share.is_none_or(|share| exchanged.is_within(share))
@@ -177,7 +177,7 @@ impl Addresses {
 
     /// A connection of `address` that was admitted holds `after` in place of `before`.
     pub fn exchange(&mut self, address: IpAddr, before: Holdings, after: Holdings) {
-        let Some(entry) = self.entries.get_mut(&Household::from(address)) else {
+        let Some(entry) = self.entries.get_mut(&Prefix::from(address)) else {
             debug_assert!(false, "it was admitted");
             return;
         };
@@ -186,7 +186,7 @@ impl Addresses {
 
     /// A connection of `address` that was admitted, and holds nothing any more, is gone.
     pub fn leave(&mut self, address: IpAddr) {
-        let key = Household::from(address);
+        let key = Prefix::from(address);
         let Some(entry) = self.entries.get_mut(&key) else {
             debug_assert!(false, "it was admitted");
             return;
@@ -210,6 +210,19 @@ impl Addresses {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Asserts what must hold between two calls.
+    pub fn check_invariants(&self) {
+        let queued = self.entries.values().filter(|entry| entry.is_queued);
+        assert_eq!(queued.count(), self.idle.len());
+        for entry in self.entries.values() {
+            assert!(entry.connections <= self.connections_max);
+            assert!(entry.connections > 0 || entry.is_queued);
+            assert!(entry.connections > 0 || entry.holdings == Holdings::default());
+        }
+        let idle = self.entries.values().filter(|entry| entry.connections == 0);
+        assert!(idle.count() <= IDLE_MAX);
     }
 
     /// Forgets some of the addresses about which there is nothing to be remembered, and those
@@ -259,9 +272,10 @@ impl Bucket {
     fn take(self, full_at: Timestamp, now: Timestamp) -> Result<Timestamp, Refused> {
         let full_at = full_at.max(now) + self.interval;
         let retry_after = (full_at - now).saturating_sub(self.whole);
-        match retry_after.is_zero() {
-            true => Ok(full_at),
-            false => Err(Refused::TooManyUpgrades { retry_after }),
+        if retry_after.is_zero() {
+            Ok(full_at)
+        } else {
+            Err(Refused::TooManyUpgrades { retry_after })
         }
     }
 }
@@ -327,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_household_counts_as_one_address() {
+    fn a_64_prefix_counts_as_one_address() {
         let mut table = table(Some(1), None);
         for (address, is_new) in [
             ("2001:db8:0:1::1", true),
@@ -386,7 +400,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert_eq!(size_of::<(Household, Entry)>(), 40);
+        assert_eq!(size_of::<(Prefix, Entry)>(), 40);
     }
 
     #[test]
@@ -422,7 +436,7 @@ mod tests {
         let mut table = table(Some(1), Some(0.5));
         let address = ip("192.0.2.1");
         assert_eq!(table.admit(address, START), Ok(()));
-        // Who has too many connections is told so first, and pays nothing.
+        // Too many connections are refused first, which costs nothing of the rate.
         assert_eq!(
             table.admit(address, START),
             Err(Refused::TooManyConnections)
@@ -467,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_is_forgotten_once_the_bucket_is_full() {
+    fn an_idle_address_is_forgotten_once_its_bucket_is_full() {
         let mut table = table(None, Some(1.0));
         for number in 0..100 {
             assert_eq!(table.admit(numbered(number), START), Ok(()));
@@ -490,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_not_forgotten() {
+    fn an_address_that_comes_back_is_not_forgotten() {
         let mut table = table(Some(1), Some(1.0));
         let address = ip("192.0.2.1");
         for round in 0..10 {
@@ -526,7 +540,7 @@ mod tests {
         // The first is connected again, and its bucket isn't full; the second one's is.
         assert_eq!(table.admit(other, full), Ok(()));
         assert_eq!((table.len(), table.idle.len()), (2, 0));
-        // Who left the queue joins it again.
+        // An address that left the queue joins it again.
         table.leave(back);
         assert_eq!(table.idle, [back.into()]);
         assert_eq!(table.admit(other, START + seconds(60)), Ok(()));
@@ -545,7 +559,7 @@ mod tests {
             assert!(table.len() <= IDLE_MAX + 1 && table.idle.len() <= IDLE_MAX);
         }
         assert_eq!(table.len(), IDLE_MAX + 1);
-        // The stalest are gone, the others and whoever has connections are not.
+        // The stalest are gone; the others, and addresses with connections, are not.
         let kept = count - IDLE_MAX as u32;
         assert!(table.admit(numbered(kept), START).is_err());
         assert!(table.admit(busy, START).is_err());

@@ -31,7 +31,7 @@ const BASE64_PREFIX: &str = "base64:";
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// How far the clocks of who signs and who checks may be apart.
+/// How far the clocks of the signer and of this server may be apart.
 const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The keys that sign the tokens of clients.
@@ -53,7 +53,7 @@ pub enum TokenError {
     /// More than 8 KiB.
     TooLong,
     /// Not three parts in base64url, of which two are JSON objects; or a member that counts
-    /// stands twice.
+    /// is a duplicate.
     Malformed,
     /// Signed in another way than HS256, or not at all.
     Algorithm,
@@ -180,9 +180,10 @@ impl fmt::Debug for ClientKeys {
 }
 
 fn decode_key(text: &str) -> Option<Vec<u8>> {
-    match text.contains(['-', '_']) {
-        true => URL_SAFE_PAD_INDIFFERENT.decode(text).ok(),
-        false => STANDARD_PAD_INDIFFERENT.decode(text).ok(),
+    if text.contains(['-', '_']) {
+        URL_SAFE_PAD_INDIFFERENT.decode(text).ok()
+    } else {
+        STANDARD_PAD_INDIFFERENT.decode(text).ok()
     }
 }
 
@@ -193,7 +194,7 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
 }
 
 /// Reads a JSON object. What isn't named is skipped without recursion; a member that is named
-/// may stand once.
+/// may not be a duplicate.
 fn parse_object<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, TokenError> {
     let text = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
     // A struct would be read from an array too.

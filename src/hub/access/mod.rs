@@ -1,5 +1,5 @@
-//! Who may do what: decided by where a connection comes from and by what it proves, never by
-//! what it says about itself.
+//! Access: what a connection may do, decided by where it comes from and by what it proves, never
+//! by what it says about itself.
 //!
 //! Each file owns one question and answers it from what it is given: heads of requests, texts of
 //! secrets, the time. None of them knows connections, reads a file or writes a log.

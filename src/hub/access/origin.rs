@@ -39,7 +39,7 @@ impl AllowedOrigins {
     /// The origins of a list: each `scheme://host` or `scheme://host:port`, or `*` for all.
     ///
     /// # Errors
-    /// The first entry that is neither; `null` is none, because whoever likes can have it.
+    /// The first entry that is neither; `null` is none, because any page can have it.
     pub fn parse<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Self, OriginError> {
         let mut allowed = Self::default();
         for entry in list {
@@ -114,9 +114,10 @@ struct Authority {
 impl Authority {
     fn parse(text: &str, scheme: &str) -> Option<Self> {
         // The colons of an IPv6 address are within brackets.
-        let host_len = match text.starts_with('[') {
-            true => text.find(']')? + 1,
-            false => text.find(':').unwrap_or(text.len()),
+        let host_len = if text.starts_with('[') {
+            text.find(']')? + 1
+        } else {
+            text.find(':').unwrap_or(text.len())
         };
         let (host, port) = text.split_at(host_len);
         if host.is_empty() || !host.bytes().all(is_host_byte) {
@@ -294,6 +295,6 @@ mod tests {
             assert_eq!(error, OriginError(bad.to_owned()));
         }
         let error = OriginError("null".to_owned()).to_string();
-        assert!(error.starts_with("\"null\" is not an origin: expected scheme://host"));
+        assert!(error.starts_with(r#""null" is not an origin: expected scheme://host"#));
     }
 }

@@ -1,7 +1,8 @@
-//! What the server was told about whom to trust, put together: all that is configured holds.
+//! What is configured about trust, put together: one question about a request, one [`Decision`].
 //!
 //! Knows heads of requests and tokens, no connections. Main type: [`Policy`].
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::application::{Lane, Peer, PeerAddress, Request};
@@ -25,7 +26,7 @@ pub enum PublishRight {
     Never,
 }
 
-/// Whom the server trusts with what.
+/// What is configured about trust.
 #[derive(Default, Debug)]
 pub struct Policy {
     /// Whether being local is enough to publish, where nothing else is asked for.
@@ -36,40 +37,69 @@ pub struct Policy {
     pub publish_tokens: Option<PublishTokens>,
     /// What signs the tokens that clients have to show.
     pub client_keys: Option<ClientKeys>,
-    /// The origins that are let in; `None`: all.
+    /// The origins that are allowed; `None`: all.
     pub origins: Option<AllowedOrigins>,
-    /// The proxies whose word counts for who is behind them.
+    /// The proxies that are believed about the clients behind them.
     pub proxies: TrustedProxies,
-    /// Where figures are asked for, beside this host.
+    /// Networks that are shown the metrics, beside this host.
     pub metrics_from: Vec<Cidr>,
     /// What one address may take.
     pub address_limits: AddressLimits,
 }
 
+/// What the policy says about one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// Whether the connection may publish.
+    pub publish: PublishRight,
+    /// Whether the page that makes the request may make it; a request that no page makes may.
+    pub is_origin_allowed: bool,
+    /// The peer, or, where that is a trusted proxy, the client that it forwards for.
+    pub peer: Peer,
+    /// The address whose limits the connection counts against.
+    pub counted_address: Option<IpAddr>,
+    /// Whether the rates of clients apply to the connection.
+    pub is_limited: bool,
+}
+
 impl Policy {
-    /// Whether whoever asks may publish on the connection that it asks for.
+    /// Decides about a request, whether it is for an upgrade or not.
     #[must_use]
-    pub fn publish_right(&self, request: &Request<'_>) -> PublishRight {
+    pub fn evaluate(&self, request: &Request<'_>) -> Decision {
+        let publish = self.publish_right(request);
+        let peer = self.client_of(request);
+        Decision {
+            publish,
+            is_origin_allowed: self.allows_origin(request, publish),
+            peer,
+            counted_address: self.counted_address(publish, peer.address),
+            is_limited: publish != PublishRight::Granted && !self.is_exempt(request, peer),
+        }
+    }
+
+    fn publish_right(&self, request: &Request<'_>) -> PublishRight {
         let lane = request.peer.lane;
         if self.has_lane && lane == Lane::Clients {
             return PublishRight::Never;
         }
         if let Some(tokens) = &self.publish_tokens {
             let is_shown = bearer(request.head).is_some_and(|token| tokens.accepts(token));
-            return match is_shown {
-                true => PublishRight::Granted,
-                false => PublishRight::WithToken,
+            return if is_shown {
+                PublishRight::Granted
+            } else {
+                PublishRight::WithToken
             };
         }
         let is_trusted = match (lane, request.peer.address.ip()) {
-            // Who may open the socket is what its permissions are for.
+            // The socket's permissions say who may open it.
             (Lane::Publishers, None) => !is_foreign(request.head),
             (Lane::Publishers, Some(_)) => is_local(request),
             (Lane::Clients, _) => self.trusts_local() && is_local(request),
         };
-        match is_trusted {
-            true => PublishRight::Granted,
-            false => PublishRight::Never,
+        if is_trusted {
+            PublishRight::Granted
+        } else {
+            PublishRight::Never
         }
     }
 
@@ -83,9 +113,8 @@ impl Policy {
             && self.proxies.0.is_empty()
     }
 
-    /// The peer of a request, or, where that is a trusted proxy, whom it speaks for.
-    #[must_use]
-    pub fn speaks_for(&self, request: &Request<'_>) -> Peer {
+    /// The peer of a request, or, where that is a trusted proxy, the client that it forwards for.
+    fn client_of(&self, request: &Request<'_>) -> Peer {
         let peer = request.peer;
         let Some(ip) = peer.address.ip() else {
             return peer;
@@ -98,21 +127,30 @@ impl Policy {
         Peer { address, ..peer }
     }
 
-    /// Whether a request is shown the figures: one of a program on this host, or from a network
-    /// that was named, by the address of whoever is behind a trusted proxy.
-    #[must_use]
-    pub fn shows_metrics(&self, request: &Request<'_>) -> bool {
-        let peer = self.speaks_for(request);
-        let is_named = |address| self.metrics_from.iter().any(|cidr| cidr.contains(address));
-        peer.address.ip().is_some_and(is_named) || (self.proxies.0.is_empty() && is_local(request))
+    /// Whether a request, which `client` makes, is this host's own or a trusted proxy's own.
+    fn is_exempt(&self, request: &Request<'_>, client: Peer) -> bool {
+        let is_proxy = |ip| self.proxies.trusts(ip);
+        let is_own = client == request.peer && client.address.ip().is_some_and(is_proxy);
+        is_own || is_local(request)
     }
 
-    /// The address whose share a peer counts against. This host has none, be it over a Unix socket, nor has
-    /// a trusted proxy that speaks for itself. Those for whom one speaks without saying who they are have
-    /// the share of the unspecified address together.
+    /// Whether a request is shown the figures: one of a program on this host, or from a network
+    /// that was named; behind a trusted proxy, the client's address counts.
     #[must_use]
-    pub fn counted_as(&self, address: PeerAddress) -> Option<IpAddr> {
+    pub fn shows_metrics(&self, request: &Request<'_>) -> bool {
+        let client = self.client_of(request);
+        let is_named = |address| self.metrics_from.iter().any(|cidr| cidr.contains(address));
+        client.address.ip().is_some_and(is_named)
+            || (self.proxies.0.is_empty() && is_local(request))
+    }
+
+    /// The address whose limits a connection counts against. Publishers count against none, nor does this
+    /// host, over a Unix socket or not, nor a trusted proxy that speaks for itself. Clients that a proxy
+    /// doesn't name share the limits of the unspecified address.
+    #[must_use]
+    pub fn counted_address(&self, publish: PublishRight, address: PeerAddress) -> Option<IpAddr> {
         match address {
+            _ if publish == PublishRight::Granted => None,
             PeerAddress::Unix => None,
             PeerAddress::Unknown => Some(Ipv6Addr::UNSPECIFIED.into()),
             PeerAddress::Ip(address) => {
@@ -129,22 +167,28 @@ impl Policy {
         tokens.is_some_and(|tokens| tokens.accepts(token.as_bytes()))
     }
 
-    /// Whether the origin of a request is let in. Only a publisher's token excuses one.
+    /// The token that a client shows with its upgrade. Where publishers have tokens, the one in
+    /// the same place is theirs.
     #[must_use]
-    pub fn lets_in(&self, request: &Request<'_>, right: PublishRight) -> bool {
-        let has_token = right == PublishRight::Granted && self.publish_tokens.is_some();
+    pub fn client_token<'a>(&self, head: &Head<'a>) -> Option<Cow<'a, str>> {
+        let token = shown_token(head).map(String::from_utf8_lossy);
+        token.filter(|token| !self.accepts_publish_token(token))
+    }
+
+    /// Whether the origin of a request is allowed. With a publisher's token, any is.
+    fn allows_origin(&self, request: &Request<'_>, publish: PublishRight) -> bool {
+        let has_token = publish == PublishRight::Granted && self.publish_tokens.is_some();
         let mut origins = self.origins.iter();
         has_token || origins.all(|origins| origins.allows(request.head))
     }
 }
 
-/// The token that a client shows with its upgrade: in `Authorization`, or in the target.
-#[must_use]
-pub fn shown_token<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
+/// The token that an upgrade shows: in `Authorization`, or in the target.
+fn shown_token<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
     bearer(head).or_else(|| query_token(head.target).map(str::as_bytes))
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750 §2.1); none at all if the field stands twice.
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1); none at all if there are two such fields.
 pub fn bearer<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
     let value = head.fields.only_value("Authorization")?;
     let (scheme, token) = value.split_first_chunk::<7>()?;

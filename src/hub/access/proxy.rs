@@ -66,9 +66,10 @@ impl FromStr for Cidr {
             return Err(syntax());
         }
         let network = written.to_canonical();
-        let prefix_bits = match written.is_ipv6() && network.is_ipv4() {
-            true => prefix_bits.checked_sub(MAPPED_PREFIX_BITS),
-            false => Some(prefix_bits),
+        let prefix_bits = if written.is_ipv6() && network.is_ipv4() {
+            prefix_bits.checked_sub(MAPPED_PREFIX_BITS)
+        } else {
+            Some(prefix_bits)
         };
         // A shorter prefix of a mapped address ends within the bits that mark it, which are set.
         prefix_bits
@@ -323,7 +324,7 @@ mod tests {
             "::1]",
             "[]",
             "1.2.3.4;",
-            "\"1.2.3.4\"",
+            r#""1.2.3.4""#,
             "for=1.2.3.4",
             "1.2.3.\u{e9}",
             "0.0.0.0",

@@ -148,9 +148,10 @@ pub(super) fn read_lines<T>(
         }
         secrets.push(read(line, secret)?);
     }
-    match secrets.is_empty() {
-        true => Err(SecretsError::None),
-        false => Ok(secrets),
+    if secrets.is_empty() {
+        Err(SecretsError::None)
+    } else {
+        Ok(secrets)
     }
 }
 

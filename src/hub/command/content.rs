@@ -1,14 +1,14 @@
 //! The content of a subscription list and of a notification.
 //!
-//! Reads text that is known to be JSON, so whatever stops a reader is a fault of content, and
-//! the [`Trail`] says which. Main entries: [`read_subscriptions`] and [`read_notification`].
+//! Reads text that is known to be JSON, so every error is one of content, and the [`JsonPath`] says
+//! where. Main entries: [`read_subscriptions`] and [`read_notification`].
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::trail::{Root, Trail};
+use super::path::{JsonPath, Root};
 use super::values::{Entry, FiltersSeed, Given, ScalarSeed, TextSeed, text_of};
 use super::{CommandError, Json, next_member};
 use crate::config::HubLimits;
@@ -29,31 +29,31 @@ pub(super) fn read_subscriptions<'a>(
     json: Json<'a>,
     limits: &HubLimits,
 ) -> Result<Vec<Subscription<'a>>, CommandError> {
-    let mut trail = Trail::new(Root::Subscriptions, limits.values_max, json.0.len());
-    trail.enter("", "a list");
+    let mut path = JsonPath::new(Root::Subscriptions, limits.values_max, json.0.len());
+    path.enter("", "a list");
     let seed = ListSeed {
-        trail: &mut trail,
+        path: &mut path,
         subscriptions_max: limits.subscriptions_max,
     };
-    json.read(seed).map_err(|_| trail.into_error())
+    json.read(seed).map_err(|_| path.into_error())
 }
 
 /// Reads what a notification is matched by.
 pub(super) fn read_notification(json: Json<'_>) -> Result<Notification<'_>, CommandError> {
-    let mut trail = Trail::new(Root::Notification, usize::MAX, json.0.len());
-    trail.enter("", "an object");
+    let mut path = JsonPath::new(Root::Notification, usize::MAX, json.0.len());
+    path.enter("", "an object");
     let seed = BodySeed {
-        trail: &mut trail,
+        path: &mut path,
         members: &NOTIFICATION_MEMBERS,
     };
     match json.read(seed) {
-        Ok(body) => body.into_notification(&trail),
-        Err(_) => Err(trail.into_error()),
+        Ok(body) => body.into_notification(&path),
+        Err(_) => Err(path.into_error()),
     }
 }
 
 struct ListSeed<'t> {
-    trail: &'t mut Trail,
+    path: &'t mut JsonPath,
     subscriptions_max: usize,
 }
 
@@ -74,26 +74,26 @@ impl<'de> Visitor<'de> for ListSeed<'_> {
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
         let Self {
-            trail,
+            path,
             subscriptions_max,
         } = self;
         let mut subscriptions = Vec::new();
         while subscriptions.len() < subscriptions_max {
-            trail.root = Root::Subscription(subscriptions.len());
-            trail.enter("", "an object or a string");
-            match list.next_element_seed(SubscriptionSeed(trail))? {
+            path.root = Root::Subscription(subscriptions.len());
+            path.enter("", "an object or a string");
+            match list.next_element_seed(SubscriptionSeed(path))? {
                 Some(subscription) => subscriptions.push(subscription),
                 None => return Ok(subscriptions),
             }
         }
         match list.next_element::<IgnoredAny>()? {
-            Some(_) => Err(trail.fail_too_many("entries", subscriptions_max)),
+            Some(_) => Err(path.fail_too_many("entries", subscriptions_max)),
             None => Ok(subscriptions),
         }
     }
 }
 
-struct SubscriptionSeed<'t>(&'t mut Trail);
+struct SubscriptionSeed<'t>(&'t mut JsonPath);
 
 impl<'de> DeserializeSeed<'de> for SubscriptionSeed<'_> {
     type Value = Subscription<'de>;
@@ -121,11 +121,11 @@ impl<'de> Visitor<'de> for SubscriptionSeed<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.0;
+        let path = self.0;
         let members = &SUBSCRIPTION_MEMBERS;
-        let body = BodySeed { trail, members }.visit_map(map)?;
-        body.into_subscription(trail)
-            .map_err(|error| trail.fail(error))
+        let body = BodySeed { path, members }.visit_map(map)?;
+        body.into_subscription(path)
+            .map_err(|error| path.fail(error))
     }
 }
 
@@ -139,9 +139,9 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn into_subscription(self, trail: &Trail) -> Result<Subscription<'a>, CommandError> {
-        let page = take_page(self.package, self.page, trail)?
-            .ok_or_else(|| trail.error(format!("{}.package is missing", trail.root)))?;
+    fn into_subscription(self, path: &JsonPath) -> Result<Subscription<'a>, CommandError> {
+        let page = take_page(self.package, self.page, path)?
+            .ok_or_else(|| path.error(format!("{}.package is missing", path.root)))?;
         let filter = match self.filters.unwrap_or_default() {
             Given::Absent | Given::True => Filter::Everything,
             Given::Scalars(scalars) if scalars.is_empty() => Filter::Everything,
@@ -155,8 +155,8 @@ impl<'a> Body<'a> {
         Ok(Subscription::Page(page, filter))
     }
 
-    fn into_notification(self, trail: &Trail) -> Result<Notification<'a>, CommandError> {
-        let page = take_page(self.package, self.page, trail)?;
+    fn into_notification(self, path: &JsonPath) -> Result<Notification<'a>, CommandError> {
+        let page = take_page(self.package, self.page, path)?;
         // Beside a page, a channel that is no scalar is the application's own.
         let channel = self.channel.and_then(|json| json.read(ScalarSeed).ok());
         if page.is_none() && channel.is_none() {
@@ -164,7 +164,7 @@ impl<'a> Body<'a> {
                 Some(_) => "notification.channel must be a scalar",
                 None => "notification must have package and page, or channel",
             };
-            return Err(trail.error(detail.to_owned()));
+            return Err(path.error(detail.to_owned()));
         }
         let values = match self.filters.unwrap_or_default() {
             Given::Absent => NotificationValues::Absent,
@@ -187,7 +187,7 @@ impl<'a> Body<'a> {
 fn take_page<'a>(
     package: Option<Cow<'a, str>>,
     page: Option<Cow<'a, str>>,
-    trail: &Trail,
+    path: &JsonPath,
 ) -> Result<Option<Page<'a>>, CommandError> {
     let missing = match (package, page) {
         (Some(package), Some(page)) => return Ok(Some(Page { package, page })),
@@ -195,11 +195,11 @@ fn take_page<'a>(
         (None, Some(_)) => "package",
         (Some(_), None) => "page",
     };
-    Err(trail.error(format!("{}.{missing} is missing", trail.root)))
+    Err(path.error(format!("{}.{missing} is missing", path.root)))
 }
 
 struct BodySeed<'t> {
-    trail: &'t mut Trail,
+    path: &'t mut JsonPath,
     members: &'static [&'static str],
 }
 
@@ -219,29 +219,29 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.trail;
+        let path = self.path;
         let mut body = Body::default();
         while let Some(member) = next_member(&mut map, self.members)? {
-            let is_second = match member {
+            let is_duplicate = match member {
                 PACKAGE => {
-                    trail.enter(".package", "a string");
+                    path.enter(".package", "a string");
                     let package = map.next_value_seed(TextSeed)?;
                     body.package.replace(package).is_some()
                 }
                 PAGE => {
-                    trail.enter(".page", "a string");
+                    path.enter(".page", "a string");
                     let page = map.next_value_seed(TextSeed)?;
                     body.page.replace(page).is_some()
                 }
                 FILTERS => {
-                    trail.enter(".filters", "an object");
-                    let filters = map.next_value_seed(FiltersSeed(trail))?;
+                    path.enter(".filters", "an object");
+                    let filters = map.next_value_seed(FiltersSeed(path))?;
                     body.filters.replace(filters).is_some()
                 }
                 _ => body.channel.replace(map.next_value()?).is_some(),
             };
-            if is_second {
-                return Err(trail.fail_twice(&format!(".{member}")));
+            if is_duplicate {
+                return Err(path.fail_duplicate(&format!(".{member}")));
             }
         }
         Ok(body)

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::next_member;
-use super::trail::{Trail, bounded};
+use super::path::{JsonPath, bounded};
 use crate::hub::filter::{NameMap, float_text};
 
 /// What stands in `filters.values`, on either side.
@@ -29,7 +29,7 @@ pub(super) enum Entry<'a> {
 }
 
 /// `filters`: an object, or nothing in one of the ways to say so.
-pub(super) struct FiltersSeed<'t>(pub(super) &'t mut Trail);
+pub(super) struct FiltersSeed<'t>(pub(super) &'t mut JsonPath);
 
 impl<'de> DeserializeSeed<'de> for FiltersSeed<'_> {
     type Value = Given<'de>;
@@ -59,18 +59,18 @@ impl<'de> Visitor<'de> for FiltersSeed<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.0;
+        let path = self.0;
         let mut values = None;
         while next_member(&mut map, &["values"])?.is_some() {
             if values.is_some() {
-                return Err(trail.fail_twice(".filters.values"));
+                return Err(path.fail_duplicate(".filters.values"));
             }
-            trail.enter(
+            path.enter(
                 ".filters.values",
                 "an object, a scalar or a list of scalars",
             );
             values = Some(map.next_value_seed(ValuesSeed {
-                trail,
+                path,
                 is_entry: false,
             })?);
         }
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for FiltersSeed<'_> {
 
 /// `filters.values`, or what stands under one of its names.
 struct ValuesSeed<'t> {
-    trail: &'t mut Trail,
+    path: &'t mut JsonPath,
     is_entry: bool,
 }
 
@@ -104,10 +104,11 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        self.trail.count_value(&text_of(value))?;
-        Ok(match value {
-            true => Given::True,
-            false => Given::Scalars(vec![text_of(false)]),
+        self.path.count_value(&text_of(value))?;
+        Ok(if value {
+            Given::True
+        } else {
+            Given::Scalars(vec![text_of(false)])
         })
     }
 
@@ -134,39 +135,39 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
         let mut scalars = Vec::new();
         while let Some(scalar) = list.next_element_seed(ScalarSeed)? {
-            self.trail.count_value(&scalar)?;
+            self.path.count_value(&scalar)?;
             scalars.push(scalar);
         }
         if self.is_entry && scalars.is_empty() {
             // It stores a name, so it counts.
-            self.trail.count_value("")?;
+            self.path.count_value("")?;
         }
         Ok(Given::Scalars(scalars))
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let trail = self.trail;
+        let path = self.path;
         if self.is_entry {
             return Err(de::Error::custom(""));
         }
         let mut entries = Vec::new();
         loop {
-            trail.enter(".filters.values", "an object whose names are Unicode text");
+            path.enter(".filters.values", "an object whose names are Unicode text");
             let Some(name) = map.next_key_seed(TextSeed)? else {
                 break;
             };
-            trail.enter(".filters.values", "a scalar or a list of scalars");
-            match map.next_value_seed(EntrySeed(trail)) {
+            path.enter(".filters.values", "a scalar or a list of scalars");
+            match map.next_value_seed(EntrySeed(path)) {
                 Ok(entry) => entries.push((name, entry)),
                 Err(error) => {
-                    trail.name(&name);
+                    path.name(&name);
                     return Err(error);
                 }
             }
         }
         NameMap::new(entries).map(Given::Named).map_err(|name| {
             let name = bounded(&name);
-            trail.fail_twice(&format!(".filters.values.{name}"))
+            path.fail_duplicate(&format!(".filters.values.{name}"))
         })
     }
 }
@@ -174,20 +175,20 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
 impl<'a> ValuesSeed<'_> {
     fn scalar<E: de::Error>(self, scalar: Result<Cow<'a, str>, E>) -> Result<Given<'a>, E> {
         let scalar = scalar?;
-        self.trail.count_value(&scalar)?;
+        self.path.count_value(&scalar)?;
         Ok(Given::Scalars(vec![scalar]))
     }
 }
 
 /// What stands under a name: as the whole of `values`, but for names and nothing.
-struct EntrySeed<'t>(&'t mut Trail);
+struct EntrySeed<'t>(&'t mut JsonPath);
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
     type Value = Entry<'de>;
 
     fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         let seed = ValuesSeed {
-            trail: self.0,
+            path: self.0,
             is_entry: true,
         };
         match seed.deserialize(json)? {

@@ -2,15 +2,17 @@
 //! everybody else.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::application::{Message, Outbox, PeerAddress, Status};
+use crate::application::{Admission, Message, Outbox, PeerAddress, Request, Response, Status};
 use crate::net::connection::BRIEF_READ_BYTES;
-use crate::net::shell::UNWRITTEN_MAX;
+use crate::net::schedule::UNWRITTEN_MAX;
+use crate::net::transport::Received;
+use crate::net::turn::{ANSWER_BYTES_MAX, FRAMES_A_TURN_MAX};
 use crate::ws::close::CloseCode;
 use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
 use crate::ws::mask::MaskingKey;
@@ -39,20 +41,19 @@ impl Default for Wire {
 
 struct WireEnd(Rc<Wire>);
 
-impl Read for WireEnd {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Transport for WireEnd {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut sent = self.0.sent.borrow_mut();
         if sent.is_empty() && !self.0.has_ended.get() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let length = sent.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&sent[..length]);
-        sent.drain(..length);
-        Ok(length)
+        let len = sent.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&sent[..len]);
+        sent.drain(..len);
+        let is_drained = len < buffer.len();
+        Ok(Received { len, is_drained })
     }
-}
 
-impl Write for WireEnd {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.writes.set(self.0.writes.get() + 1);
         let taken = bytes.len().min(self.0.room.get());
@@ -72,12 +73,6 @@ impl Write for WireEnd {
         self.write(&bytes)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Transport for WireEnd {
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -115,7 +110,7 @@ const ADMISSION: Admission = Admission {
     on_behalf_of: None,
     deadline: None,
     is_limited: true,
-    is_heard_out: false,
+    drains_after_hang_up: false,
     closes_last: false,
 };
 
@@ -265,7 +260,7 @@ fn many_notifications_of_one_event_are_written_together() {
     say(&wire, &text);
     subscribers.iter().for_each(|(_, wire)| wire.writes.set(0));
     engine.handle_ready(publisher, READABLE, Timestamp::ZERO);
-    assert!(engine.shell.unwritten < UNWRITTEN_MAX + SUBSCRIBERS);
+    assert!(engine.shell.context.schedule.unwritten() < UNWRITTEN_MAX + SUBSCRIBERS);
     while engine.has_deliveries() {
         engine.flush_deliveries(100, Timestamp::ZERO);
     }
@@ -336,7 +331,7 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
     for text in &expected {
         say(&wire, text);
     }
-    assert!(wire.sent.borrow().len() < READ_BUFFER_BYTES, "one read");
+    assert!(wire.sent.borrow().len() < READ_BYTES_MAX, "one read");
     // It hangs up at once, which must not be believed before all is handled.
     wire.has_ended.set(true);
     let readiness = Readiness {
@@ -350,7 +345,7 @@ fn a_burst_is_held_back_until_what_it_caused_is_written() {
     while engine.has_ready() || engine.has_deliveries() {
         rounds += 1;
         assert!(rounds < 1000, "it comes to an end");
-        assert!(engine.shell.unwritten < UNWRITTEN_MAX + SUBSCRIBERS + 1);
+        assert!(engine.shell.context.schedule.unwritten() < UNWRITTEN_MAX + SUBSCRIBERS + 1);
         engine.read_again(Timestamp::ZERO);
         // Meanwhile everybody else is heard.
         other_wire
@@ -896,7 +891,7 @@ fn who_is_closed_while_it_is_not_read_is_read_to_its_close() {
     let rest = [&PING.repeat(100)[..], &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]].concat();
     send(&mut engine, id, &wire, &rest, Timestamp::ZERO);
     assert!(!engine.has_ready());
-    engine.shut_down(Timestamp::ZERO);
+    engine.shut_down(Duration::from_secs(5), Timestamp::ZERO);
     engine.flush_deliveries(1, Timestamp::ZERO);
     assert!(engine.has_ready());
     read_all(&mut engine, Timestamp::ZERO);
@@ -913,7 +908,7 @@ fn who_hangs_up_while_it_is_not_read_is_let_go() {
             is_ending: true,
             ..READABLE
         };
-        let pings = 2 * READ_BUFFER_BYTES / PING.len();
+        let pings = 2 * READ_BYTES_MAX / PING.len();
         wire.sent
             .borrow_mut()
             .extend_from_slice(&PING.repeat(pings));
@@ -927,7 +922,7 @@ fn who_hangs_up_while_it_is_not_read_is_let_go() {
         assert!(engine.transport_mut(id).is_none());
         let answered = wire.got.borrow().len() / 2;
         assert!(
-            (BRIEF_READ_BYTES / 6..2 * READ_BUFFER_BYTES / 6).contains(&answered),
+            (BRIEF_READ_BYTES / 6..2 * READ_BYTES_MAX / 6).contains(&answered),
             "{answered}: what was read is answered"
         );
     }
@@ -958,9 +953,9 @@ fn the_applications_deadline_is_held_against_nobody_whose_bytes_wait() {
     let mut grown = Vec::new();
     for _ in 0..2 {
         let (id, wire) = connect(&mut engine);
-        let connection = engine.shell.connections.get_mut(id).expect("connected");
+        let (connection, context) = engine.shell.entry(id).expect("connected");
         connection.deadline = Some(due);
-        engine.settle(id);
+        connection.settle(context);
         grown.push((id, wire));
     }
     // It comes before any event.
@@ -969,7 +964,7 @@ fn the_applications_deadline_is_held_against_nobody_whose_bytes_wait() {
     engine.handle_timers(due);
     let is_open = |(id, _): &(ConnectionId, Rc<Wire>)| {
         let connection = engine.shell.connections.get(*id);
-        connection.is_some_and(|connection| connection.session.is_open())
+        connection.is_some_and(|connection| connection.protocol.is_open())
     };
     assert_eq!([is_open(&grown[0]), is_open(&grown[1])], [true, false]);
 }

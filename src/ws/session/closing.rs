@@ -6,22 +6,24 @@
 //! has read it, needs no such care.
 
 use crate::time::Timestamp;
+use crate::wire::input::Input;
+use crate::wire::lingering::Lingering;
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::event::Event;
 use crate::ws::frame::{Opcode, Role, decode_header, encode_frame};
-use crate::ws::incoming::Input;
 
-use super::{ClosingStep, Session, State};
+use super::{Session, State};
 
 impl Session {
     /// Starts the closing handshake (§7.1.2). What is queued goes out before the Close.
     pub fn close(&mut self, frame: &CloseFrame, now: Timestamp) {
         if self.is_open() {
-            self.queue
+            self.buffers
+                .queue_mut()
                 .push_own(|into| encode_frame(into, Opcode::Close, &frame.encode()));
             self.set_state(State::Closing {
                 since: now,
-                step: ClosingStep::AwaitClose { skip_bytes: 0 },
+                skip_bytes: 0,
             });
         }
     }
@@ -29,7 +31,8 @@ impl Session {
     /// Fails the connection (§7.1.7): the Close goes out, nothing is read any more.
     pub fn fail(&mut self, frame: &CloseFrame, now: Timestamp) {
         if self.is_open() {
-            self.queue
+            self.buffers
+                .queue_mut()
                 .push_own(|into| encode_frame(into, Opcode::Close, &frame.encode()));
             self.linger(now);
         }
@@ -40,7 +43,7 @@ impl Session {
     /// rest is discarded, the Close comes next; unfinished input goes too.
     pub fn cut_off(&mut self, frame: &CloseFrame, now: Timestamp) {
         if let State::Open { answer_end, .. } = self.state {
-            self.queue.discard_unsent(answer_end);
+            self.buffers.queue_mut().discard_unsent(answer_end);
             self.fail(frame, now);
         }
     }
@@ -48,45 +51,29 @@ impl Session {
     /// The peer sends no more. It may have shut its sending side only, so what is queued still goes
     /// out; then that is the end.
     pub fn handle_eof(&mut self, now: Timestamp) {
-        if self.queue.is_empty() {
+        if self.buffers.queue().is_empty() {
             return self.handle_end();
         }
-        let since = match self.state {
-            State::Closing { since, .. } => since,
-            _ => now,
-        };
+        let since = self.ending_since().unwrap_or(now);
         self.forget_input();
-        self.set_state(State::Closing {
-            since,
-            step: ClosingStep::Flush,
-        });
+        self.set_state(State::Lingering(Lingering::after_eof(since)));
     }
 
-    fn forget_input(&mut self) {
-        self.incoming = None;
-        self.receiving = None;
+    pub(super) fn forget_input(&mut self) {
+        self.buffers.forget_input();
         self.pending_pong = None;
     }
 
-    pub(super) fn linger(&mut self, now: Timestamp) {
+    fn linger(&mut self, now: Timestamp) {
         self.forget_input();
-        self.set_state(State::Closing {
-            since: now,
-            step: ClosingStep::Linger {
-                is_write_shut: false,
-            },
-        });
+        self.set_state(State::Lingering(Lingering::new(now)));
     }
 
-    /// Whether the write side of TCP is to be shut now; says so once.
+    /// Whether the sending side of TCP is to be shut now; says so once.
     pub fn take_shutdown(&mut self) -> bool {
         match &mut self.state {
-            State::Closing {
-                step: ClosingStep::Linger { is_write_shut },
-                ..
-            } if self.queue.is_empty() && !*is_write_shut => {
-                *is_write_shut = true;
-                true
+            State::Lingering(lingering) if self.buffers.queue().is_empty() => {
+                lingering.take_shutdown()
             }
             _ => false,
         }
@@ -102,7 +89,8 @@ impl Session {
             code,
             reason: String::new(),
         };
-        self.queue
+        self.buffers
+            .queue_mut()
             .push_own(|into| encode_frame(into, Opcode::Close, &answer.encode()));
         self.linger(now);
         Event::Closed { code }
@@ -117,42 +105,38 @@ impl Session {
         mut skip_bytes: usize,
         now: Timestamp,
     ) -> Option<Event<'e>> {
-        while !input.is_exhausted() {
-            let skipped = skip_bytes.min(input.bytes.len() - input.position);
-            input.position += skipped;
+        while !input.cursor().is_exhausted() {
+            let skipped = skip_bytes.min(input.unused().len());
+            input.cursor_mut().advance(skipped);
             skip_bytes -= skipped;
-            self.set_state(State::Closing {
-                since,
-                step: ClosingStep::AwaitClose { skip_bytes },
-            });
-            let unused = &mut input.bytes[input.position..];
-            let Ok(header) = decode_header(unused, Role::Server, usize::MAX / 2) else {
+            self.set_state(State::Closing { since, skip_bytes });
+            let Ok(header) = decode_header(input.unused(), Role::Server, usize::MAX / 2) else {
                 self.linger(now);
                 return None;
             };
             let header = header?;
-            input.frames += 1;
-            if !header.opcode.is_control() {
-                input.position += header.header_len;
+            let is_control = header.opcode.is_control();
+            if is_control && input.unused().len() < header.frame_len() {
+                return None;
+            }
+            input.cursor_mut().advance(header.header_len);
+            input.cursor_mut().count();
+            if !is_control {
                 skip_bytes = header.payload_len;
-                self.set_state(State::Closing {
-                    since,
-                    step: ClosingStep::AwaitClose { skip_bytes },
-                });
+                self.set_state(State::Closing { since, skip_bytes });
                 if header.fin {
                     return Some(Event::Discarded);
                 }
                 continue;
             }
-            let payload = unused.get_mut(header.header_len..header.frame_len())?;
-            header.unmask(payload);
-            input.position += header.frame_len();
+            let payload = input.cursor_mut().advance(header.payload_len);
+            header.unmask(input.get_mut(payload.clone()));
             if header.opcode == Opcode::Close {
-                let code = CloseFrame::decode(payload)
-                    .ok()
-                    .and_then(|frame| frame.code);
+                let frame = CloseFrame::decode(input.get(payload)).ok();
                 self.finish_close(now);
-                return Some(Event::Closed { code });
+                return Some(Event::Closed {
+                    code: frame.and_then(|frame| frame.code),
+                });
             }
         }
         None
@@ -161,7 +145,7 @@ impl Session {
     /// Both Closes have been seen. If ours was read, the peer has nothing left to read and
     /// TCP can be closed at once; else it gets the time to.
     fn finish_close(&mut self, now: Timestamp) {
-        if self.queue.is_empty() {
+        if self.buffers.queue().is_empty() {
             self.set_state(State::Closed);
         } else {
             self.linger(now);

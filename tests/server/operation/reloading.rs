@@ -130,7 +130,7 @@ fn a_bad_file_leaves_the_old_one_in_force() {
     ] {
         let line = server.wait_for_line(flag);
         assert!(line.contains(why) && line.contains("ERROR"), "{line}");
-        assert!(line.contains("what was in force stays so"), "{line}");
+        assert!(line.contains("the old value stays in force"), "{line}");
         assert!(!line.contains("tooshort"), "{line}");
     }
     let mut client = client(&server, &token(KEY));

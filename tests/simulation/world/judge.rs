@@ -7,11 +7,11 @@ use crate::client::{Cause, Circumstances, Counts, Expected, Said, Stage};
 use crate::texts::Publication;
 use crate::witness::Note;
 
-use super::{Phase, World};
+use super::{Phase, World, WorldEngine};
 
 impl World {
     /// Follows what the hub was asked for, then looks at what was written.
-    pub(super) fn observe(&mut self) {
+    pub(super) fn look(&mut self, engine: &WorldEngine) {
         let notes = self.notes.take();
         let clients = self.clients.iter().enumerate();
         let positions: HashMap<_, _> = clients.map(|(at, client)| (client.id, at)).collect();
@@ -32,10 +32,10 @@ impl World {
                         .collect();
                     self.follow(positions[id], said, &lost);
                 }
-                Note::Gone(id) => self.lose(positions[id]),
+                Note::Gone(id) => self.lose(positions[id], engine),
             }
         }
-        self.slow_consumers = self.engine.metrics().slow_consumers;
+        self.slow_consumers = engine.metrics().slow_consumers;
         let circumstances = Circumstances {
             deadlines_at: (self.phase == Phase::Timers).then(|| self.clock.get()),
             may_refuse: self.is_stopping
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// A connection is no longer open: is there a reason?
-    fn lose(&mut self, who: usize) {
+    fn lose(&mut self, who: usize, engine: &WorldEngine) {
         let (now, is_tight) = (self.clock.get(), self.is_tight());
         let client = &mut self.clients[who];
         client.gone(now);
@@ -139,7 +139,7 @@ impl World {
         }
         if client.has_hung_up() {
             // A write that failed may have left its queue full before it was heard out.
-            let is_cut_off = self.engine.metrics().slow_consumers > self.slow_consumers;
+            let is_cut_off = engine.metrics().slow_consumers > self.slow_consumers;
             let is_excused = !client.is_heard_out() || (client.has_reset() && is_cut_off);
             let is_heard = !client.has_unheard();
             assert!(is_heard || is_excused, "{}: unheard; {client}", client.id);
@@ -166,20 +166,20 @@ impl World {
         });
     }
 
-    pub(super) fn check_turn(&mut self) {
+    pub(super) fn check_turn(&mut self, engine: &WorldEngine) {
         self.turns += 1;
-        assert_eq!(self.engine.connections_len(), self.clients.len());
+        assert_eq!(engine.connections_len(), self.clients.len());
         assert!(
-            self.engine.pinned_bytes() <= 2 * self.limits.buffer_bytes_max,
+            engine.pinned_bytes() <= 2 * self.limits.buffer_bytes_max,
             "{} bytes are kept",
-            self.engine.pinned_bytes()
+            engine.pinned_bytes()
         );
         for client in &self.clients {
             client.check_bound(self.limits.send_queue_bytes_max);
         }
         if self.turns.is_multiple_of(16) {
             let hub = self.hub.borrow();
-            hub.index().check_invariants();
+            hub.check_invariants();
             let open = self.clients.iter();
             let open = open.filter(|client| client.stage == Stage::Open);
             let subscriptions: usize = open.map(|client| client.subscriptions.len()).sum();
@@ -188,16 +188,16 @@ impl World {
     }
 
     /// Everybody has gone: nothing may be left.
-    pub(super) fn check_end(&mut self) {
+    pub(super) fn check_end(&mut self, engine: &WorldEngine) {
         let left: Vec<_> = self.clients.iter().map(|client| client.id).collect();
         assert!(left.is_empty(), "{left:?} are still there");
-        assert_eq!(self.engine.pinned_bytes(), 0);
-        assert_eq!(self.engine.next_deadline(), None);
-        assert!(!self.engine.has_ready() && !self.engine.has_deliveries());
-        let metrics = self.engine.metrics();
+        assert_eq!(engine.pinned_bytes(), 0);
+        assert_eq!(engine.next_timer(), None);
+        assert!(!engine.has_ready() && !engine.has_deliveries());
+        let metrics = engine.metrics();
         assert_eq!(metrics.connections_accepted, metrics.connections_dropped);
         let hub = self.hub.borrow();
-        hub.index().check_invariants();
+        hub.check_invariants();
         assert_eq!(hub.index().heap_bytes(), 0);
     }
 }

@@ -26,7 +26,7 @@ impl Application for Echo {
             on_behalf_of: None,
             deadline: None,
             is_limited: false,
-            is_heard_out: false,
+            drains_after_hang_up: false,
             closes_last: false,
         })
     }

@@ -420,7 +420,7 @@ describe('tokens', () => {
     assert.equal(run.count, 1);
   });
 
-  const forbidden = { type: 'error', error: { code: 'forbidden', detail: 'subscriptions[0] is not among what the token allows' } };
+  const forbidden = { type: 'error', error: { code: 'forbidden', detail: 'subscriptions[0] is not allowed by the token' } };
 
   test('a set that the token does not allow is asked for with a fresh one', async (t) => {
     const run = await start(t, { token: tokens() });

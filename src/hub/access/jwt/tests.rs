@@ -63,7 +63,7 @@ fn the_example_of_the_rfc_verifies() {
     let exp = Duration::from_secs(RFC_EXP);
     let verify = |token: &str| keys.verify(token, exp, &HubLimits::default());
     assert_eq!(verify(RFC_TOKEN), nothing_until(exp));
-    // Whichever bit of whichever part is another.
+    // Any bit of any part may be another.
     for position in 0..RFC_TOKEN.len() {
         for bit in 0..7 {
             let mut bytes = RFC_TOKEN.as_bytes().to_vec();
@@ -315,7 +315,7 @@ fn times_are_numbers_that_can_be_counted() {
     for bad in [
         "null",
         "true",
-        "\"1000000\"",
+        r#""1000000""#,
         "[1000000]",
         "{}",
         "-1",

@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::frame::EncodedFrame;
 use super::pinned::PinnedBytes;
+use super::shared::SharedBytes;
 
 /// Own segments beyond this start a new one instead of growing.
 const OWN_SEGMENT_BYTES_MAX: usize = 4096;
@@ -22,14 +22,14 @@ pub const SLICES_MAX: usize = 1024;
 
 #[derive(Debug)]
 enum Segment {
-    Shared(EncodedFrame),
+    Shared(SharedBytes),
     Own(Vec<u8>),
 }
 
 impl Segment {
     fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Shared(frame) => frame.as_bytes(),
+            Self::Shared(bytes) => bytes.as_bytes(),
             Self::Own(bytes) => bytes,
         }
     }
@@ -52,11 +52,11 @@ pub struct SendQueue {
     )]
     rest: Option<Box<VecDeque<Segment>>>,
     /// How much of the first segment has been sent.
-    front_sent: usize,
+    front_sent: u32,
     unsent_bytes: usize,
     /// All that was ever sent, to tell when a certain byte has left.
     sent_bytes_total: u64,
-    own_bytes: usize,
+    own_bytes: u32,
     /// What this queue has charged to the process.
     charged_bytes: u32,
     /// How many unsent bytes it has noted there.
@@ -76,11 +76,11 @@ impl SendQueue {
         self.unsent_bytes
     }
 
-    /// Bytes that the queue keeps in memory, shared frames counted in full: a frame that is
-    /// half sent is kept whole.
+    /// Bytes that the queue keeps in memory, shared ones counted in full: a segment that is half sent
+    /// is kept whole.
     #[must_use]
     pub const fn kept_bytes(&self) -> usize {
-        self.front_sent + self.unsent_bytes
+        self.front_sent as usize + self.unsent_bytes
     }
 
     /// The position in the stream of bytes behind the last one that is queued.
@@ -95,17 +95,23 @@ impl SendQueue {
         self.sent_bytes_total
     }
 
+    /// Unsent bytes that it has noted at the process; all of them, once it is settled.
+    #[must_use]
+    pub const fn noted_bytes(&self) -> usize {
+        self.noted_bytes as usize
+    }
+
     /// Bytes that this queue has charged to the process; shared frames charge themselves.
     #[must_use]
     pub const fn charged_bytes(&self) -> usize {
         self.charged_bytes as usize
     }
 
-    /// Queues a frame that others share.
+    /// Queues bytes that others share.
     #[inline]
-    pub fn push_shared(&mut self, frame: EncodedFrame) {
-        self.unsent_bytes += frame.as_bytes().len();
-        self.push_segment(Segment::Shared(frame));
+    pub fn push_shared(&mut self, bytes: SharedBytes) {
+        self.unsent_bytes += bytes.as_bytes().len();
+        self.push_segment(Segment::Shared(bytes));
     }
 
     /// Queues what `write` appends to the buffer that it is given.
@@ -118,14 +124,14 @@ impl SendQueue {
             let (len, capacity) = (bytes.len(), bytes.capacity());
             write(bytes);
             self.unsent_bytes += bytes.len() - len;
-            self.own_bytes += bytes.capacity() - capacity;
+            self.own_bytes += saturate(bytes.capacity() - capacity);
             return;
         }
         let mut bytes = Vec::new();
         write(&mut bytes);
         if !bytes.is_empty() {
             self.unsent_bytes += bytes.len();
-            self.own_bytes += bytes.capacity();
+            self.own_bytes += saturate(bytes.capacity());
             self.push_segment(Segment::Own(bytes));
         }
     }
@@ -145,7 +151,7 @@ impl SendQueue {
         let front = self.front.as_ref()?;
         let rest = self.rest.as_ref();
         rest.is_none_or(|rest| rest.is_empty())
-            .then(|| &front.as_bytes()[self.front_sent..])
+            .then(|| &front.as_bytes()[self.front_sent as usize..])
     }
 
     /// How many segments wait.
@@ -160,7 +166,7 @@ impl SendQueue {
         let front = self
             .front
             .iter()
-            .map(|front| &front.as_bytes()[self.front_sent..]);
+            .map(|front| &front.as_bytes()[self.front_sent as usize..]);
         let rest = self
             .rest
             .iter()
@@ -179,7 +185,7 @@ impl SendQueue {
         let front = self
             .front
             .iter()
-            .map(|front| &front.as_bytes()[self.front_sent..]);
+            .map(|front| &front.as_bytes()[self.front_sent as usize..]);
         let rest = self
             .rest
             .iter()
@@ -202,13 +208,13 @@ impl SendQueue {
         self.unsent_bytes -= sent;
         self.sent_bytes_total += sent as u64;
         while let Some(front) = &self.front {
-            let left = front.as_bytes().len() - self.front_sent;
+            let left = front.as_bytes().len() - self.front_sent as usize;
             if sent < left {
-                self.front_sent += sent;
+                self.front_sent += saturate(sent);
                 return;
             }
             sent -= left;
-            self.own_bytes -= front.own_capacity();
+            self.own_bytes -= saturate(front.own_capacity());
             self.front_sent = 0;
             self.front = self.rest.as_mut().and_then(|rest| rest.pop_front());
         }
@@ -236,19 +242,27 @@ impl SendQueue {
         });
         self.unsent_bytes = (end - self.sent_bytes_total) as usize;
         let rest = self.rest.iter().flat_map(|rest| rest.iter());
-        self.own_bytes = self
-            .front
-            .iter()
-            .chain(rest)
-            .map(Segment::own_capacity)
-            .sum();
+        let own = self.front.iter().chain(rest).map(Segment::own_capacity);
+        self.own_bytes = saturate(own.sum());
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.front = None;
         self.rest = None;
-        (self.front_sent, self.unsent_bytes, self.own_bytes) = (0, 0, 0);
+        (self.front_sent, self.own_bytes) = (0, 0);
+        self.unsent_bytes = 0;
+    }
+
+    /// Asserts what is true between any two calls.
+    pub fn check_invariants(&self) {
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        let segments: Vec<_> = self.front.iter().chain(rest).collect();
+        assert!(self.front.is_some() || self.rest.is_none());
+        let queued: usize = segments.iter().map(|one| one.as_bytes().len()).sum();
+        assert_eq!(self.kept_bytes(), queued);
+        let own: usize = segments.iter().map(|one| one.own_capacity()).sum();
+        assert_eq!(self.own_bytes as usize, own);
     }
 
     /// Brings the charge to the process up to date with what the queue pins: its own segments
@@ -256,7 +270,7 @@ impl SendQueue {
     #[inline]
     pub fn settle(&mut self, pinned: &PinnedBytes) {
         let rest_capacity = self.rest.as_ref().map_or(0, |rest| rest.capacity());
-        let pins = saturate(self.own_bytes + rest_capacity * size_of::<Segment>());
+        let pins = saturate(self.own_bytes as usize + rest_capacity * size_of::<Segment>());
         if pins > self.charged_bytes {
             pinned.add((pins - self.charged_bytes) as usize);
         } else if pins < self.charged_bytes {
@@ -295,7 +309,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_in_order_whatever_the_socket_takes() {
-        let frame = EncodedFrame::text(&[b"shared"]);
+        let frame = SharedBytes::new(b"shared".to_vec());
         let mut expected = b"one".to_vec();
         expected.extend_from_slice(frame.as_bytes());
         expected.extend_from_slice(frame.as_bytes());
@@ -346,7 +360,7 @@ mod tests {
 
     #[test]
     fn discarding_keeps_a_half_sent_frame() {
-        let frame = EncodedFrame::text(&[b"0123456789"]);
+        let frame = SharedBytes::new(b"0123456789".to_vec());
         let mut queue = SendQueue::default();
         queue.push_shared(frame.clone());
         queue.push_shared(frame.clone());
@@ -366,7 +380,7 @@ mod tests {
 
     #[test]
     fn discarding_keeps_what_is_needed() {
-        let frame = EncodedFrame::text(&[b"0123456789"]);
+        let frame = SharedBytes::new(b"0123456789".to_vec());
         let pinned = PinnedBytes::new(usize::MAX);
         let whole = [b"answer", frame.as_bytes(), frame.as_bytes()].concat();
         let len = frame.as_bytes().len();
@@ -396,7 +410,7 @@ mod tests {
     #[test]
     fn what_is_pinned_is_charged_and_given_back() {
         let pinned = PinnedBytes::new(usize::MAX);
-        let frame = EncodedFrame::text(&[b"x"]);
+        let frame = SharedBytes::new(b"x".to_vec());
         let mut queue = SendQueue::default();
         queue.push_shared(frame.clone());
         queue.settle(&pinned);

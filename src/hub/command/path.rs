@@ -1,7 +1,7 @@
-//! Where a reader is in a message, so that an error can name what it stumbled over.
+//! The path of the member that is being read, so that an error can name it.
 //!
 //! Owns the wording of errors about content, and counts what is limited. Repeats names from
-//! peers cut short, and their values never. Main type: [`Trail`].
+//! peers cut short, and their values never. Main type: [`JsonPath`].
 
 use std::fmt;
 
@@ -30,15 +30,15 @@ impl fmt::Display for Root {
     }
 }
 
-/// Where the second pass is, so that it can say what it stumbled over.
-pub(super) struct Trail {
+/// Where the second pass is, and what it expects there.
+pub(super) struct JsonPath {
     pub(super) root: Root,
     /// The member below the root, with its dot.
     member: &'static str,
     /// The name below the member, as far as it is repeated.
     name: Option<String>,
     expected: &'static str,
-    /// Said instead of what was expected.
+    /// The error that stopped the pass, if it is another than that.
     fault: Option<CommandError>,
     values_max: usize,
     values_left: usize,
@@ -50,7 +50,7 @@ pub(super) struct Trail {
 /// Bytes that the values of a message may have written out, however short its JSON is.
 const VALUE_BYTES_MIN: usize = 4096;
 
-impl Trail {
+impl JsonPath {
     /// Before a member of `json_bytes`. The texts of its values may have as many, and
     /// [`VALUE_BYTES_MIN`]: strings always do, but a number may be fifty times as long written
     /// out, which would be kept beyond what is allowed to a message.
@@ -69,7 +69,7 @@ impl Trail {
         }
     }
 
-    /// What a reader says that was stopped: its own words, or where it was and what was
+    /// The error of a pass that was stopped: the one that stopped it, or where it was and what was
     /// expected there.
     pub(super) fn into_error(self) -> CommandError {
         if let Some(fault) = self.fault {
@@ -106,8 +106,8 @@ impl Trail {
         E::custom("")
     }
 
-    pub(super) fn fail_twice<E: de::Error>(&mut self, member: &str) -> E {
-        let detail = format!("{}{member} stands twice", self.root);
+    pub(super) fn fail_duplicate<E: de::Error>(&mut self, member: &str) -> E {
+        let detail = format!("duplicate member {}{member}", self.root);
         self.fail(self.error(detail))
     }
 
@@ -126,7 +126,7 @@ impl Trail {
     pub(super) fn count_value<E: de::Error>(&mut self, text: &str) -> Result<(), E> {
         match self.values_left.checked_sub(1) {
             Some(left) => self.values_left = left,
-            None => return Err(self.fail_too_many("values in all", self.values_max)),
+            None => return Err(self.fail_too_many("values in total", self.values_max)),
         }
         match self.bytes_left.checked_sub(text.len()) {
             Some(left) => self.bytes_left = left,

@@ -1,0 +1,46 @@
+//! What a connection is told: errors, and the reasons of Close frames.
+//!
+//! Owns how an answer reaches its connection. The texts are [`command`]'s.
+
+use log::debug;
+
+use super::command::{self, CommandError};
+use crate::application::{CloseCause, Outbox};
+use crate::id::ConnectionId;
+use crate::ws::close::CloseCode;
+
+/// The detail of a refusal where a publisher's token would have helped.
+pub(super) const PUBLISHER_TOKEN_NEEDED: &str = "a publisher's token is needed";
+
+/// Answers a message that can't be followed.
+pub(super) fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
+    debug!(connection:% = id; "{id} gets error {}", error.code.as_str());
+    outbox.reply(&error.reply());
+}
+
+/// Answers a message that can't be followed, and is the last of its connection.
+pub(super) fn refuse(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
+    reply_error(id, error, outbox);
+    close(CloseCode::POLICY_VIOLATION, error.code.as_str(), outbox);
+}
+
+/// Closes with the reason that every Close has but the one after a notification.
+pub(super) fn close(code: CloseCode, reason: &'static str, outbox: &mut dyn Outbox) {
+    let retry_ms = outbox.retry_ms();
+    outbox.close(code, &command::close_reason(reason, retry_ms));
+}
+
+/// The word for a Close that the shell starts.
+pub(super) const fn word_for(cause: CloseCause) -> &'static str {
+    match cause {
+        CloseCause::Protocol(error) => match error.close_code() {
+            CloseCode::MESSAGE_TOO_BIG => "message-too-big",
+            CloseCode::INVALID_PAYLOAD => "invalid-utf8",
+            _ => "protocol-error",
+        },
+        CloseCause::UnfinishedMessage => "unfinished-message",
+        CloseCause::SlowConsumer => "slow-consumer",
+        CloseCause::Overload => "overload",
+        CloseCause::Shutdown => "shutdown",
+    }
+}

@@ -1,0 +1,107 @@
+//! What connections share: the clock, limits, lists, deadlines, places, budgets and counters.
+//!
+//! Apart from the table of connections, so that a connection can be changed while this is at hand.
+//! Main type: [`Context`].
+
+use std::time::Duration;
+
+use crate::application::{Census, Figures, Response, Status};
+use crate::config::{ServerLimits, Timeouts};
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::random::Random;
+use crate::time::{Clock, Timestamp};
+use crate::wire::pinned::PinnedBytes;
+
+use super::places::{Kind, Places, Refusal};
+use super::schedule::Schedule;
+use super::timers::Timers;
+
+/// How long a client that is closed for its own sake stays away, in milliseconds.
+const RETRY_MS: (u64, u64) = (1_000, 10_000);
+
+/// Everything but the connections themselves.
+pub(super) struct Context<C> {
+    pub(super) clock: C,
+    pub(super) limits: ServerLimits,
+    pub(super) timeouts: Timeouts,
+    pub(super) schedule: Schedule,
+    pub(super) timers: Timers,
+    pub(super) places: Places,
+    /// Where small frames are copied together for a write; empty in between.
+    pub(super) scratch: Vec<u8>,
+    pub(super) pinned: PinnedBytes,
+    pub(super) metrics: Metrics,
+    /// The lines about connections that are closed for what they did.
+    pub(super) fault_log: LogLimit,
+    random: Random,
+}
+
+impl<C> Context<C> {
+    /// Nothing yet; `seed` is the jitter's.
+    pub(super) fn new(clock: C, limits: ServerLimits, timeouts: Timeouts, seed: u64) -> Self {
+        Self {
+            clock,
+            limits,
+            timeouts,
+            schedule: Schedule::default(),
+            timers: Timers::default(),
+            places: Places::new(&limits),
+            scratch: Vec::new(),
+            pinned: PinnedBytes::new(limits.buffer_bytes_max),
+            metrics: Metrics::default(),
+            fault_log: LogLimit::default(),
+            random: Random::new(seed),
+        }
+    }
+
+    /// Milliseconds after which a client that is closed now should come back.
+    pub(super) fn retry_ms(&mut self) -> u64 {
+        self.random.between(RETRY_MS.0, RETRY_MS.1)
+    }
+
+    /// The answer to a request that can't be served now.
+    pub(super) fn unavailable(&mut self, why: &str) -> Response {
+        let seconds = self.retry_ms().div_ceil(1000);
+        Response::new(Status::SERVICE_UNAVAILABLE, why)
+            .with_field("Retry-After", seconds.to_string())
+    }
+
+    /// The answer to a client that can't be let in.
+    pub(super) fn refused(&mut self, refusal: Refusal) -> Response {
+        self.unavailable(refusal.as_str())
+    }
+}
+
+impl<C: Clock> Context<C> {
+    /// The current time.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The current time by the wall clock, since the Unix epoch.
+    pub(super) fn unix_now(&self) -> Duration {
+        self.clock.unix_now()
+    }
+}
+
+impl<C> Figures for Context<C> {
+    fn is_accepting(&self) -> bool {
+        !self.places.is_stopping()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn census(&self) -> Census {
+        Census {
+            open: self.places.count(Kind::Open),
+            http: self.places.count(Kind::Http),
+            handshakes: self.places.count(Kind::Handshake),
+            closing: self.places.count(Kind::Closing),
+            send_queue_bytes: self.pinned.unsent_bytes() as u64,
+            buffer_bytes: self.pinned.bytes() as u64,
+        }
+    }
+}
