@@ -27,7 +27,6 @@ mod log_limit;
 pub mod memory;
 pub mod metrics;
 pub mod net;
-pub mod random;
 pub mod routes;
 pub mod time;
 pub mod web;

@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::application::Lane;
 use crate::config::{Config, Console, ListenAddress};
 use crate::hub::Hub;
+use crate::memory;
 use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::listener::Listener;
 use crate::net::server::{Server, Stopped};
@@ -51,6 +52,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         Wanted::Check(config) => return check(&config),
         Wanted::Server(config) => config,
     };
+    memory::fix_mmap_threshold();
     let listeners = activation::take_listeners()?;
     activation::replace_addresses(&mut config.server, &listeners);
     let logs = LogWriter::start(read_level(&config.log)?, config.log_format)?;

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, ClientError, Received, Url};
-use crate::random::Random;
 use crate::ws::close::{CloseCode, CloseFrame};
+use fastrand::Rng;
 
 use super::remote::{default_url, error_of, failed, server};
 use super::{CliError, from_environment, print, write_line};
@@ -111,7 +111,7 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
-    let mut random = Random::new(u64::from_ne_bytes(seed));
+    let mut random = Rng::with_seed(u64::from_ne_bytes(seed));
     let mut client = Client::connect(url).map_err(|error| failed(url, error))?;
     let mut tries = 0;
     loop {
@@ -181,14 +181,14 @@ fn member_of(frame: &CloseFrame, name: &str) -> serde_json::Value {
 
 /// Exponential, with full jitter: clients that were lost together come back apart. The first
 /// try after a good connection is made at once.
-fn backoff(tries: u32, random: &mut Random) -> Duration {
+fn backoff(tries: u32, random: &mut Rng) -> Duration {
     if tries == 0 {
         return Duration::ZERO;
     }
     let ceiling = BACKOFF_FIRST
         .saturating_mul(1 << (tries - 1).min(16))
         .min(BACKOFF_MAX);
-    Duration::from_millis(random.between(0, ceiling.as_millis() as u64))
+    Duration::from_millis(random.u64(0..=ceiling.as_millis() as u64))
 }
 
 /// Subscribes and prints what arrives until the connection ends; `None` when nobody reads
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn backoff_grows_to_its_ceiling_with_full_jitter() {
-        let mut random = Random::new(1);
+        let mut random = Rng::with_seed(1);
         assert_eq!(backoff(0, &mut random), Duration::ZERO);
         for (tries, ceiling_ms) in [
             (1, 500),

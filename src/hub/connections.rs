@@ -9,7 +9,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::access::policy::PublishRight;
 use crate::application::{Peer, PeerAddress};
 use crate::id::ConnectionId;
-use crate::memory::shrink_sparse;
 
 /// What a connection may do, and what becomes of it when it publishes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +78,9 @@ impl fmt::Display for CompactAddress {
     }
 }
 
+/// The table is made smaller when it has this many times more room than records.
+const SPARSE_FACTOR: usize = 4;
+
 /// The admitted connections.
 #[derive(Default)]
 pub(super) struct Connections {
@@ -133,7 +135,9 @@ impl Connections {
         while let Some(None) = self.records.last() {
             self.records.pop();
         }
-        shrink_sparse(&mut self.records, 0);
+        if self.records.len() * SPARSE_FACTOR <= self.records.capacity() {
+            self.records.shrink_to(self.records.len() * 2);
+        }
         Some(known)
     }
 

@@ -362,7 +362,7 @@ pub fn float_text(number: f64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use fastrand::Rng;
 
     fn values(texts: &[&'static str]) -> Values<'static> {
         Values::new(texts.iter().map(|&text| text.into()).collect())
@@ -503,26 +503,26 @@ mod tests {
 
     const TEXTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-    fn some_values(random: &mut Random) -> Values<'static> {
-        let chosen = TEXTS.iter().filter(|_| random.between(0, 2) > 0);
+    fn some_values(random: &mut Rng) -> Values<'static> {
+        let chosen = TEXTS.iter().filter(|_| random.u64(0..=2) > 0);
         Values::new(chosen.map(|&text| text.into()).collect())
     }
 
-    fn some_map<T>(random: &mut Random, entry: impl Fn(&mut Random) -> T) -> NameMap<'static, T> {
+    fn some_map<T>(random: &mut Rng, entry: impl Fn(&mut Rng) -> T) -> NameMap<'static, T> {
         let mut entries = Vec::new();
         for &name in &TEXTS {
-            if random.between(0, 3) == 0 {
+            if random.u64(0..=3) == 0 {
                 entries.push((name.into(), entry(random)));
             }
         }
         NameMap::new(entries).expect("distinct")
     }
 
-    fn some_subscription(random: &mut Random) -> Subscription<'static> {
-        let filter = match random.between(0, 7) {
+    fn some_subscription(random: &mut Rng) -> Subscription<'static> {
+        let filter = match random.u64(0..=7) {
             0 => Filter::Everything,
             1..=2 => Filter::Nameless(some_values(random)),
-            _ => Filter::Named(some_map(random, |random| match random.between(0, 3) {
+            _ => Filter::Named(some_map(random, |random| match random.u64(0..=3) {
                 0 => Criterion::Any,
                 _ => Criterion::OneOf(some_values(random)),
             })),
@@ -530,8 +530,8 @@ mod tests {
         Subscription::Page(page("q"), filter)
     }
 
-    fn some_notification(random: &mut Random) -> Notification<'static> {
-        let values = match random.between(0, 3) {
+    fn some_notification(random: &mut Rng) -> Notification<'static> {
+        let values = match random.u64(0..=3) {
             0 => NotificationValues::Nameless(some_values(random)),
             _ => NotificationValues::Named(some_map(random, some_values)),
         };
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn covering_is_an_order_that_matching_keeps_to() {
         let seed = 7;
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let mut covered = 0;
         for _ in 0..3000 {
             let [a, b, c] = [(); 3].map(|()| some_subscription(&mut random));
@@ -568,12 +568,12 @@ mod tests {
 
     #[test]
     fn fewer_values_and_more_criteria_are_covered() {
-        let mut random = Random::new(8);
+        let mut random = Rng::with_seed(8);
         for _ in 0..1000 {
             let wide = some_map(&mut random, some_values);
             let mut narrow = wide.0.clone();
             for (_, values) in &mut narrow {
-                values.0.retain(|_| random.between(0, 3) > 0);
+                values.0.retain(|_| random.u64(0..=3) > 0);
             }
             narrow.push(("another".into(), some_values(&mut random)));
             let narrow = NameMap::new(narrow).expect("distinct");

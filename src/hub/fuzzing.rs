@@ -203,8 +203,8 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
     use crate::run_corpus;
+    use fastrand::Rng;
 
     /// Says which seed it was when a test fails on the way.
     struct Seed(u64);
@@ -218,8 +218,8 @@ mod tests {
     }
 
     fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
-        let mut random = Random::new(seed);
-        (0..count).map(|_| random.next_u64() as u8).collect()
+        let mut random = Rng::with_seed(seed);
+        (0..count).map(|_| random.u64(..) as u8).collect()
     }
 
     #[test]

@@ -14,16 +14,13 @@ use log::debug;
 use crate::application::{Admission, Lane, Peer};
 use crate::config::Timeouts;
 use crate::id::ConnectionId;
-use crate::memory::MAPPING_BYTES;
 use crate::time::{Clock, Timestamp};
 use crate::wire::send_queue::SLICES_MAX;
 
-use super::connections::CHUNK;
 use super::context::Context;
 use super::places::Kind;
 use super::protocol::Protocol;
 use super::schedule::{List, Membership, Priority};
-use super::socket::Socket;
 use super::throttle::Throttle;
 use super::transport::{READ_BYTES_MAX, Transport};
 
@@ -94,7 +91,7 @@ pub(super) struct Grants {
 /// A connection in its slot.
 ///
 /// In a fan-out each delivery finds its slot gone from the cache. What it needs, from the name to
-/// the session, is in three cache lines: a chunk begins 16 bytes behind the start of a page,
+/// the session, is in three cache lines: a large table begins 16 bytes behind the start of a page,
 /// where malloc notes its length. An alignment to cache lines would have the same effect, and
 /// be paid for with copies: no allocator can make such a list shorter where it lies.
 #[derive(Debug)]
@@ -123,13 +120,11 @@ pub struct Connection<T> {
 /// sockets are larger.
 #[cfg(not(debug_assertions))]
 const _: () = {
+    use super::socket::Socket;
     assert!(size_of::<Connection<Socket>>() == 256);
     assert!(std::mem::offset_of!(Connection<Socket>, id) == 48);
     assert!(std::mem::offset_of!(Connection<Socket>, throttle) == 240);
 };
-
-/// A chunk of the table is a mapping of its own.
-const _: () = assert!(CHUNK * size_of::<Connection<Socket>>() > MAPPING_BYTES);
 
 impl<T> Connection<T> {
     /// A connection that was accepted at `now`.

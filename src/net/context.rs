@@ -9,9 +9,9 @@ use crate::application::{Census, Figures, Response, Status};
 use crate::config::{ServerLimits, Timeouts};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::random::Random;
 use crate::time::{Clock, Timestamp};
 use crate::wire::pinned::PinnedBytes;
+use fastrand::Rng;
 
 use super::places::{Kind, Places, Refusal};
 use super::schedule::Schedule;
@@ -34,7 +34,7 @@ pub(super) struct Context<C> {
     pub(super) metrics: Metrics,
     /// The lines about connections that are closed for what they did.
     pub(super) fault_log: LogLimit,
-    random: Random,
+    random: Rng,
 }
 
 impl<C> Context<C> {
@@ -51,13 +51,13 @@ impl<C> Context<C> {
             pinned: PinnedBytes::new(limits.buffer_bytes_max),
             metrics: Metrics::default(),
             fault_log: LogLimit::default(),
-            random: Random::new(seed),
+            random: Rng::with_seed(seed),
         }
     }
 
     /// Milliseconds after which a client that is closed now should come back.
     pub(super) fn retry_ms(&mut self) -> u64 {
-        self.random.between(RETRY_MS.0, RETRY_MS.1)
+        self.random.u64(RETRY_MS.0..=RETRY_MS.1)
     }
 
     /// The answer to a request that can't be served now.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::application::{Application, CloseCause, Lane, Peer};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
-use crate::memory::Trimmer;
+use crate::memory::{Departures, Trimmer};
 use crate::metrics::Metrics;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
@@ -126,6 +126,8 @@ pub struct Engine<T, A, C> {
     unwritten_before: usize,
     /// How many events have come, of all that ever did; wraps.
     events: u32,
+    /// Of connections.
+    departures: Departures,
     trimmer: Trimmer,
     shutdown: Option<Shutdown>,
 }
@@ -147,6 +149,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             turn_began: Timestamp::ZERO,
             unwritten_before: 0,
             events: 0,
+            departures: Departures::default(),
             trimmer: Trimmer::default(),
             shutdown: None,
         }
@@ -637,12 +640,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.shell.remove(id);
             left += 1;
         }
-        let context = &mut self.shell.context;
-        context.schedule.shrink();
-        context.timers.shrink();
-        let connections = self.shell.connections.len();
-        let pinned_bytes = context.pinned.bytes();
-        self.trimmer.update(left, connections, pinned_bytes, now);
+        if self.departures.update(left, self.shell.connections.len()) {
+            self.shell.shrink();
+        }
+        self.trimmer.update(self.pinned_bytes(), now);
     }
 
     /// Asserts what is true between any two calls.

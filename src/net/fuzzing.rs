@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::http::exchange::{self, Exchange};
 use crate::http::response::Response;
 use crate::http::status::Status;
-use crate::random::Random;
 use crate::time::Timestamp;
 use crate::wire::pinned::PinnedBytes;
 use crate::ws::close::{CloseCode, CloseFrame};
@@ -18,6 +17,7 @@ use crate::ws::handshake::{ClientHandshake, check_upgrade};
 use crate::ws::message::Message;
 
 use super::protocol::{Event, Protocol};
+use fastrand::Rng;
 
 const MESSAGE_BYTES_MAX: usize = 2000;
 const BODY_BYTES_MAX: usize = 100;
@@ -33,12 +33,12 @@ pub fn fuzz_session(bytes: &[u8]) {
     let seed = bytes
         .iter()
         .fold(0, |sum: u64, &byte| sum.wrapping_mul(31) + u64::from(byte));
-    let mut random = Random::new(seed);
+    let mut random = Rng::with_seed(seed);
     let mut chunks = Vec::new();
     let mut left = stream.len();
     while left > 0 {
-        let bits = random.between(0, 9);
-        let chunk = (random.between(1, 1 << bits) as usize).min(left);
+        let bits = random.u64(0..=9);
+        let chunk = (random.u64(1..=1 << bits) as usize).min(left);
         chunks.push(chunk);
         left -= chunk;
     }

@@ -11,10 +11,6 @@
 use std::collections::VecDeque;
 
 use crate::id::ConnectionId;
-use crate::memory::shrink_sparse_queue;
-
-/// Entries that a list may keep when it has none.
-const KEPT_MAX: usize = 64;
 
 /// Frames that are queued to subscribers before they are written. Even where a frame is shared,
 /// each of its entries takes memory, and time.
@@ -165,9 +161,7 @@ impl Schedule {
 
     /// Gives back the memory of a crowd that has gone.
     pub(super) fn shrink(&mut self) {
-        for list in &mut self.lists {
-            shrink_sparse_queue(list, KEPT_MAX);
-        }
+        self.lists.iter_mut().for_each(VecDeque::shrink_to_fit);
     }
 
     /// Asserts that every entry of every list is on it once, and that `membership_of` knows; it returns

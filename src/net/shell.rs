@@ -96,6 +96,13 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         Some(connection)
     }
 
+    /// Gives back the memory of a crowd that has gone.
+    pub(super) fn shrink(&mut self) {
+        self.connections.shrink();
+        self.context.schedule.shrink();
+        self.context.timers.shrink();
+    }
+
     /// Brings up to date what follows from whatever was changed: connections whose queue did not take a
     /// delivery are cut off, and the application is told of those that have left Open, before it
     /// is asked anything else.

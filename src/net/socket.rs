@@ -18,6 +18,15 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
+#[cfg(test)]
+impl Socket {
+    /// Two that are connected with each other.
+    pub(super) fn pair() -> [Self; 2] {
+        let (one, other) = UnixStream::pair().expect("a pair of sockets");
+        [one, other].map(Self::Unix)
+    }
+}
+
 impl Transport for Socket {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {

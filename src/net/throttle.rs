@@ -126,7 +126,7 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use fastrand::Rng;
 
     const fn at(micros: u64) -> Timestamp {
         Timestamp::from_micros(micros)
@@ -172,15 +172,15 @@ mod tests {
     #[test]
     fn over_time_no_more_comes_than_the_rate_allows() {
         for seed in 0..50 {
-            let mut random = Random::new(seed);
-            let rate = random.between(1, 100_000);
+            let mut random = Rng::with_seed(seed);
+            let rate = random.u64(1..=100_000);
             let mut bucket = bucket(rate as u32);
             let (mut now, mut sum) = (0, 0);
             for _ in 0..200 {
-                let amount = random.between(0, 3 * rate);
+                let amount = random.u64(0..=3 * rate);
                 sum += amount;
                 let until = bucket.charge(amount as usize, at(now));
-                now = until.map_or(now, Timestamp::as_micros) + random.between(0, 1000);
+                now = until.map_or(now, Timestamp::as_micros) + random.u64(0..=1000);
                 // When it is read again, all that came before is paid for.
                 let paid = 2 * rate * 1_000_000 + rate * now;
                 assert!(sum * 1_000_000 <= paid, "seed {seed}");

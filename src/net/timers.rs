@@ -6,13 +6,9 @@
 //! Invariants: the heap is ordered by deadline; `positions[slot]` is where the slot's entry
 //! is, or `ABSENT`.
 
-use crate::memory::shrink_sparse;
 use crate::time::Timestamp;
 
 const ABSENT: u32 = u32::MAX;
-
-/// Entries whose memory is kept when there are none.
-const KEPT_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -79,8 +75,8 @@ impl Timers {
         while self.positions.last() == Some(&ABSENT) {
             self.positions.pop();
         }
-        shrink_sparse(&mut self.positions, KEPT_MAX);
-        shrink_sparse(&mut self.heap, KEPT_MAX);
+        self.positions.shrink_to_fit();
+        self.heap.shrink_to_fit();
     }
 
     /// Asserts what is true between any two calls.
@@ -148,22 +144,22 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::random::Random;
+    use fastrand::Rng;
 
     #[test]
     fn deadlines_come_in_order_whatever_was_done() {
         for seed in 0..50 {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let mut timers = Timers::default();
             let mut model: BTreeMap<u32, Timestamp> = BTreeMap::new();
             for _ in 0..400 {
-                let slot = random.between(0, 30) as u32;
-                if random.between(0, 3) == 0 {
+                let slot = random.u64(0..=30) as u32;
+                if random.u64(0..=3) == 0 {
                     timers.clear(slot);
                     timers.shrink();
                     model.remove(&slot);
                 } else {
-                    let deadline = Timestamp::from_micros(random.between(0, 50));
+                    let deadline = Timestamp::from_micros(random.u64(0..=50));
                     timers.set(slot, deadline);
                     model.insert(slot, deadline);
                 }

@@ -2,7 +2,7 @@
 
 use crieur::http::body::{BodyError, BodyReader, Framing};
 use crieur::http::head::Head;
-use crieur::random::Random;
+use fastrand::Rng;
 
 const BODY_BYTES_MAX: usize = 300;
 
@@ -122,11 +122,11 @@ fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 /// Chunks, sometimes damaged, sometimes behind a head.
 #[allow(dead_code, reason = "the fuzz target brings bytes of its own")]
-pub(crate) fn random(random: &mut Random) -> Vec<u8> {
+pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
     let mut stream = String::new();
-    for _ in 0..random.between(0, 5) {
-        let size = random.between(1, 90) as usize;
-        let extension = ["", "", ";a=b", " ;c", "\t;", " "][random.between(0, 5) as usize];
+    for _ in 0..random.u64(0..=5) {
+        let size = random.u64(1..=90) as usize;
+        let extension = ["", "", ";a=b", " ;c", "\t;", " "][random.u64(0..=5) as usize];
         stream += &format!("{size:x}{extension}\r\n{}\r\n", "y".repeat(size));
     }
     stream += [
@@ -135,8 +135,8 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
         "0\r\n",
         "0\r\nT : 1\r\n\r\n",
         "0\r\nT: 1\r\n folded\r\n\r\n",
-    ][random.between(0, 4) as usize];
-    let field = match random.between(0, 5) {
+    ][random.u64(0..=4) as usize];
+    let field = match random.u64(0..=5) {
         0 => "Transfer-Encoding: chunked",
         1 => "Content-Length: 7",
         2 => "Content-Length: 7\r\nTransfer-Encoding: chunked",
@@ -147,9 +147,9 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
         stream = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n{stream}");
     }
     let mut bytes = stream.into_bytes();
-    if random.between(0, 1) == 0 {
-        let position = random.between(0, bytes.len() as u64 - 1) as usize;
-        bytes[position] = random.next_u64() as u8;
+    if random.u64(0..=1) == 0 {
+        let position = random.u64(0..=bytes.len() as u64 - 1) as usize;
+        bytes[position] = random.u64(..) as u8;
     }
     bytes
 }

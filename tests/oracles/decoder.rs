@@ -2,7 +2,6 @@
 
 use std::io::IoSlice;
 
-use crieur::random::Random;
 use crieur::time::Timestamp;
 use crieur::wire::buffers::Buffers;
 use crieur::ws::close::CloseFrame;
@@ -10,6 +9,8 @@ use crieur::ws::event::Event;
 use crieur::ws::handshake::AcceptKey;
 use crieur::ws::message::Message;
 use crieur::ws::session::Session;
+
+use fastrand::Rng;
 
 use crate::naive_frames::{self as naive, Outcome, Said};
 
@@ -21,9 +22,9 @@ pub(crate) fn check(frames: &[u8]) {
     let seed = frames
         .iter()
         .fold(0, |sum: u64, &byte| sum.wrapping_mul(31) + u64::from(byte));
-    let mut random = Random::new(seed);
+    let mut random = Rng::with_seed(seed);
     for bits_max in [0, 3, 10, 20] {
-        let outcome = drive(frames, &mut || random.between(1, 1 << bits_max) as usize);
+        let outcome = drive(frames, &mut || random.u64(1..=1 << bits_max) as usize);
         assert_eq!(outcome, expected, "in pieces of up to {}", 1 << bits_max);
     }
 }
@@ -96,12 +97,12 @@ fn read_answers(session: &Session, end: Option<&Said>) -> Vec<Vec<u8>> {
 
 /// Frames that are valid for the most part.
 #[allow(dead_code, reason = "the fuzz target brings bytes of its own")]
-pub(crate) fn random(random: &mut Random) -> Vec<u8> {
+pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
     let mut stream = Vec::new();
     let mut is_within = false;
-    for _ in 0..random.between(1, 12) {
-        let opcode = match random.between(0, 40) {
-            0 => random.between(0, 15) as u8,
+    for _ in 0..random.u64(1..=12) {
+        let opcode = match random.u64(0..=40) {
+            0 => random.u64(0..=15) as u8,
             1 => naive::CLOSE,
             2..=8 => naive::PING,
             9..=11 => naive::PONG,
@@ -109,34 +110,34 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
             12..=20 => naive::BINARY,
             _ => naive::TEXT,
         };
-        let fin = opcode >= 8 || random.between(0, 2) > 0;
+        let fin = opcode >= 8 || random.u64(0..=2) > 0;
         if opcode < 8 {
             is_within = !fin;
         }
         let payload = random_payload(opcode, random);
         push_frame(&mut stream, fin, opcode, &payload, random);
     }
-    if random.between(0, 5) == 0 {
-        let position = random.between(0, stream.len() as u64 - 1) as usize;
-        stream[position] ^= 1 << random.between(0, 7);
+    if random.u64(0..=5) == 0 {
+        let position = random.u64(0..=stream.len() as u64 - 1) as usize;
+        stream[position] ^= 1 << random.u64(0..=7);
     }
-    if random.between(0, 5) == 0 {
-        stream.truncate(random.between(0, stream.len() as u64) as usize);
+    if random.u64(0..=5) == 0 {
+        stream.truncate(random.u64(0..=stream.len() as u64) as usize);
     }
     stream
 }
 
-fn random_payload(opcode: u8, random: &mut Random) -> Vec<u8> {
-    let length = match random.between(0, 9) {
-        0 => random.between(100, 130),
-        1 if opcode < 8 => random.between(500, 2100),
-        _ => random.between(0, 20),
+fn random_payload(opcode: u8, random: &mut Rng) -> Vec<u8> {
+    let length = match random.u64(0..=9) {
+        0 => random.u64(100..=130),
+        1 if opcode < 8 => random.u64(500..=2100),
+        _ => random.u64(0..=20),
     } as usize;
     match opcode {
         naive::TEXT | naive::CONTINUATION => {
             // Cut anywhere, so that fragments end within characters.
             let text = "aé€😀".repeat(length / 4 + 1);
-            let skipped = random.between(0, 3) as usize * usize::from(random.between(0, 9) == 0);
+            let skipped = random.u64(0..=3) as usize * usize::from(random.u64(0..=9) == 0);
             text.as_bytes()[skipped..]
                 .iter()
                 .copied()
@@ -144,17 +145,17 @@ fn random_payload(opcode: u8, random: &mut Random) -> Vec<u8> {
                 .collect()
         }
         naive::CLOSE => {
-            let code = [1000, 1005, 3000, 999, 4999, 1014][random.between(0, 5) as usize];
+            let code = [1000, 1005, 3000, 999, 4999, 1014][random.u64(0..=5) as usize];
             let mut payload = u16::to_be_bytes(code).to_vec();
             payload.extend(vec![b'x'; length.min(123)]);
-            payload.truncate(random.between(0, 40) as usize);
+            payload.truncate(random.u64(0..=40) as usize);
             payload
         }
         _ => vec![b'p'; length],
     }
 }
 
-fn push_frame(into: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random: &mut Random) {
+fn push_frame(into: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random: &mut Rng) {
     into.push(u8::from(fin) << 7 | opcode);
     match payload.len() {
         length @ 0..=125 => into.push(0x80 | length as u8),
@@ -163,7 +164,7 @@ fn push_frame(into: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random:
             into.extend((length as u16).to_be_bytes());
         }
     }
-    let key = (random.next_u64() as u32).to_be_bytes();
+    let key = (random.u64(..) as u32).to_be_bytes();
     into.extend(key);
     into.extend((0..payload.len()).map(|i| payload[i] ^ key[i % 4]));
 }

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crieur::config::HubLimits;
 use crieur::hub::access::jwt::{ClientKeys, TokenError};
-use crieur::random::Random;
+use fastrand::Rng;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -79,8 +79,8 @@ fn member(members: &Members<'_>, name: &str) -> Option<Value> {
 
 /// Headers and claims that are right for the most part.
 #[allow(dead_code, reason = "the fuzz target brings bytes of its own")]
-pub(crate) fn random(random: &mut Random) -> Vec<u8> {
-    let mut pick = |from: &[&'static str]| from[random.between(0, from.len() as u64 - 1) as usize];
+pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
+    let mut pick = |from: &[&'static str]| from[random.u64(0..=from.len() as u64 - 1) as usize];
     let alg = pick(&[
         r#""HS256""#,
         r#""HS256""#,

@@ -14,11 +14,11 @@ mod proxy;
 use std::fs;
 use std::path::Path;
 
-use crieur::random::Random;
+use fastrand::Rng;
 
 /// What a target is made of, and how random inputs for it are made.
 type Target = fn(&[u8]);
-type Source = fn(&mut Random) -> Vec<u8>;
+type Source = fn(&mut Rng) -> Vec<u8>;
 
 /// Says which seed it was when a run fails.
 struct Seed(u64);
@@ -34,7 +34,7 @@ impl Drop for Seed {
 fn run(name: &str, target: Target, source: Source, seeds: u64) {
     for seed in 0..seeds {
         let seed = Seed(seed);
-        target(&source(&mut Random::new(seed.0)));
+        target(&source(&mut Rng::with_seed(seed.0)));
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut files = 0;

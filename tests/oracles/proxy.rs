@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crieur::http::head::Head;
 use crieur::hub::access::proxy::{Cidr, TrustedProxies};
-use crieur::random::Random;
+use fastrand::Rng;
 
 const TRUSTED: [&str; 3] = ["10.0.0.0/8", "2001:db8::/33", "127.0.0.1"];
 const HOPS_MAX: usize = 32;
@@ -134,7 +134,7 @@ fn flip(address: IpAddr, bit: usize) -> IpAddr {
 
 /// Lists of addresses and of what looks like some.
 #[allow(dead_code, reason = "the fuzz target brings bytes of its own")]
-pub(crate) fn random(random: &mut Random) -> Vec<u8> {
+pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
     let entries = [
         "10.0.0.1",
         "10.255.0.1:80",
@@ -156,8 +156,8 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
         "[::]:80",
         "\t10.1.1.1",
     ];
-    let mut bytes = vec![random.next_u64() as u8];
-    if random.between(0, 4) == 0 {
+    let mut bytes = vec![random.u64(..) as u8];
+    if random.u64(0..=4) == 0 {
         let blocks = [
             "10.0.0.0",
             "::",
@@ -166,19 +166,15 @@ pub(crate) fn random(random: &mut Random) -> Vec<u8> {
             "0.0.0.0",
             "fe80::",
         ];
-        let block = blocks[random.between(0, 5) as usize];
-        bytes.extend(format!("{block}/{}", random.between(0, 130)).bytes());
+        let block = blocks[random.u64(0..=5) as usize];
+        bytes.extend(format!("{block}/{}", random.u64(0..=130)).bytes());
         return bytes;
     }
-    for _ in 0..random.between(0, 40) {
-        let most = if random.between(0, 2) == 0 { 18 } else { 1 };
-        let entry = entries[random.between(0, most) as usize];
+    for _ in 0..random.u64(0..=40) {
+        let most = if random.u64(0..=2) == 0 { 18 } else { 1 };
+        let entry = entries[random.u64(0..=most) as usize];
         bytes.extend(entry.bytes());
-        bytes.push(if random.between(0, 6) == 0 {
-            b'\n'
-        } else {
-            b','
-        });
+        bytes.push(if random.u64(0..=6) == 0 { b'\n' } else { b',' });
     }
     bytes
 }

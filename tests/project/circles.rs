@@ -16,7 +16,6 @@ const KNOWN: &[&str] = &[
     "cli/",
     "hub/command.rs hub/command/",
     "hub/index/mod.rs hub/index/draft.rs hub/index/matching.rs",
-    "net/connection.rs net/connections.rs",
 ];
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::sources::{Source, sources};
 
 /// What everybody may name.
-const COMMON: &str = "id config log_limit memory metrics random time";
+const COMMON: &str = "id config log_limit memory metrics time";
 
 /// The rooms, each with the paths that it may name beside its own and [`COMMON`]. `http::head`
 /// grants that module and what is in it, not the rest of `http`.
@@ -26,7 +26,6 @@ const MAY_NAME: &str = "
     memory:
     metrics:
     net: application http wire ws
-    random:
     routes: application hub web
     time:
     web:

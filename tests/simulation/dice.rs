@@ -1,27 +1,27 @@
 //! Random choices, the same again for the same seed.
 
-use crieur::random::Random;
+use fastrand::Rng;
 
 /// Decides.
-pub(crate) struct Dice(Random);
+pub(crate) struct Dice(Rng);
 
 impl Dice {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(Random::new(seed))
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Rng::with_seed(seed))
     }
 
-    pub(crate) const fn next_u64(&mut self) -> u64 {
-        self.0.next_u64()
+    pub(crate) fn next_u64(&mut self) -> u64 {
+        self.0.u64(..)
     }
 
     /// A number below `bound`, which isn't 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0.between(0, bound as u64 - 1) as usize
+        self.0.usize(..bound)
     }
 
     /// A number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: usize, high: usize) -> usize {
-        self.0.between(low as u64, high as u64) as usize
+        self.0.usize(low..=high)
     }
 
     /// True in `percent` of a hundred cases.
@@ -34,9 +34,6 @@ impl Dice {
     }
 
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
-        for end in (1..list.len()).rev() {
-            let other = self.below(end + 1);
-            list.swap(end, other);
-        }
+        self.0.shuffle(list);
     }
 }

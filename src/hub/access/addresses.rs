@@ -11,7 +11,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::hub::holdings::Holdings;
-use crate::memory::shrink_sparse_queue;
 use crate::time::Timestamp;
 
 /// Addresses without connections that are remembered for the rate of their upgrades. A peer
@@ -248,7 +247,9 @@ impl Addresses {
             Some(entry) if entry.connections > 0 => entry.is_queued = false,
             _ => drop(self.entries.remove(&key)),
         }
-        shrink_sparse_queue(&mut self.idle, 0);
+        if self.idle.len() * SPARSE_FACTOR < self.idle.capacity() {
+            self.idle.shrink_to(self.idle.len() * 2);
+        }
         if self.entries.len() * SPARSE_FACTOR < self.entries.capacity() {
             self.entries.shrink_to(self.entries.len() * 2);
         }

@@ -92,7 +92,7 @@ fn bits(hasher: &RandomState, name: TextId, value: Option<TextId>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use fastrand::Rng;
 
     fn id(word: u32) -> TextId {
         TextId::from_word(word)
@@ -120,12 +120,12 @@ mod tests {
 
     #[test]
     fn each_lane_has_to_have_something_in_common() {
-        let mut random = Random::new(7);
+        let mut random = Rng::with_seed(7);
         let mut both = [0, 0];
         for _ in 0..100_000 {
             // A lane in five has nothing in common.
-            let a = random.next_u64() | random.next_u64();
-            let b = random.next_u64() & random.next_u64() & random.next_u64();
+            let a = random.u64(..) | random.u64(..);
+            let b = random.u64(..) & random.u64(..) & random.u64(..);
             let mut lanes = (0..LANES).map(|lane| (a & b) >> (lane * LANE_BITS) & LANE);
             let naive = lanes.all(|lane| lane != 0);
             assert_eq!(Fingerprint(a).may_be_met_by(Fingerprint(b)), naive);

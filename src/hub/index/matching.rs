@@ -267,7 +267,7 @@ impl ResolvedValues {
 mod tests {
     use super::*;
     use crate::hub::filter::{Criterion, Filter, NameMap, Page, Subscription, matches};
-    use crate::random::Random;
+    use fastrand::Rng;
 
     fn page() -> Page<'static> {
         Page {
@@ -276,39 +276,36 @@ mod tests {
         }
     }
 
-    fn values(random: &mut Random, count_max: u64) -> Values<'static> {
-        let count = 1 + random.next_u64() % count_max;
-        let texts = (0..count).map(|_| (random.next_u64() % 6).to_string().into());
+    fn values(random: &mut Rng, count_max: u64) -> Values<'static> {
+        let count = 1 + random.u64(..) % count_max;
+        let texts = (0..count).map(|_| (random.u64(..) % 6).to_string().into());
         Values::new(texts.collect())
     }
 
     /// Some of eight names; most, so that many criteria meet.
-    fn named<T>(
-        random: &mut Random,
-        mut entry: impl FnMut(&mut Random) -> T,
-    ) -> NameMap<'static, T> {
+    fn named<T>(random: &mut Rng, mut entry: impl FnMut(&mut Rng) -> T) -> NameMap<'static, T> {
         let mut chosen = Vec::new();
         for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            if random.next_u64() % 8 > 1 {
+            if random.u64(..) % 8 > 1 {
                 chosen.push((name.into(), entry(random)));
             }
         }
         NameMap::new(chosen).expect("distinct names")
     }
 
-    fn subscription(random: &mut Random) -> Subscription<'static> {
-        let criteria = named(random, |random| match random.next_u64() % 3 {
+    fn subscription(random: &mut Rng) -> Subscription<'static> {
+        let criteria = named(random, |random| match random.u64(..) % 3 {
             0 => Criterion::Any,
             _ => Criterion::OneOf(values(random, 6)),
         });
         Subscription::Page(page(), Filter::Named(criteria))
     }
 
-    fn notification(random: &mut Random) -> Notification<'static> {
+    fn notification(random: &mut Rng) -> Notification<'static> {
         Notification {
             page: Some(page()),
             channel: None,
-            values: match random.next_u64() % 8 {
+            values: match random.u64(..) % 8 {
                 0 => NotificationValues::Nameless(values(random, 3)),
                 _ => NotificationValues::Named(named(random, |random| values(random, 5))),
             },
@@ -317,7 +314,7 @@ mod tests {
 
     #[test]
     fn many_criteria_are_met_as_the_filter_says() {
-        let mut random = Random::new(11);
+        let mut random = Rng::with_seed(11);
         let mut counts = [0, 0];
         for _ in 0..40 {
             let mut index = SubscriptionIndex::default();

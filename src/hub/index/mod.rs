@@ -37,7 +37,7 @@ use self::texts::TextId;
 use super::filter::{Notification, Subscription};
 use super::holdings::Holdings;
 use crate::id::ConnectionId;
-use crate::memory::shrink_sparse;
+use crate::memory::Departures;
 
 /// Who subscribed to what.
 #[derive(Default)]
@@ -49,25 +49,14 @@ pub struct SubscriptionIndex {
     marks: Vec<Mark>,
     /// The rest of each slot. As long as `marks`.
     slots: Vec<Slot>,
-    /// How many times a slot was given up since the vacant ones were looked at.
-    cleared: usize,
+    /// Of slots that were given up.
+    departures: Departures,
     /// The number of the latest notification; no mark is ahead of it.
     stamp: u32,
     connections: usize,
     subscriptions: usize,
     values: usize,
 }
-
-/// When the vacant slots are given back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trim {
-    Now,
-    /// If more were given up since the last look than are left.
-    IfDue,
-}
-
-/// How many more.
-const CLEARED_MIN: usize = 64;
 
 /// What matching needs to know of a slot.
 #[derive(Clone, Copy, Default)]
@@ -155,9 +144,11 @@ impl DerefMut for Postings {
 impl SubscriptionIndex {
     /// Gives `id` these subscriptions in place of what it had.
     pub fn replace(&mut self, id: ConnectionId, subscriptions: &[Subscription<'_>]) {
-        self.clear(id.slot());
+        let left = self.clear(id.slot());
         if subscriptions.is_empty() {
-            return self.trim(Trim::IfDue);
+            // It is still there. Otherwise the tenant of the last slot, if nobody else has
+            // subscriptions, would have all slots made again with every other list.
+            return self.trim(left, self.connections + 1);
         }
         self.grow(id.slot());
         self.marks[id.slot()].serial = id.serial;
@@ -175,13 +166,11 @@ impl SubscriptionIndex {
 
     /// Takes away what `id` has subscribed to.
     pub fn remove(&mut self, id: ConnectionId) {
-        if self.subscriptions_of(id) > 0 {
-            self.clear(id.slot());
-        }
-        self.trim(match self.connections {
-            0 => Trim::Now,
-            _ => Trim::IfDue,
-        });
+        let left = match self.subscriptions_of(id) {
+            0 => 0,
+            _ => self.clear(id.slot()),
+        };
+        self.trim(left, self.connections);
     }
 
     /// How many subscriptions `id` has.
@@ -257,13 +246,12 @@ impl SubscriptionIndex {
         }
     }
 
-    /// Takes away what the tenant of a slot has subscribed to.
-    fn clear(&mut self, index: usize) {
+    /// Takes away what the tenant of a slot has subscribed to. Says how many slots that vacates.
+    fn clear(&mut self, index: usize) -> usize {
         let Some(slot) = self.slots.get(index).filter(|slot| slot.is_taken()) else {
-            return;
+            return 0;
         };
         self.connections -= 1;
-        self.cleared += 1;
         self.subscriptions -= slot.holdings.subscriptions as usize;
         self.values -= slot.holdings.values as usize;
         for ordinal in 0..slot.postings.len() {
@@ -283,21 +271,19 @@ impl SubscriptionIndex {
         {
             self.lists.texts.release(text);
         }
+        1
     }
 
-    /// Gives the vacant slots at the end back. Whoever has the last slot would have all of them
-    /// made again with each list, so it waits until many connections have given theirs up.
-    fn trim(&mut self, trim: Trim) {
-        if trim == Trim::IfDue && self.cleared < self.connections + CLEARED_MIN {
-            return;
+    /// Gives the vacant slots at the end back, if it is time.
+    fn trim(&mut self, left: usize, remain: usize) {
+        if self.departures.update(left, remain) {
+            let last = self.slots.iter().rposition(Slot::is_taken);
+            let len = last.map_or(0, |last| last + 1);
+            self.slots.truncate(len);
+            self.slots.shrink_to_fit();
+            self.marks.truncate(len);
+            self.marks.shrink_to_fit();
         }
-        self.cleared = 0;
-        let last = self.slots.iter().rposition(Slot::is_taken);
-        let len = last.map_or(0, |last| last + 1);
-        self.slots.truncate(len);
-        self.marks.truncate(len);
-        shrink_sparse(&mut self.slots, 0);
-        shrink_sparse(&mut self.marks, 0);
     }
 
     /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.
@@ -462,7 +448,7 @@ mod tests {
         lengths.dedup();
         // Every other list is empty, and each look is followed by growth.
         let looks = lengths.len() / 2;
-        assert_eq!(looks, ROUNDS / 2 / CLEARED_MIN);
+        assert_eq!(looks, ROUNDS / 2 / 64);
         // A last look when nobody is left, however few have left.
         index.remove(id(LAST));
         assert_eq!(index.heap_bytes(), 0);

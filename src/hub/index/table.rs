@@ -7,8 +7,6 @@
 //!
 //! Knows nothing of subscriptions. Main types: [`IdTable`] and [`Slab`].
 
-use crate::memory::shrink_sparse;
-
 /// No id: what an empty bucket holds. A [`Slab`] never hands it out.
 pub(super) const NO_ID: u32 = u32::MAX;
 
@@ -186,7 +184,9 @@ impl<T> Slab<T> {
         if self.len == 0 {
             self.vacant = Vec::new();
         }
-        shrink_sparse(&mut self.records, 0);
+        if self.records.len() * 4 <= self.records.capacity() {
+            self.records.shrink_to(self.records.len() * 2);
+        }
         record.expect("ids are kept by whoever counts as a user of the record")
     }
 
