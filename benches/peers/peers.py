@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests" / "support"))
+sys.path.insert(0, str(HERE.parents[1] / "tests" / "suites" / "support"))
 import harness  # noqa: E402
 
 SOCKETIFY = ("socketify==0.0.31", "cffi==2.1.1", "pycparser==3.12")

@@ -82,11 +82,11 @@ fn member(members: &Members<'_>, name: &str) -> Option<Value> {
 pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
     let mut pick = |from: &[&'static str]| from[random.u64(0..=from.len() as u64 - 1) as usize];
     let alg = pick(&[
-        "\"HS256\"",
-        "\"HS256\"",
-        "\"HS256\"",
-        "\"none\"",
-        "\"hs256\"",
+        r#""HS256""#,
+        r#""HS256""#,
+        r#""HS256""#,
+        r#""none""#,
+        r#""hs256""#,
         "null",
         "1",
     ]);
@@ -94,9 +94,9 @@ pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
         "",
         "",
         "",
-        ",\"crit\":[]",
-        ",\"crit\":null",
-        ",\"alg\":\"HS256\"",
+        r#","crit":[]"#,
+        r#","crit":null"#,
+        r#","alg":"HS256""#,
     ]);
     let exp = pick(&[
         "1700000100",
@@ -104,23 +104,25 @@ pub(crate) fn random(random: &mut Rng) -> Vec<u8> {
         "1699999970",
         "1e300",
         "-1",
-        "\"1700000100\"",
+        r#""1700000100""#,
     ]);
     let nbf = pick(&[
         "",
         "",
-        ",\"nbf\":1",
-        ",\"nbf\":1700000030",
-        ",\"nbf\":1700000031",
-        ",\"nbf\":{}",
+        r#","nbf":1"#,
+        r#","nbf":1700000030"#,
+        r#","nbf":1700000031"#,
+        r#","nbf":{}"#,
     ]);
     let allow = pick(&[
         "",
-        ",\"allow\":[\"a\"]",
-        ",\"allow\":[]",
-        ",\"allow\":\"a\"",
-        ",\"allow\":[{}]",
+        r#","allow":["a"]"#,
+        r#","allow":[]"#,
+        r#","allow":"a""#,
+        r#","allow":[{}]"#,
     ]);
-    let end = pick(&["", "", "", " ", "}", ",\"exp\":1", "\0"]);
-    format!("{{\"alg\":{alg}{crit}}}\n{{\"exp\":{exp}{nbf}{allow}}}{end}").into_bytes()
+    let end = pick(&["", "", "", " ", "}", r#","exp":1"#, "\0"]);
+    let header = format!(r#"{{"alg":{alg}{crit}}}"#);
+    let claims = format!(r#"{{"exp":{exp}{nbf}{allow}}}"#);
+    format!("{header}\n{claims}{end}").into_bytes()
 }

@@ -56,9 +56,12 @@ pub(crate) fn subscription(dice: &mut Dice) -> Subscription<'static> {
         1 | 2 => Filter::Everything,
         // An empty list without a name means everything.
         3 => Filter::Nameless(values(dice, 1)),
-        _ => Filter::Named(named(dice, |dice| match dice.chance(30) {
-            true => Criterion::Any,
-            false => Criterion::OneOf(values(dice, 0)),
+        _ => Filter::Named(named(dice, |dice| {
+            if dice.chance(30) {
+                Criterion::Any
+            } else {
+                Criterion::OneOf(values(dice, 0))
+            }
         })),
     };
     Subscription::Page(page(dice), filter)
@@ -68,14 +71,14 @@ pub(crate) fn subscribe_text(subscriptions: &[Subscription<'_>], dice: &mut Dice
     let list: Vec<_> = subscriptions.iter().map(subscription_json).collect();
     let space = dice.pick(&["", " ", "\r\n\t"]);
     format!(
-        "{{\"sender\":{space}\"client\",{space}\"subscriptions\":[{}]{space}}}",
+        r#"{{"sender":{space}"client",{space}"subscriptions":[{}]{space}}}"#,
         list.join(",")
     )
 }
 
 fn subscription_json(subscription: &Subscription<'_>) -> String {
     let (page, filter) = match subscription {
-        Subscription::Channel(channel) => return format!("\"{channel}\""),
+        Subscription::Channel(channel) => return format!(r#""{channel}""#),
         Subscription::Page(page, filter) => (page, filter),
     };
     let values = match filter {
@@ -86,28 +89,22 @@ fn subscription_json(subscription: &Subscription<'_>) -> String {
             Criterion::OneOf(values) => list_json(values),
         }),
     };
-    format!(
-        "{{{},\"filters\":{{\"values\":{values}}}}}",
-        page_json(page)
-    )
+    format!(r#"{{{},"filters":{{"values":{values}}}}}"#, page_json(page))
 }
 
 fn page_json(page: &Page<'_>) -> String {
-    format!(
-        "\"package\":\"{}\",\"page\":\"{}\"",
-        page.package, page.page
-    )
+    format!(r#""package":"{}","page":"{}""#, page.package, page.page)
 }
 
 fn list_json(values: &Values<'_>) -> String {
-    let texts: Vec<_> = values.iter().map(|text| format!("\"{text}\"")).collect();
+    let texts: Vec<_> = values.iter().map(|text| format!(r#""{text}""#)).collect();
     format!("[{}]", texts.join(","))
 }
 
 fn object_json<T>(map: &NameMap<'_, T>, entry: impl Fn(&T) -> String) -> String {
     let members: Vec<_> = map
         .iter()
-        .map(|(name, value)| format!("\"{name}\":{}", entry(value)))
+        .map(|(name, value)| format!(r#""{name}":{}"#, entry(value)))
         .collect();
     format!("{{{}}}", members.join(","))
 }
@@ -124,18 +121,18 @@ pub(crate) fn publication(dice: &mut Dice, number: u64, has_token: bool) -> Publ
             _ => NotificationValues::Named(named(dice, |dice| values(dice, 0))),
         },
     };
-    let mut members = vec![format!("\"message\":{{\"id\":\"{number}\",\"n\":1.0}}")];
+    let mut members = vec![format!(r#""message":{{"id":"{number}","n":1.0}}"#)];
     members.extend(notification.page.as_ref().map(page_json));
     let channel = notification.channel.as_ref();
-    members.extend(channel.map(|channel| format!("\"channel\": \"{channel}\"")));
+    members.extend(channel.map(|channel| format!(r#""channel": "{channel}""#)));
     match &notification.values {
         NotificationValues::Absent => {}
         NotificationValues::Nameless(values) => {
-            members.push(format!("\"filters\":{{\"values\":{}}}", list_json(values)));
+            members.push(format!(r#""filters":{{"values":{}}}"#, list_json(values)));
         }
         NotificationValues::Named(map) => {
             let values = object_json(map, list_json);
-            members.push(format!("\"\\u0066ilters\":{{ \"values\":{values}}}"));
+            members.push(format!(r#""\u0066ilters":{{ "values":{values}}}"#));
         }
     }
     let padding = match dice.below(100) {
@@ -143,24 +140,25 @@ pub(crate) fn publication(dice: &mut Dice, number: u64, has_token: bool) -> Publ
         1..=15 => dice.between(500, 9_000),
         _ => dice.below(200),
     };
-    members.push(format!("\"text\":\"\\u00e9é{}\"", ".".repeat(padding)));
+    members.push(format!(r#""text":"\u00e9é{}""#, ".".repeat(padding)));
     dice.shuffle(&mut members);
     let json = format!("{{{}}}", members.join(dice.pick(&[",", " , ", ",\n"])));
-    let kind = dice.pick(&[None, Some("\"refresh\\u0063ontent\"")]);
-    let kind_member = kind.map_or_else(String::new, |kind| format!("\"type\":{kind},"));
-    let token_member = match has_token {
-        true => format!(",\"token\":\"{TOKEN}\""),
-        false => String::new(),
+    let kind = dice.pick(&[None, Some(r#""refresh\u0063ontent""#)]);
+    let kind_member = kind.map_or_else(String::new, |kind| format!(r#""type":{kind},"#));
+    let token_member = if has_token {
+        format!(r#","token":"{TOKEN}""#)
+    } else {
+        String::new()
     };
     Publication {
         notification,
         has_token,
         text: format!(
-            "{{{kind_member}\"sender\":\"server\",\"notification\": {json} {token_member}}}"
+            r#"{{{kind_member}"sender":"server","notification": {json} {token_member}}}"#
         ),
         delivered: format!(
-            "{{\"type\":{},\"notification\":{json}}}",
-            kind.unwrap_or("\"notification\"")
+            r#"{{"type":{},"notification":{json}}}"#,
+            kind.unwrap_or(r#""notification""#)
         ),
     }
 }

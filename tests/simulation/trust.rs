@@ -76,13 +76,13 @@ pub(crate) struct Papers {
 
 impl Papers {
     pub(crate) fn new(trust: Trust, dice: &mut Dice) -> Self {
-        let (lane, from) = match trust.has_lane && dice.chance(40) {
-            true => {
-                let from = [From::ThisHost, From::Elsewhere, From::UnixSocket];
-                (Lane::Publishers, dice.pick(&from))
-            }
-            false if dice.chance(80) => (Lane::Clients, From::ThisHost),
-            false => (Lane::Clients, From::Elsewhere),
+        let (lane, from) = if trust.has_lane && dice.chance(40) {
+            let from = [From::ThisHost, From::Elsewhere, From::UnixSocket];
+            (Lane::Publishers, dice.pick(&from))
+        } else if dice.chance(80) {
+            (Lane::Clients, From::ThisHost)
+        } else {
+            (Lane::Clients, From::Elsewhere)
         };
         let origins = [OWN_ORIGIN, FRIENDLY_ORIGIN, FOREIGN_ORIGIN];
         Self {

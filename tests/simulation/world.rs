@@ -146,10 +146,7 @@ impl World {
             ..ServerLimits::default()
         };
         let trust = Trust::new(&mut dice);
-        let crowd = match dice.chance(10) {
-            true => (150, 12),
-            false => (30, 1),
-        };
+        let crowd = if dice.chance(10) { (150, 12) } else { (30, 1) };
         let ping_interval = Timeouts::default().ping_interval;
         let hub = Hub::new(HubConfig::default(), ping_interval, trust.policy());
         let routes = Rc::new(RefCell::new(Routes::new(hub, Console::Off)));

@@ -17,9 +17,9 @@ impl Counts {
             let delivered = self.recipients - dropped;
             let more = match dropped {
                 0 => String::new(),
-                _ => format!(",\"dropped\":{dropped}"),
+                _ => format!(r#","dropped":{dropped}"#),
             };
-            text == format!("{before}\"delivered\":{delivered}{more}}}")
+            text == format!(r#"{before}"delivered":{delivered}{more}}}"#)
         })
     }
 }

@@ -93,13 +93,13 @@ impl Client {
         let is_right = match &expected {
             Expected::Exactly(expected) => text == &**expected,
             Expected::Error(code) => {
-                let start = format!("{{\"type\":\"error\",\"error\":{{\"code\":\"{code}\",");
+                let start = format!(r#"{{"type":"error","error":{{"code":"{code}","#);
                 text.starts_with(&start)
             }
-            Expected::Published(counts) => counts.are_told_by(text, "{\"type\":\"published\","),
+            Expected::Published(counts) => counts.are_told_by(text, r#"{"type":"published","#),
         };
         assert!(is_right, "{}: got {text} for {expected:?}", self.id);
-        self.deliveries_got += u64::from(text.contains("\"notification\":"));
+        self.deliveries_got += u64::from(text.contains(r#""notification":"#));
     }
 
     fn take_pong(&mut self, payload: &[u8]) {
@@ -134,7 +134,7 @@ impl Client {
     }
 
     fn check_close(&mut self, code: Option<u16>, reason: &str, circumstances: Circumstances) {
-        let says = |word: &str| reason.starts_with(&format!("{{\"reason\":\"{word}\",\"retry\":"));
+        let says = |word: &str| reason.starts_with(&format!(r#"{{"reason":"{word}","retry":"#));
         let front = self.marks.front().map(|mark| &mark.said);
         let is_right = match (&self.cause, code, front) {
             (Some(Cause::Published(counts)), Some(1000), _) => {

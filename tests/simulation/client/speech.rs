@@ -16,18 +16,18 @@ const BAD_TEXTS: [(&str, &str); 6] = [
     ("{", "invalid-json"),
     ("", "invalid-json"),
     ("{}", "unknown-message"),
-    ("{\"sender\":\"client\",\"cmd\":[1]}", "unknown-message"),
+    (r#"{"sender":"client","cmd":[1]}"#, "unknown-message"),
     (
-        "{\"sender\":\"client\",\"subscriptions\":[\"a\",{\"package\":\"p\"}]}",
+        r#"{"sender":"client","subscriptions":["a",{"package":"p"}]}"#,
         "invalid-subscription",
     ),
     (
-        "{\"sender\":\"client\",\"subscriptions\":{}}",
+        r#"{"sender":"client","subscriptions":{}}"#,
         "invalid-subscription",
     ),
 ];
 
-const BAD_PUBLICATION: &str = "{\"sender\":\"server\",\"notification\":{\"package\":\"p\"}}";
+const BAD_PUBLICATION: &str = r#"{"sender":"server","notification":{"package":"p"}}"#;
 
 /// Something that a client says, as the server has to take it.
 #[derive(Debug)]
@@ -136,10 +136,7 @@ impl Client {
                 );
             }
             4 | 5 => {
-                let text = dice.pick(&[
-                    "{\"type\":\"ping\"}",
-                    "{ \"a\":[{}], \"type\":\"p\\u0069ng\"}",
-                ]);
+                let text = dice.pick(&[r#"{"type":"ping"}"#, r#"{ "a":[{}], "type":"p\u0069ng"}"#]);
                 self.say(Said::Ping(text.to_owned()), dice);
             }
             6 | 7 => self.ping(dice),

@@ -61,12 +61,11 @@ impl World {
             Said::Subscribe(_, subscriptions) => {
                 let count = subscriptions.len();
                 client.subscriptions = subscriptions;
-                let reply = format!(
-                    "{{\"type\":\"subscribed\",\"subscriptions\":{count},\"heartbeat\":25}}"
-                );
+                let reply =
+                    format!(r#"{{"type":"subscribed","subscriptions":{count},"heartbeat":25}}"#);
                 client.expect(Expected::Exactly(reply.into()));
             }
-            Said::Ping(_) => client.expect(Expected::Exactly("{\"type\":\"pong\"}".into())),
+            Said::Ping(_) => client.expect(Expected::Exactly(r#"{"type":"pong"}"#.into())),
             Said::Bad(_, code) => client.expect(Expected::Error(code)),
             Said::Binary(_) => client.cause = Some(Cause::Binary),
             Said::Publish(_) | Said::BadPublish if !client.may_publish(has_token) => {

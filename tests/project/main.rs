@@ -1,0 +1,6 @@
+//! The project itself: what its sources may name, and what its documents say of them.
+
+mod circles;
+mod layering;
+mod references;
+mod sources;

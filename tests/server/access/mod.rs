@@ -1,0 +1,8 @@
+//! Who may publish, who is let in, and how much of everything one client may have.
+
+mod client_tokens;
+mod origins_and_addresses;
+mod permission;
+mod publish_lane;
+mod publish_tokens;
+mod rates;

@@ -1,0 +1,309 @@
+//! The program under test as a process: what it says, how it is stopped, how it ends.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
+
+use super::DEADLINE;
+
+/// How much of a log a failed test shows.
+const LINES_SHOWN: usize = 20;
+
+/// A running program; killed when the test is over.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) stdout: Arc<Lines>,
+    pub(crate) stderr: Arc<Lines>,
+}
+
+/// How a program ended, and what it had said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit status; `None` if a signal killed it.
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// What a program has written so far, line by line.
+#[derive(Default)]
+pub(crate) struct Lines {
+    state: Mutex<LinesState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LinesState {
+    lines: Vec<String>,
+    has_ended: bool,
+}
+
+/// Runs crieur to its end, with `input` on standard input.
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Ended {
+    let mut command = crieur();
+    command.args(arguments).stdin(Stdio::piped());
+    let mut program = Program::start(command);
+    let mut stdin = program.child.stdin.take().expect("standard input is piped");
+    // Who wants no input may be gone before it is written.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    program.wait()
+}
+
+/// Takes all descriptors that this process may have, and says how many.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
+    limit.maximum.map_or(usize::MAX, |maximum| maximum as usize)
+}
+
+/// Held by a test that takes so many descriptors that two of its kind don't fit in one process.
+pub(crate) fn most_descriptors() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The command crieur, without arguments yet.
+pub(crate) fn crieur() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crieur"));
+    forget_settings(&mut command);
+    command
+}
+
+/// The environment of whoever runs the tests must not change what they see.
+pub(crate) fn forget_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CRIEUR_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+impl Program {
+    /// Starts `command` and follows what it says.
+    pub(crate) fn start(command: Command) -> Self {
+        let mut program = Self::start_unread(command);
+        let stderr = program.child.stderr.take().expect("it is piped");
+        program.stderr = Lines::follow(stderr);
+        program
+    }
+
+    /// The same, but nobody reads its standard error yet.
+    pub(crate) fn start_unread(mut command: Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = Lines::follow(child.stdout.take().expect("it is piped"));
+        Self {
+            child,
+            stdout,
+            stderr: Arc::default(),
+        }
+    }
+
+    /// Its standard error, if nobody reads it yet.
+    pub(crate) const fn unread_stderr(&mut self) -> Option<&mut impl Read> {
+        self.child.stderr.as_mut()
+    }
+
+    /// Closes the end of its standard error that nobody reads.
+    pub(crate) fn drop_stderr(&mut self) {
+        self.child.stderr = None;
+        self.stderr = Lines::follow(io::empty());
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.id()));
+        open.expect("it runs").count()
+    }
+
+    /// Bytes of memory that it has to itself.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        1024 * kib
+            .and_then(|kib| kib.parse::<usize>().ok())
+            .expect("Linux counts it in kB")
+    }
+
+    /// The TCP port of this machine that it listens on, once it does.
+    pub(crate) fn listening_port(&self) -> u16 {
+        let since = Instant::now();
+        loop {
+            if let Some(port) = self.find_listening_port() {
+                return port;
+            }
+            assert!(since.elapsed() < DEADLINE, "it does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn find_listening_port(&self) -> Option<u16> {
+        const LISTEN: &str = "0A";
+        let open = fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs");
+        let open: Vec<_> = open
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .collect();
+        let sockets = fs::read_to_string("/proc/net/tcp").expect("Linux lists them");
+        sockets.lines().find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let &[_, address, _, state, _, _, _, _, _, inode, ..] = &fields[..] else {
+                return None;
+            };
+            let name = format!("socket:[{inode}]");
+            let is_ours = state == LISTEN && open.iter().any(|link| link.as_os_str() == &name[..]);
+            let (_, port) = address.split_once(':').filter(|_| is_ours)?;
+            u16::from_str_radix(port, 16).ok()
+        })
+    }
+
+    /// Writes to its standard input, which must have been piped.
+    pub(crate) fn write(&mut self, input: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(input.as_bytes()).expect("it is read");
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn end_input(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the program runs");
+    }
+
+    /// Asks it to read its files again.
+    pub(crate) fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("the program runs");
+    }
+
+    /// Halts it, or lets it go on.
+    pub(crate) fn halt(&self, is_halted: bool) {
+        let signal = if is_halted {
+            Signal::STOP
+        } else {
+            Signal::CONT
+        };
+        kill_process(self.pid(), signal).expect("the program runs");
+    }
+
+    /// From now on it may have so many descriptors.
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("limits can be lowered");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> Ended {
+        // Its end closes both pipes; a pipe that nobody reads says nothing.
+        self.stdout.wait_for_end();
+        if self.child.stderr.is_none() {
+            self.stderr.wait_for_end();
+        }
+        let status: ExitStatus = self.child.wait().expect("it is our child");
+        Ended {
+            status: status.code(),
+            stdout: self.stdout.text(),
+            stderr: self.stderr.text(),
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let said = self.stderr.text();
+            let lines: Vec<_> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("what the program said at last: {last:#?}");
+        }
+    }
+}
+
+impl Lines {
+    fn follow(from: impl Read + Send + 'static) -> Arc<Self> {
+        let lines = Arc::new(Self::default());
+        thread::spawn({
+            let lines = Arc::clone(&lines);
+            move || lines.read(from)
+        });
+        lines
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LinesState> {
+        self.state.lock().expect("nobody panics with the lines")
+    }
+
+    fn read(&self, from: impl Read) {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        while reader
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|length| length > 0)
+        {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.lock().lines.push(text);
+            self.changed.notify_all();
+            line.clear();
+        }
+        self.lock().has_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// All lines so far.
+    pub(crate) fn text(&self) -> String {
+        let state = self.lock();
+        state.lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Waits for a line that contains `what`, and returns the first.
+    pub(crate) fn wait_for(&self, what: &str) -> String {
+        let find = |state: &LinesState| {
+            let mut lines = state.lines.iter();
+            lines.find(|line| line.contains(what)).cloned()
+        };
+        let is_awaited = |state: &mut LinesState| find(state).is_none() && !state.has_ended;
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), DEADLINE, is_awaited);
+        let (state, _) = waited.expect("nobody panics with the lines");
+        find(&state).unwrap_or_else(|| panic!("no line says {what:?}: {:#?}", state.lines))
+    }
+
+    fn wait_for_end(&self) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), DEADLINE, |state| !state.has_ended);
+        let (state, _) = waited.expect("nobody panics with the lines");
+        assert!(state.has_ended, "it does not end: {:#?}", state.lines);
+    }
+}

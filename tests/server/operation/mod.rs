@@ -1,0 +1,11 @@
+//! Running the server: settings, signals, logs, metrics, and accidents of the machine.
+
+mod accidents;
+mod checking;
+mod command_line;
+mod descriptors;
+mod logs;
+mod metrics;
+mod reloading;
+mod service_manager;
+mod stopping;

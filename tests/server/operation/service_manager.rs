@@ -1,0 +1,143 @@
+//! What the server says to a service manager, and what it takes from one: sockets.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+
+use crate::helpers::{Client, DEADLINE, Server, delivery, publish, subscriber};
+
+const C: &str = r#"{"channel":"c"}"#;
+
+fn received(socket: &UnixDatagram) -> String {
+    let mut bytes = [0; 256];
+    let length = socket.recv(&mut bytes).expect("it is told");
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// Has a server be started, reloaded and stopped, and checks what it says of it to `socket`, which
+/// is called `name`.
+fn watch(socket: &UnixDatagram, name: &OsStr) {
+    socket.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    let mut server = Server::with_environment(&[("NOTIFY_SOCKET", name)], &[]);
+    assert_eq!(received(socket), "READY=1");
+    // Whoever waits for that can connect.
+    let mut client = subscriber(&server, r#"["c"]"#);
+    server.hang_up();
+    let reloading = received(socket);
+    let micros = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+    let micros = micros.and_then(|micros| micros.parse::<u64>().ok());
+    assert!(micros > Some(0), "{reloading}");
+    assert_eq!(received(socket), "READY=1");
+    server.terminate();
+    assert_eq!(received(socket), "STOPPING=1");
+    client.expect_close(1001);
+    client.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
+}
+
+#[test]
+fn it_is_told_at_a_path() {
+    let path = std::env::temp_dir().join(format!("crieur-notify-{}", std::process::id()));
+    let socket = UnixDatagram::bind(&path).expect("a new name");
+    watch(&socket, path.as_os_str());
+    let _ = fs::remove_file(path);
+}
+
+#[test]
+fn it_is_told_at_an_abstract_name() {
+    let name = format!("crieur-notify-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let socket = UnixDatagram::bind_addr(&address).expect("a new name");
+    watch(&socket, OsStr::new(&format!("@{name}")));
+}
+
+#[test]
+fn one_that_does_not_listen_keeps_nobody_from_being_served() {
+    let nowhere = OsStr::new("/nowhere/at/all");
+    let server = Server::with_environment(&[("NOTIFY_SOCKET", nowhere)], &[]);
+    server.wait_for_line("the service manager was not told");
+    Client::connect(&server).leave();
+}
+
+fn tcp() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
+}
+
+fn handed_over(socket: &TcpListener) -> Server {
+    let socket = socket.try_clone().expect("a descriptor");
+    Server::activated(socket, "clients", &[])
+}
+
+#[test]
+fn a_socket_that_is_handed_over_takes_the_place_of_listen() {
+    let socket = tcp();
+    let server = handed_over(&socket);
+    assert_eq!(Some(server.address()), socket.local_addr().ok());
+    let mut client = subscriber(&server, r#"["c"]"#);
+    assert_eq!(publish(&server, C), r#"{"delivered":1}"#);
+    assert_eq!(client.text(), delivery(C));
+    assert_eq!(server.log().matches("listening ").count(), 1);
+}
+
+#[test]
+fn who_comes_between_two_processes_is_served_by_the_next() {
+    let socket = tcp();
+    let mut first = handed_over(&socket);
+    let mut client = subscriber(&first, r#"["c"]"#);
+    first.terminate();
+    client.expect_close(1001);
+    // While it drains, and when it is gone.
+    let draining = TcpStream::connect(first.address()).expect("nobody is refused");
+    client.answer_close(1001);
+    assert_eq!(first.wait().status, Some(0));
+    let between = TcpStream::connect(first.address()).expect("nobody is refused");
+    let second = handed_over(&socket);
+    Client::over(between).upgrade("/", &[]).leave();
+    let mut draining = Client::over(draining).upgrade("/", &[]);
+    draining.subscribe(r#"["c"]"#);
+    assert_eq!(publish(&second, C), r#"{"delivered":1}"#);
+}
+
+#[test]
+fn a_socket_called_publish_is_the_publishers_own() {
+    let path = std::env::temp_dir().join(format!("crieur-publish-{}", std::process::id()));
+    let socket = UnixListener::bind(&path).expect("a new name");
+    let mut server = Server::activated(socket.try_clone().expect("a descriptor"), "publish", &[]);
+    server.wait_for_line(&format!(
+        "listening for publishers on unix:{}",
+        path.display()
+    ));
+    let mut client = subscriber(&server, r#"["c"]"#);
+    // Nobody publishes elsewhere then.
+    assert!(!publish_fails(&server).is_empty());
+    let stream = UnixStream::connect(&path).expect("it is listened on");
+    let mut publisher = Client::over(stream).upgrade("/", &[]);
+    publisher.send(&crate::helpers::message(C));
+    assert_eq!(publisher.expect_close(1000), r#"{"delivered":1}"#);
+    assert_eq!(client.text(), delivery(C));
+    drop((client, publisher));
+    server.terminate();
+    assert_eq!(server.wait().status, Some(0));
+    assert!(path.exists(), "it is the service manager's");
+    let _ = fs::remove_file(path);
+}
+
+fn publish_fails(server: &Server) -> String {
+    let mut publisher = Client::connect(server);
+    publisher.send(&crate::helpers::message(C));
+    publisher.text()
+}
+
+#[test]
+fn what_does_not_listen_is_refused() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let ended = crate::helpers::activate(socket.expect("a socket"), "clients");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("does not listen"), "{ended:?}");
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let ended = crate::helpers::activate(datagrams, "clients");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("LISTEN_FDS: socket 0"), "{ended:?}");
+}

@@ -1,4 +1,0 @@
-"""A crowd of WebSocket clients on one epoll, and a ledger that says what each of them must get.
-
-What tests/faults/run and tests/soak/run share. Python 3.11, standard library only, Linux only.
-"""
