@@ -17,7 +17,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::entries::{Entries, Entry};
-use super::table::{IdTable, NO_ID, Slab};
+use super::table::{IdTable, NO_ID, Records};
 use super::texts::{TextId, Texts};
 
 /// Names a posting list that is in use.
@@ -83,9 +83,9 @@ pub(super) struct Lists {
     pub(super) texts: Texts,
     hasher: RandomState,
     page_table: IdTable,
-    pages: Slab<Page>,
+    pages: Records<Page>,
     list_table: IdTable,
-    lists: Slab<List>,
+    lists: Records<List>,
 }
 
 impl Lists {
@@ -386,15 +386,12 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::super::entries::{Rest, Tenant};
+    use super::super::table::entry_bytes;
     use super::*;
 
     #[test]
     fn a_list_is_less_than_a_cache_line() {
-        assert!(
-            size_of::<Option<List>>() <= 48,
-            "{}",
-            size_of::<Option<List>>()
-        );
+        assert!(entry_bytes::<List>() <= 48, "{}", entry_bytes::<List>());
     }
 
     const ENTRY: Entry = Entry {

@@ -32,7 +32,7 @@ use self::entries::{Entry, Rest};
 use self::fingerprint::Fingerprint;
 use self::lists::{ListId, Lists};
 use self::matching::Gathering;
-use self::table::reserve_gently;
+use self::table::a_quarter_more;
 use self::texts::TextId;
 use super::filter::{Notification, Subscription};
 use super::holdings::Holdings;
@@ -238,11 +238,14 @@ impl SubscriptionIndex {
     }
 
     fn grow(&mut self, slot: usize) {
-        while self.slots.len() <= slot {
-            reserve_gently(&mut self.marks);
-            reserve_gently(&mut self.slots);
-            self.marks.push(Mark::default());
-            self.slots.push(Slot::default());
+        if self.slots.capacity() <= slot {
+            let missing = a_quarter_more(slot) + slot - self.slots.len();
+            self.marks.reserve_exact(missing);
+            self.slots.reserve_exact(missing);
+        }
+        if self.slots.len() <= slot {
+            self.marks.resize_with(slot + 1, Mark::default);
+            self.slots.resize_with(slot + 1, Slot::default);
         }
     }
 

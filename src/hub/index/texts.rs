@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 
-use super::table::{IdTable, Slab};
+use super::table::{IdTable, Records};
 
 /// Names a text that is in use. One more than the number of its record, so that no text at all
 /// takes no more room than one.
@@ -39,7 +39,7 @@ impl TextId {
 pub(super) struct Texts {
     hasher: RandomState,
     table: IdTable,
-    records: Slab<Record>,
+    records: Records<Record>,
     /// The lengths of all texts together.
     bytes: usize,
 }
@@ -164,6 +164,7 @@ impl Texts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::entry_bytes;
     use super::*;
 
     #[test]
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_record_is_half_a_cache_line() {
-        assert_eq!(size_of::<Option<Record>>(), 32);
+        assert_eq!(entry_bytes::<Record>(), 32);
     }
 
     #[test]
