@@ -119,7 +119,7 @@ fn connect(hub: &mut Hub, id: ConnectionId, address: &str, target: &str) -> Admi
     let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
         .expect("valid")
         .expect("complete");
-    hub.admit(id, &request(address, &head), target.starts_with("/publish"))
+    hub.admit(id, &request(address, &head), head.path() == "/publish")
         .expect("everybody is admitted")
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::application::{Application, CloseCause, Lane, Outbox, Peer};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
-use crate::memory::{Departures, Trimmer};
+use crate::memory::{CROWD_MIN, Departures, Trimmer};
 use crate::metrics::Metrics;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseFrame;
@@ -665,10 +665,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.shell.remove(id);
             left += 1;
         }
-        if self.departures.update(left, self.shell.connections.len()) {
+        let remain = self.connections_len();
+        if self.departures.update(left, remain, CROWD_MIN) {
             self.shell.shrink();
         }
-        self.trimmer.update(self.pinned_bytes(), now);
+        let pinned_bytes = self.pinned_bytes();
+        self.trimmer.update(left, remain, pinned_bytes, now);
     }
 
     /// Asserts what is true between any two calls.

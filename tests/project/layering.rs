@@ -26,7 +26,7 @@ const MAY_NAME: &str = "
     memory:
     metrics:
     net: application http wire ws
-    routes: application hub web
+    routes: application http::head hub web
     time:
     web:
     wire:
@@ -37,7 +37,6 @@ const MAY_NAME: &str = "
 /// their fuzz targets start from.
 const TESTS_MAY_NAME: &str = "
     hub: run_corpus ws::error
-    routes: http::head
     net: run_corpus
     ws: run_corpus
 ";

@@ -37,7 +37,7 @@ use self::texts::TextId;
 use super::filter::{Notification, Subscription};
 use super::holdings::Holdings;
 use crate::id::ConnectionId;
-use crate::memory::Departures;
+use crate::memory::{CROWD_MIN, Departures};
 
 /// Who subscribed to what.
 #[derive(Default)]
@@ -279,7 +279,7 @@ impl SubscriptionIndex {
 
     /// Gives the vacant slots at the end back, if it is time.
     fn trim(&mut self, left: usize, remain: usize) {
-        if self.departures.update(left, remain) {
+        if self.departures.update(left, remain, CROWD_MIN) {
             let last = self.slots.iter().rposition(Slot::is_taken);
             let len = last.map_or(0, |last| last + 1);
             self.slots.truncate(len);
