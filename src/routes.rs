@@ -9,6 +9,7 @@ use crate::application::{
 };
 use crate::config::Console;
 use crate::http::head::Head;
+use crate::hub::access::policy;
 use crate::hub::{Hub, access};
 use crate::id::ConnectionId;
 use crate::metrics::text::CONTENT_TYPE;
@@ -52,13 +53,15 @@ impl Routes {
         &mut self,
         request: &Request<'_>,
         framing: Framing,
+        trust: &policy::Decision,
         figures: &dyn Figures,
     ) -> Result<Action, Response> {
         let head = request.head;
         if publishes(head) {
-            return self.hub.permit_post(request, framing).map(Action::ReadBody);
+            let permit = self.hub.permit_post(request, framing, trust);
+            return permit.map(Action::ReadBody);
         }
-        self.hub.charge_request(request)?;
+        self.hub.charge_request(request, trust)?;
         let response = match head.path() {
             "/livez" => Response::new(Status::OK, "ok"),
             "/healthz" if figures.is_accepting() => Response::new(Status::OK, "ok"),
@@ -150,11 +153,11 @@ impl Application for Routes {
         framing: Framing,
         figures: &dyn Figures,
     ) -> Decision {
-        let is_limited = self.hub.is_limited(request);
-        let routed = self.route(request, framing, figures);
+        let trust = self.hub.evaluate(request);
+        let routed = self.route(request, framing, &trust, figures);
         Decision {
             action: routed.unwrap_or_else(Action::Respond),
-            is_limited,
+            is_limited: trust.is_limited,
         }
     }
 

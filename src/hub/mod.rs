@@ -28,7 +28,7 @@ use std::time::Duration;
 use log::{debug, log};
 
 use self::access::addresses::Addresses;
-use self::access::policy::Policy;
+use self::access::policy::{Decision, Policy};
 use self::answers::{close, reply_error, word_for};
 use self::clearances::Clearances;
 use self::command::{Command, ErrorCode};
@@ -163,10 +163,10 @@ impl Hub {
         close(id, CloseCode::UNAUTHORIZED, reason, outbox);
     }
 
-    /// Whether the rates of clients apply to the connection of a request that asks for no upgrade.
+    /// What the policy says about a request.
     #[must_use]
-    pub fn is_limited(&self, request: &Request<'_>) -> bool {
-        self.policy.evaluate(request).is_limited
+    pub fn evaluate(&self, request: &Request<'_>) -> Decision {
+        self.policy.evaluate(request)
     }
 
     /// Reads again what can be read again.

@@ -25,13 +25,13 @@ impl Hub {
         &mut self,
         request: &Request<'_>,
         framing: Framing,
+        decision: &Decision,
     ) -> Result<BodyPermit, Response> {
         let head = request.head;
         if head.method != "POST" {
             let response = Response::new(Status::METHOD_NOT_ALLOWED, "only POST publishes");
             return Err(response.with_field("Allow", "POST"));
         }
-        let decision = self.policy.evaluate(request);
         if decision.publish == PublishRight::Never || !decision.is_origin_allowed {
             return Err(self.forbid(
                 decision.peer,
@@ -41,7 +41,7 @@ impl Hub {
         }
         let is_authorized = decision.publish == PublishRight::Granted;
         if !is_authorized {
-            self.charge_address(&decision, request.now)
+            self.charge_address(decision, request.now)
                 .map_err(|refused| {
                     self.metrics.notifications_rate_limited += 1;
                     rate_limited(refused)
@@ -81,9 +81,12 @@ impl Hub {
     ///
     /// # Errors
     /// The answer to one that comes too often.
-    pub fn charge_request(&mut self, request: &Request<'_>) -> Result<(), Response> {
-        let decision = self.policy.evaluate(request);
-        self.charge_address(&decision, request.now)
+    pub fn charge_request(
+        &mut self,
+        request: &Request<'_>,
+        decision: &Decision,
+    ) -> Result<(), Response> {
+        self.charge_address(decision, request.now)
             .map_err(|refused| {
                 self.metrics.requests_rate_limited += 1;
                 too_many(refused)

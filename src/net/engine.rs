@@ -90,12 +90,12 @@ pub enum Step {
 
 /// What brings readiness into an engine: a poll in the product, a world of its own in a simulation.
 pub trait Driver<T, A, C> {
-    /// Tells the engine what is ready, by [`Engine::insert`] and [`Engine::handle_ready`], without waiting; says
-    /// whether there was anything.
+    /// Tells the engine what is ready at `now`, by [`Engine::insert`] and [`Engine::handle_ready`], without
+    /// waiting; says whether there was anything.
     ///
     /// # Errors
     /// As the poll's.
-    fn take_events(&mut self, engine: &mut Engine<T, A, C>) -> io::Result<bool>;
+    fn take_events(&mut self, engine: &mut Engine<T, A, C>, now: Timestamp) -> io::Result<bool>;
 
     /// Does what the operator has asked for meanwhile.
     ///
@@ -108,8 +108,11 @@ pub trait Driver<T, A, C> {
     /// Whether connections of a lane wait to be accepted at `now`.
     fn has_waiting(&self, lane: Lane, now: Timestamp) -> bool;
 
-    /// The time of a step. A simulation holds it still, while time passes for the bounds of an iteration.
-    fn now(&self, engine: &Engine<T, A, C>) -> Timestamp;
+    /// The time of a step that begins at `now`. A simulation holds it still, while time passes for the bounds
+    /// of an iteration.
+    fn step_time(&self, now: Timestamp) -> Timestamp {
+        now
+    }
 
     /// Looks at the engine behind a step.
     fn observe(&mut self, _engine: &mut Engine<T, A, C>, _step: Step) {}
@@ -239,12 +242,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// # Errors
     /// As the driver's.
     pub fn run_iteration(&mut self, driver: &mut impl Driver<T, A, C>) -> io::Result<()> {
-        self.begin_turn(driver.now(self));
-        self.gather(driver)?;
+        let began = driver.step_time(self.now());
+        self.begin_turn(began);
+        self.gather(driver, began)?;
         driver.handle_commands(self)?;
         driver.observe(self, Step::Commands);
         self.flush_slice(driver);
-        let now = driver.now(self);
+        let now = driver.step_time(self.now());
         self.handle_drained(now);
         driver.observe(self, Step::Deliveries);
         self.continue_shutdown(now);
@@ -266,15 +270,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Takes in what is ready: connections and input. Answers are written, deliveries only queued. While there
     /// are some, looks for more, within bounds.
-    fn gather(&mut self, driver: &mut impl Driver<T, A, C>) -> io::Result<()> {
-        let start = self.now();
+    fn gather(&mut self, driver: &mut impl Driver<T, A, C>, began: Timestamp) -> io::Result<()> {
+        let mut now = began;
+        let mut until = None;
         for _ in 0..=GATHER_ROUNDS_MAX {
-            let came = self.take_input(driver)?;
-            let now = self.now();
-            let is_over = now - start >= GATHER_TIME_MAX || self.is_input_over(now);
-            if !came || !self.has_deliveries() || is_over {
+            let came = self.take_input(driver, now)?;
+            if !came || !self.has_deliveries() {
                 break;
             }
+            let looked_at = self.now();
+            let until = *until.get_or_insert(looked_at + GATHER_TIME_MAX);
+            if looked_at >= until || self.is_input_over(looked_at) {
+                break;
+            }
+            now = driver.step_time(looked_at);
         }
         Ok(())
     }
@@ -283,10 +292,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     ///
     /// # Errors
     /// As the driver's.
-    pub fn take_input(&mut self, driver: &mut impl Driver<T, A, C>) -> io::Result<bool> {
+    pub fn take_input(
+        &mut self,
+        driver: &mut impl Driver<T, A, C>,
+        now: Timestamp,
+    ) -> io::Result<bool> {
         let is_reading_on = self.has_ready();
-        let came = driver.take_events(self)?;
-        let now = driver.now(self);
+        let came = driver.take_events(self, now)?;
         self.read_again(now);
         self.flush_replies(now);
         driver.observe(self, Step::Input);
@@ -295,9 +307,14 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Writes deliveries for a slice of time; what is left comes in the next iteration.
     fn flush_slice(&mut self, driver: &impl Driver<T, A, C>) {
+        if !self.has_deliveries() {
+            return;
+        }
         let start = self.now();
-        while self.has_deliveries() && self.now() - start < FLUSH_TIME_MAX {
-            self.flush_deliveries(FLUSHES_A_CHUNK, driver.now(self));
+        let mut now = start;
+        while self.has_deliveries() && now - start < FLUSH_TIME_MAX {
+            self.flush_deliveries(FLUSHES_A_CHUNK, driver.step_time(now));
+            now = self.now();
         }
     }
 
@@ -604,9 +621,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     /// Whether it was told to stop, and has: everybody is gone, or the time is over.
-    pub fn is_drained(&self, now: Timestamp) -> bool {
+    pub fn is_drained(&self) -> bool {
         let shutdown = self.shutdown.as_ref();
-        shutdown.is_some_and(|stop| self.connections_len() == 0 || stop.is_over(now))
+        shutdown.is_some_and(|stop| self.connections_len() == 0 || stop.is_over(self.now()))
     }
 
     /// Tells publishers that the server stops when the clients have been told.

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 
 use crate::id::ConnectionId;
 
+/// Entries for which a list keeps room when it has none.
+const KEPT_MAX: usize = 64;
+
 /// Frames that are queued to subscribers before they are written. Even where a frame is shared,
 /// each of its entries takes memory, and time.
 pub(super) const UNWRITTEN_MAX: usize = 1 << 20;
@@ -161,7 +164,9 @@ impl Schedule {
 
     /// Gives back the memory of a crowd that has gone.
     pub(super) fn shrink(&mut self) {
-        self.lists.iter_mut().for_each(VecDeque::shrink_to_fit);
+        for list in &mut self.lists {
+            list.shrink_to(KEPT_MAX);
+        }
     }
 
     /// Asserts that every entry of every list is on it once, and that `membership_of` knows; it returns

@@ -219,7 +219,7 @@ impl<A: Application> Server<A> {
             if let Some(signal) = driver.sources.forced_by {
                 return Ok(Stopped::Forced(signal));
             }
-            if engine.is_drained(engine.now()) {
+            if engine.is_drained() {
                 info!("stopped; {:?}", engine.metrics());
                 return Ok(Stopped::Drained);
             }
@@ -346,16 +346,15 @@ struct Observed<'a, F> {
 }
 
 impl<A: Application, F: FnMut(Phase)> Driver<Socket, A, MonotonicClock> for Observed<'_, F> {
-    fn now(&self, engine: &Engine<Socket, A, MonotonicClock>) -> Timestamp {
-        engine.now()
-    }
-
-    fn take_events(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>) -> io::Result<bool> {
+    fn take_events(
+        &mut self,
+        engine: &mut Engine<Socket, A, MonotonicClock>,
+        now: Timestamp,
+    ) -> io::Result<bool> {
         let sources = &mut *self.sources;
         if !mem::take(&mut sources.has_polled) {
             sources.poll(Some(Duration::ZERO))?;
         }
-        let now = engine.now();
         sources.tell(engine, now);
         sources.accept(engine, now);
         Ok(!sources.events.is_empty())
@@ -375,8 +374,9 @@ impl<A: Application, F: FnMut(Phase)> Driver<Socket, A, MonotonicClock> for Obse
             // What publishers had sent before is taken in, that of those among them that have yet to be
             // accepted, too.
             for _ in 0..LAST_ROUNDS_MAX {
-                engine.begin_turn(engine.now());
-                if !engine.take_input(self)? {
+                let now = engine.now();
+                engine.begin_turn(now);
+                if !engine.take_input(self, now)? {
                     break;
                 }
             }

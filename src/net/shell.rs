@@ -108,11 +108,15 @@ impl<T: Transport, C: Clock> Shell<T, C> {
     /// Brings up to date what follows from whatever was changed: connections whose queue did not take a
     /// delivery are cut off, and the application is told of those that have left Open, before it
     /// is asked anything else.
+    #[inline]
     pub(super) fn conclude<A: Application>(&mut self, application: &mut A, now: Timestamp) {
         let schedule = &self.context.schedule;
-        if schedule.is_empty(List::Overflowed) && schedule.is_empty(List::Gone) {
-            return;
+        if !schedule.is_empty(List::Overflowed) || !schedule.is_empty(List::Gone) {
+            self.conclude_changes(application, now);
         }
+    }
+
+    fn conclude_changes<A: Application>(&mut self, application: &mut A, now: Timestamp) {
         while let Some(id) = self.context.schedule.pop(List::Overflowed) {
             self.close(id, CloseCause::SlowConsumer, application, now);
             if let Some((connection, context)) = self.entry(id) {

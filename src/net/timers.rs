@@ -10,6 +10,9 @@ use crate::time::Timestamp;
 
 const ABSENT: u32 = u32::MAX;
 
+/// Slots for which there is room when there are none.
+const KEPT_MAX: usize = 64;
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     deadline: Timestamp,
@@ -75,8 +78,8 @@ impl Timers {
         while self.positions.last() == Some(&ABSENT) {
             self.positions.pop();
         }
-        self.positions.shrink_to_fit();
-        self.heap.shrink_to_fit();
+        self.positions.shrink_to(KEPT_MAX);
+        self.heap.shrink_to(KEPT_MAX);
     }
 
     /// Asserts what is true between any two calls.

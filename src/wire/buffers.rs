@@ -109,6 +109,7 @@ impl Buffers {
     // Output.
 
     /// The socket took `sent` bytes; says whether the write before had blocked.
+    #[inline]
     pub fn handle_sent(&mut self, sent: usize) -> bool {
         self.queue.advance(sent);
         self.blocked_since.take().is_some()

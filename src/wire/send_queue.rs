@@ -200,6 +200,7 @@ impl SendQueue {
     }
 
     /// Forgets `sent` bytes, which the socket took.
+    #[inline]
     pub fn advance(&mut self, mut sent: usize) {
         debug_assert!(
             sent <= self.unsent_bytes,

@@ -439,11 +439,11 @@ impl World {
 
 impl Driver<Socket, Witness, VirtualClock> for World {
     /// What is done is done at the iteration's time; looks at the clock cost what bounds its steps.
-    fn now(&self, _: &WorldEngine) -> Timestamp {
-        Self::now(self)
+    fn step_time(&self, _: Timestamp) -> Timestamp {
+        self.now()
     }
 
-    fn take_events(&mut self, engine: &mut WorldEngine) -> io::Result<bool> {
+    fn take_events(&mut self, engine: &mut WorldEngine, _: Timestamp) -> io::Result<bool> {
         self.spent_micros.set(0);
         let (percent, rounds) = self.told;
         if rounds == 0 || percent == 0 {
