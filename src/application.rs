@@ -244,7 +244,7 @@ pub enum Answer {
     Later,
 }
 
-/// What the shell knows of itself, for those who ask how it is.
+/// What the shell knows of itself: readiness, counters, gauges.
 pub trait Figures {
     /// Whether connections are let in; not while it stops.
     fn is_accepting(&self) -> bool;

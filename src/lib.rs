@@ -4,7 +4,7 @@
 //! Three rooms that don't look into each other's drawers:
 //! - the protocol, [`ws`] and [`http`] on what both use ([`wire`]), knows bytes: RFC 6455 and as much of
 //!   HTTP as it needs;
-//! - the application, [`hub`], knows subscriptions: who wants which notification;
+//! - the application, [`hub`], knows subscriptions: which connections want which notification;
 //! - the shell, [`net`], knows sockets: the loop, the connections, the deadlines.
 //!
 //! The protocol and the hub do no I/O and have no clock: bytes and the time go in, events and

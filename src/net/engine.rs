@@ -69,7 +69,7 @@ const READS_BEFORE_EXPIRY_MAX: usize = 4;
 const LATE_MAX: Duration = Duration::from_secs(5);
 const LATE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A step of an iteration, for those who watch it.
+/// A step of an iteration, as [`Driver::observe`] is told of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Readiness was told, input taken in, and answers written.

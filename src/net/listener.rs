@@ -210,13 +210,11 @@ impl ListenerSocket {
 
 /// To accept from a socket that doesn't listen would fail for ever.
 fn check_listening(socket: &impl AsFd) -> io::Result<()> {
-    match SockRef::from(socket).is_listener()? {
-        true => Ok(()),
-        false => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the socket does not listen",
-        )),
+    if SockRef::from(socket).is_listener()? {
+        return Ok(());
     }
+    let why = "the socket does not listen";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -1,4 +1,4 @@
-//! How many connections there are, by lane and by what they are, and who may be let in.
+//! How many connections there are, by lane and by what they are, and whether more may be let in.
 //!
 //! A lane lets in so many connections and takes a few more, so that those can be told that it is full.
 //! Main type: [`Places`].
@@ -9,7 +9,7 @@ use crate::config::ServerLimits;
 /// Connections beyond the limit that are let in to be told so, and handshakes under way.
 pub const SPARE_CONNECTIONS: usize = 64;
 
-/// What a connection is, for those who count them.
+/// What a connection is counted as.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) enum Kind {
     /// It has not been let in yet.

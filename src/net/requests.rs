@@ -1,5 +1,5 @@
-//! HTTP in a connection's turn: upgrades, permission, bodies, answers, and the places of those who
-//! publish over HTTP.
+//! HTTP in a connection's turn: upgrades, permission, bodies, answers, and the places of publishers
+//! over HTTP.
 //!
 //! A connection that only asks counts like a handshake and makes room for others. One that has
 //! shown that it may publish has a place among those that are let in, as if it were upgraded.

@@ -93,7 +93,7 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Where a server is in its life, for whoever watches over it.
+/// Where a server is in its life, as a service manager is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// It serves.
@@ -339,7 +339,7 @@ impl Sources {
     }
 }
 
-/// The sources, and who is told of phases.
+/// The sources, with a listener for phases.
 struct Observed<'a, F> {
     sources: &'a mut Sources,
     observe: F,

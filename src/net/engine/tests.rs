@@ -282,7 +282,7 @@ fn many_notifications_of_one_event_are_written_together() {
 }
 
 #[test]
-fn who_has_room_again_is_not_cut_off_before_that_is_seen() {
+fn a_connection_that_has_room_again_is_not_cut_off_before_that_is_seen() {
     let limits = ServerLimits {
         send_queue_bytes_max: 1000,
         ..ServerLimits::default()
@@ -529,9 +529,10 @@ fn a_turn_ends_after_so_many_frames_whatever_they_are() {
             for (_, wire) in &connections {
                 let has_ended = wire.got.borrow().ends_with(&[0x8a, 0]);
                 let answered = wire.got.borrow().len() / 2;
-                match frame == PING {
-                    true => assert_eq!(answered, (turn * FRAMES_A_TURN_MAX).min(frames + 1)),
-                    false => assert_eq!(has_ended, turn == 4, "{frame:?}"),
+                if frame == PING {
+                    assert_eq!(answered, (turn * FRAMES_A_TURN_MAX).min(frames + 1));
+                } else {
+                    assert_eq!(has_ended, turn == 4, "{frame:?}");
                 }
             }
             assert_eq!(engine.has_ready(), turn < 4);
@@ -903,7 +904,7 @@ fn a_pause_does_not_use_up_the_time_of_a_message_and_does_not_renew_it() {
 }
 
 #[test]
-fn who_is_closed_while_it_is_not_read_is_read_to_its_close() {
+fn a_connection_that_is_closed_while_it_is_not_read_is_read_to_its_close() {
     let mut engine = slow_engine();
     let (id, wire) = connect(&mut engine);
     send(&mut engine, id, &wire, &PING.repeat(100), Timestamp::ZERO);
@@ -919,7 +920,7 @@ fn who_is_closed_while_it_is_not_read_is_read_to_its_close() {
 }
 
 #[test]
-fn who_hangs_up_while_it_is_not_read_is_let_go() {
+fn a_client_that_hangs_up_while_it_is_not_read_is_let_go() {
     for has_ended_before in [false, true] {
         let mut engine = slow_engine();
         let (id, wire) = connect(&mut engine);
@@ -948,7 +949,7 @@ fn who_hangs_up_while_it_is_not_read_is_let_go() {
 }
 
 #[test]
-fn who_is_not_read_gets_what_others_send_at_once() {
+fn a_client_that_is_not_read_gets_what_others_send_at_once() {
     let mut engine = slow_engine();
     let (id, wire) = connect(&mut engine);
     let (other, other_wire) = connect(&mut engine);
@@ -1024,7 +1025,7 @@ impl Application for ToItself {
 }
 
 #[test]
-fn who_is_about_to_be_cut_off_gets_no_answer_behind_the_gap() {
+fn a_client_that_is_about_to_be_cut_off_gets_no_answer_behind_the_gap() {
     let limits = ServerLimits {
         send_queue_bytes_max: 50,
         ..ServerLimits::default()
