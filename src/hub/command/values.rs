@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::next_member;
+use super::json::{TextSeed, next_member};
 use super::path::{JsonPath, bounded};
 use crate::hub::filter::{NameMap, float_text};
 
@@ -196,33 +196,6 @@ impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
             Given::Scalars(scalars) => Ok(Entry::Scalars(scalars)),
             Given::Absent | Given::Named(_) => Err(de::Error::custom("")),
         }
-    }
-}
-
-/// A text, borrowed where it was written without escapes.
-pub(super) struct TextSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
     }
 }
 
