@@ -12,7 +12,7 @@ use super::json::{TextSeed, next_member};
 use super::path::{JsonPath, bounded};
 use crate::hub::filter::{NameMap, float_text};
 
-/// What stands in `filters.values`, on either side.
+/// What is in `filters.values`, on either side.
 #[derive(Default)]
 pub(super) enum Given<'a> {
     #[default]
@@ -22,7 +22,7 @@ pub(super) enum Given<'a> {
     Named(NameMap<'a, Entry<'a>>),
 }
 
-/// What stands under a name in `filters.values`.
+/// What is under a name in `filters.values`.
 pub(super) enum Entry<'a> {
     True,
     Scalars(Vec<Cow<'a, str>>),
@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for FiltersSeed<'_> {
     }
 }
 
-/// `filters.values`, or what stands under one of its names.
+/// `filters.values`, or what is under one of its names.
 struct ValuesSeed<'t> {
     path: &'t mut JsonPath,
     is_entry: bool,
@@ -180,7 +180,7 @@ impl<'a> ValuesSeed<'_> {
     }
 }
 
-/// What stands under a name: as the whole of `values`, but for names and nothing.
+/// What is under a name: as the whole of `values`, but for names and nothing.
 struct EntrySeed<'t>(&'t mut JsonPath);
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {

@@ -1,4 +1,4 @@
-//! One walk through the index: the lists that a notification leads to, and who is met there.
+//! One walk through the index: the lists that a notification leads to, and the subscriptions that are met there.
 //!
 //! The walk reads the lists and writes marks, nothing else. Most entries need one look at their
 //! mark; only those with further criteria make the notification's texts be resolved to ids, once,

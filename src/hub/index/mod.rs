@@ -1,6 +1,7 @@
-//! The index of subscriptions: who wants this notification, in time proportional to who does.
+//! The index of subscriptions: which connections want a notification, in time proportional to
+//! their number.
 //!
-//! Owns who subscribed to what, in a form made for that one question: every subscription is
+//! Owns all subscriptions, in a form made for that one question: every subscription is
 //! posted in the lists (`lists.rs`) of one of its criteria, once for each value that it accepts,
 //! and its other criteria are checked when it is met there: by a fingerprint (`fingerprint.rs`)
 //! first, then one by one (`checks.rs`). Which criterion it is posted under is decided by how
@@ -40,7 +41,7 @@ use super::filter::{Notification, Subscription};
 use super::holdings::Holdings;
 use crate::id::ConnectionId;
 
-/// Who subscribed to what.
+/// The subscriptions of all connections.
 #[derive(Default)]
 pub struct SubscriptionIndex {
     lists: Lists,
