@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_frame_is_left_alone() {
+    fn what_follows_a_frame_is_left_alone() {
         let mut bytes = Vec::new();
         encode_masked_frame(&mut bytes, Opcode::Text, b"one", MaskingKey([9, 8, 7, 6]));
         let first_len = bytes.len();

@@ -206,7 +206,7 @@ fn connections_end_when_their_client_wants_it() {
 }
 
 #[test]
-fn what_was_sent_whole_is_delivered_whoever_hangs_up() {
+fn what_was_sent_whole_is_delivered_despite_a_hang_up() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     let mut stream = server.tcp();
