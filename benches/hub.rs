@@ -237,9 +237,12 @@ impl Dear {
         let all = count + waiting;
         let list = |connection: u32| {
             let numbers = connection * each..all.min((connection + 1) * each);
-            let list = numbers.map(|number| match number < waiting {
-                true => self.waiting(),
-                false => self.subscription(number),
+            let list = numbers.map(|number| {
+                if number < waiting {
+                    self.waiting()
+                } else {
+                    self.subscription(number)
+                }
             });
             list.collect::<Vec<_>>()
         };

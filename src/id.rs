@@ -1,7 +1,7 @@
 //! The name of a connection: which slot it sits in, and which of the slot's tenants it is.
 //!
 //! A slot is used again as soon as its connection is gone, so an index alone could name
-//! somebody else by the time it is used. The serial tells tenants apart: whoever keeps a
+//! somebody else by the time it is used. The serial tells tenants apart: a user of a
 //! [`ConnectionId`] can compare it with the slot's and ignore what came too late.
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! crieur hands notifications from an API to the clients that subscribed to them, over
 //! WebSocket, on one thread.
 //!
-//! Three rooms that don't look into each other's drawers:
+//! Three parts that know nothing of each other's inside:
 //! - the protocol, [`ws`] and [`http`] on what both use ([`wire`]), knows bytes: RFC 6455 and as much of
 //!   HTTP as it needs;
 //! - the application, [`hub`], knows subscriptions: which connections want which notification;
@@ -9,7 +9,7 @@
 //!
 //! The protocol and the hub do no I/O and have no clock: bytes and the time go in, events and
 //! bytes come out. The shell drives both; it knows the hub only as an
-//! [`application::Application`]. [`routes`] stands in front of the hub for requests that are no
+//! [`application::Application`]. [`routes`] is in front of the hub for requests that are no
 //! upgrades, and serves the files of [`web`]. [`cli`] wires them together, and its client commands
 //! use [`client`].
 //!

@@ -61,7 +61,7 @@ impl Sub for Timestamp {
     }
 }
 
-/// Who knows what time it is: the shell in the product, the test in a test.
+/// A source of the time: the shell in the product, the test in a test.
 pub trait Clock {
     /// The current time; never less than what an earlier call returned.
     fn now(&self) -> Timestamp;

@@ -9,7 +9,7 @@ use crate::application::Lane;
 use crate::config::ServerConfig;
 use crate::net::listener::Listener;
 
-use super::CliError;
+use super::error::CliError;
 
 /// The name of a socket for publishers; every other is for clients.
 const PUBLISH_NAME: &str = "publish";

@@ -20,7 +20,8 @@ use log::{LevelFilter, warn};
 use crate::config::LogFormat;
 use crate::metrics::LOG_LINES_DROPPED;
 
-use super::{CliError, json_line};
+use super::error::CliError;
+use super::json_line;
 
 /// Bytes of lines that may wait to be written.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;

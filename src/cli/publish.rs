@@ -14,8 +14,10 @@ use serde_json::value::RawValue;
 use crate::client::{Client, ClientError, Received, Url};
 use crate::ws::close::CloseCode;
 
+use super::environment::from_environment;
+use super::error::CliError;
+use super::output::{print, write_line};
 use super::remote::{default_url, error_of, failed, server};
-use super::{CliError, from_environment, print, write_line};
 
 const HELP: &str = "\
 Usage: crieur publish [--url URL] [--token-file FILE] [--type TYPE] NOTIFICATION

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use crate::client::Url;
 
+use super::environment::from_environment;
+use super::error::CliError;
 use super::secret_file::read_secret_file;
-use super::{CliError, from_environment};
 
 const DEFAULT_URL: &str = "ws://127.0.0.1:8000/";
 

@@ -18,11 +18,13 @@ use crate::net::listener::Listener;
 use crate::net::server::{Server, Stopped};
 use crate::routes::Routes;
 
+use super::error::CliError;
 use super::logging::{LogWriter, read_level};
 use super::notify::Notifier;
+use super::output::print;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
-use super::{CliError, activation, print, trust};
+use super::{activation, trust};
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;

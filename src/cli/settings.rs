@@ -11,7 +11,8 @@ use std::fmt::Write;
 
 use crate::config::Config;
 
-use super::{CliError, PREFIX, from_environment, variable};
+use super::environment::{PREFIX, from_environment, variable};
+use super::error::CliError;
 
 use self::kind::Kind;
 use self::table::{SETTINGS, Setting};

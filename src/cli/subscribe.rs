@@ -14,8 +14,10 @@ use crate::client::{Client, ClientError, Received, Url};
 use crate::ws::close::{CloseCode, CloseFrame};
 use fastrand::Rng;
 
+use super::environment::from_environment;
+use super::error::CliError;
+use super::output::{print, write_line};
 use super::remote::{default_url, error_of, failed, server};
-use super::{CliError, from_environment, print, write_line};
 
 const HELP: &str = "\
 Usage: crieur subscribe [--url URL] [--token-file FILE] SUBSCRIPTION...

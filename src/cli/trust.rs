@@ -13,7 +13,7 @@ use crate::hub::access::policy::Policy;
 use crate::hub::access::proxy::{Cidr, CidrError, TrustedProxies};
 use crate::hub::access::token_file::PublishTokens;
 
-use super::CliError;
+use super::error::CliError;
 use super::secret_file::read_secret_file;
 
 /// The flags that name files of secrets.

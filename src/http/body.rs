@@ -3,7 +3,7 @@
 //! As strict as `head`, and for the same reason: where two readers of one stream could disagree
 //! about where a body ends (§11.2), the request is refused. Main types: [`Framing`] and
 //! [`BodyReader`]. Invariants: never a byte behind the body is taken; a body is never longer than
-//! it may be, and what stands around its chunks neither.
+//! it may be, nor is what is around its chunks.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ pub enum BodyError {
     Chunk,
     /// A line behind the last chunk is not `name: value`.
     Trailer,
-    /// Too much stands around the chunks.
+    /// There is too much around the chunks.
     Annotations,
     /// More bytes than are allowed.
     TooLarge {
@@ -285,7 +285,7 @@ impl BodyReader {
     }
 
     /// What follows a byte behind the last chunk (§7.1.2). The lines there are fields like those of a head:
-    /// nothing stands between a name and its colon, none is folded.
+    /// nothing is between a name and its colon, none is folded.
     fn next_trailer_step(&mut self, byte: u8) -> Result<Step, BodyError> {
         let next = match (self.step, byte) {
             (Step::Trailers, b'\r') => Step::LastLf,
@@ -314,7 +314,7 @@ impl BodyReader {
     }
 }
 
-/// Whether a byte may stand in an extension or in the value of a trailer: no control character but a tab.
+/// Whether a byte may be in an extension or in the value of a trailer: no control character but a tab.
 const fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -1,7 +1,7 @@
 //! The head of an HTTP/1.1 request or response (RFC 9112 §2-§5): first line and field lines.
 //!
 //! Strict where leniency lets two readers of one byte stream disagree: lines end in CRLF only,
-//! nothing stands between a name and its colon, no line is folded. Knows nothing of what the
+//! nothing is between a name and its colon, no line is folded. Knows nothing of what the
 //! fields mean.
 
 use std::fmt;
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays() {
+    fn connections_that_are_kept() {
         for (text, stays) in [
             ("GET / HTTP/1.1\r\n\r\n", true),
             ("GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", false),
@@ -465,12 +465,13 @@ mod tests {
         ] {
             let text = format!("GET {target} HTTP/1.1\r\n\r\n");
             assert_eq!(head(&text).path(), path, "{target}");
-            let authority = target
-                .starts_with("http")
-                .then(|| match target.contains(":8") {
-                    true => "host:8000",
-                    false => "host",
-                });
+            let authority = target.starts_with("http").then(|| {
+                if target.contains(":8") {
+                    "host:8000"
+                } else {
+                    "host"
+                }
+            });
             assert_eq!(head(&text).authority(), authority, "{target}");
         }
     }

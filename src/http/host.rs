@@ -1,4 +1,4 @@
-//! Whom a request is for (RFC 9112 §3.2): `Host`, and the authority of an absolute target.
+//! The host that a request is for (RFC 9112 §3.2): `Host`, and the authority of an absolute target.
 //!
 //! Knows how an authority is written, not which ones are ours. Where a request names its host twice, or
 //! by what is no name, two readers could send it to two servers, so it is refused. Main function:
@@ -26,7 +26,7 @@ impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "Host is missing",
-            Self::Several => "Host must stand once",
+            Self::Several => "Host must be given once",
             Self::Invalid => "Host must be a host, or a host and a port",
             Self::Target => "the target must have a host, or a host and a port",
         })
@@ -35,7 +35,7 @@ impl fmt::Display for HostError {
 
 impl std::error::Error for HostError {}
 
-/// Checks whom a request says that it is for. HTTP/1.0 knows no `Host`, but takes none that is wrong.
+/// Checks the host that a request names. HTTP/1.0 knows no `Host`, but takes none that is wrong.
 /// An empty one is right: it is what a client sends that has no name for the server (§3.2).
 ///
 /// # Errors
@@ -83,7 +83,7 @@ fn is_authority(authority: &[u8]) -> bool {
     is_host && is_port
 }
 
-/// What may stand between brackets: an IPv6 address, or one of a version that is yet to come.
+/// What may be between brackets: an IPv6 address, or one of a version that is yet to come.
 fn is_ip_literal(literal: &[u8]) -> bool {
     std::str::from_utf8(literal)
         .is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok() || is_future_address(text))

@@ -76,11 +76,12 @@ impl Response {
     /// The bytes that say this, and that nothing follows on the connection.
     #[must_use]
     pub fn encode(&self, occasion: Occasion) -> Vec<u8> {
-        // RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
+        // RFC 9110 §7.8: a sender of Upgrade lists it in Connection.
         let has_upgrade = self.fields.iter().any(|(name, _)| *name == "Upgrade");
-        let connection = match has_upgrade {
-            true => "Connection: Upgrade, close\r\n",
-            false => "Connection: close\r\n",
+        let connection = if has_upgrade {
+            "Connection: Upgrade, close\r\n"
+        } else {
+            "Connection: close\r\n"
         };
         self.encode_with(connection, occasion)
     }

@@ -14,9 +14,9 @@ impl Status {
     pub const OK: Self = Self::new(200, "OK");
     /// The request is malformed.
     pub const BAD_REQUEST: Self = Self::new(400, "Bad Request");
-    /// Whoever asks has to show who it is.
+    /// The request lacks a token that is accepted.
     pub const UNAUTHORIZED: Self = Self::new(401, "Unauthorized");
-    /// Whoever asks may not have it.
+    /// The request is not permitted.
     pub const FORBIDDEN: Self = Self::new(403, "Forbidden");
     /// There is nothing at this path.
     pub const NOT_FOUND: Self = Self::new(404, "Not Found");

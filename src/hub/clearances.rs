@@ -179,7 +179,7 @@ impl Clearances {
         }
     }
 
-    /// Why a connection is closed whose deadline has come, which is said in the log; `None` if it has no
+    /// Why a connection is closed when its deadline has come, for the log; `None` if it has no
     /// clearance.
     pub(super) fn reason_to_close(
         &mut self,

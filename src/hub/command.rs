@@ -7,24 +7,25 @@
 //! A text is read in two passes. The first one checks that all of it is JSON and notes where the
 //! members lie that decide; it borrows them as they were written. The second one, in `content`,
 //! reads the member that the command is about. Both skip what isn't named without recursion and
-//! without looking into it, so depth is harmless. Only this file names `serde_json`; the modules
-//! below it are written against `serde`'s traits.
+//! without looking into it, so depth is harmless. `content` and what is below it are written
+//! against `serde`'s traits; they don't name `serde_json`.
 
 mod content;
+mod error;
+mod json;
 mod path;
 mod values;
 
 use std::borrow::Cow;
 use std::fmt;
-
 use std::time::Duration;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::Deserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use self::content::{read_notification, read_subscriptions};
-use self::values::TextSeed;
+pub use self::error::{CommandError, ErrorCode};
+use self::json::{Json, next_member};
 use super::filter::{Notification, Subscription};
 use crate::application::Delivered;
 use crate::config::HubLimits;
@@ -71,84 +72,6 @@ pub struct Publication<'a> {
     /// The notification as it was sent.
     text: &'a str,
 }
-
-/// What an error is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ErrorCode {
-    /// The text is not JSON.
-    InvalidJson,
-    /// The text is JSON, but nothing that the hub knows.
-    UnknownMessage,
-    /// The list of subscriptions breaks a rule.
-    InvalidSubscription,
-    /// The list of subscriptions is over a limit.
-    TooManySubscriptions,
-    /// The notification breaks a rule.
-    InvalidNotification,
-    /// The connection may not do this.
-    Forbidden,
-    /// The address has asked too often; over HTTP only.
-    RateLimited,
-}
-
-impl ErrorCode {
-    /// The word that clients know it by.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidJson => "invalid-json",
-            Self::UnknownMessage => "unknown-message",
-            Self::InvalidSubscription => "invalid-subscription",
-            Self::TooManySubscriptions => "too-many-subscriptions",
-            Self::InvalidNotification => "invalid-notification",
-            Self::Forbidden => "forbidden",
-            Self::RateLimited => "rate-limited",
-        }
-    }
-}
-
-/// Why a message can't be followed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CommandError {
-    /// What it is about.
-    pub code: ErrorCode,
-    /// Which member, and what was expected. Never a value from a peer.
-    pub detail: String,
-}
-
-impl CommandError {
-    /// An error that says `detail`.
-    #[must_use]
-    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self { code, detail }
-    }
-
-    /// The same of an entry of an array.
-    #[must_use]
-    pub fn at(mut self, position: usize) -> Self {
-        self.detail.insert_str(0, &format!("[{position}]: "));
-        self
-    }
-
-    /// The message that tells the peer.
-    #[must_use]
-    pub fn reply(&self) -> String {
-        let detail = serde_json::Value::from(self.detail.as_str());
-        format!(
-            r#"{{"type":"error","error":{{"code":"{}","detail":{detail}}}}}"#,
-            self.code.as_str()
-        )
-    }
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.as_str(), self.detail)
-    }
-}
-
-impl std::error::Error for CommandError {}
 
 /// Reads what `text` asks for; of a notification, only that it is one.
 ///
@@ -334,56 +257,6 @@ fn check_type(json: Json<'_>) -> Result<&str, CommandError> {
         }
         Some(_) => Ok(json.0),
     }
-}
-
-/// JSON as it was written, known to be well-formed.
-#[derive(Clone, Copy, Debug)]
-struct Json<'a>(&'a str);
-
-impl<'de> Deserialize<'de> for Json<'de> {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        <&RawValue>::deserialize(json).map(|raw| Self(raw.get()))
-    }
-}
-
-impl<'a> Json<'a> {
-    /// Has `seed` read it.
-    fn read<S: DeserializeSeed<'a>>(self, seed: S) -> Result<S::Value, serde_json::Error> {
-        seed.deserialize(&mut serde_json::Deserializer::from_str(self.0))
-    }
-
-    /// The text of a string; `None` for anything else, and where no Unicode text is meant.
-    fn text(self) -> Option<Cow<'a, str>> {
-        self.read(TextSeed).ok()
-    }
-
-    /// Which of `names` this string is.
-    fn name_among(self, names: &[&'static str]) -> Option<&'static str> {
-        let is = |text: &str| names.iter().copied().find(|name| *name == text);
-        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        if inner.contains('\\') {
-            is(&self.text()?)
-        } else {
-            is(inner)
-        }
-    }
-}
-
-/// The next member of an object that is one of `names`; its value is to be read next.
-///
-/// Names are taken as they were written. Read as bytes they could hide a control character that
-/// JSON forbids; read as text, a lone surrogate would fail though nobody asked for the member.
-fn next_member<'de, M: MapAccess<'de>>(
-    map: &mut M,
-    names: &[&'static str],
-) -> Result<Option<&'static str>, M::Error> {
-    while let Some(name) = map.next_key::<Json<'de>>()? {
-        if let Some(name) = name.name_among(names) {
-            return Ok(Some(name));
-        }
-        map.next_value::<IgnoredAny>()?;
-    }
-    Ok(None)
 }
 
 /// A member that may be there.

@@ -7,7 +7,7 @@ use super::{Bounds, Histogram};
 /// The kind of the text, for `Content-Type`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What stands above the samples of a metric.
+/// The lines above the samples of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric<'a> {
     /// Its name, as it is shown.

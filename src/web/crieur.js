@@ -146,7 +146,7 @@ export class Crieur {
     if (!Array.isArray(subscriptions)) throw new TypeError('subscriptions must be an array');
     const set = JSON.stringify(subscriptions);
     const answer = new Promise((resolve, reject) => this.#ask(set, { resolve, reject }));
-    // Whoever doesn't care for the answer is no unhandled rejection.
+    // A caller that ignores the answer causes no unhandled rejection.
     answer.catch(ignore);
     return answer;
   }

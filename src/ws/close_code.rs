@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// A status code that may stand in a Close frame.
+/// A status code that may be in a Close frame.
 ///
 /// Only [`CloseCode::from_wire`] and the constants make one, so a reserved code (1005, 1006,
 /// 1015: §7.4.1) or one out of range can't be sent.

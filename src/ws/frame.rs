@@ -63,14 +63,14 @@ impl Opcode {
         self as u8
     }
 
-    /// Whether frames of this opcode may stand between the fragments of a message (§5.5).
+    /// Whether frames of this opcode may come between the fragments of a message (§5.5).
     #[must_use]
     pub const fn is_control(self) -> bool {
         self.bits() & 0x8 != 0
     }
 }
 
-/// Which end of the connection we are: it decides who masks (§5.1).
+/// Which end of the connection we are: it decides which side masks (§5.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// We expect masked frames and send unmasked ones.
@@ -79,7 +79,7 @@ pub enum Role {
     Client,
 }
 
-/// What stands before a payload.
+/// What comes before a payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHeader {
     /// Whether this is the last fragment of its message (§5.4).
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_frame_is_left_alone() {
+    fn what_follows_a_frame_is_left_alone() {
         let mut bytes = Vec::new();
         encode_masked_frame(&mut bytes, Opcode::Text, b"one", MaskingKey([9, 8, 7, 6]));
         let first_len = bytes.len();

@@ -79,7 +79,7 @@ pub fn fuzz_head(bytes: &[u8]) {
     }
 }
 
-/// A head that was taken reads the same to whoever ends lines at a line feed, or at a carriage return.
+/// A head that was taken reads the same to a parser that ends lines at a line feed, or at a carriage return.
 fn check_lines(head: &[u8]) {
     for (position, &byte) in head.iter().enumerate() {
         let is_right = match byte {

@@ -1,6 +1,6 @@
 //! The opening handshake (RFC 6455 §4): the server's checks and answers, and a client's request.
 //!
-//! Reads heads that `http::head` has parsed; decides nothing about who may come in, which is
+//! Reads heads that `http::head` has parsed; decides nothing about what may come in, which is
 //! the application's.
 
 use std::fmt;

@@ -75,7 +75,7 @@ fn naive_chunks(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
         let line = take_line(&mut rest)?;
         let size_end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
         let (size, behind) = line.split_at(size_end.unwrap_or(line.len()));
-        // White space may stand there only in front of an extension.
+        // White space may be there only in front of an extension.
         let blank = behind
             .iter()
             .take_while(|&&byte| byte == b' ' || byte == b'\t')

@@ -26,7 +26,7 @@ pub(crate) struct Outcome {
     pub(crate) pings: Vec<Vec<u8>>,
 }
 
-/// A frame as it stands in the stream.
+/// A frame as it is in the stream.
 struct Frame {
     fin: bool,
     opcode: u8,

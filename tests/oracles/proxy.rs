@@ -38,7 +38,7 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// The same as the protocol says it: from the right, the first address that isn't trusted, or the last;
-/// nobody's if something else stands before it, or too many.
+/// nobody's if something else comes before it, or too many.
 fn naive_client(peer: IpAddr, lines: &[&[u8]]) -> Option<IpAddr> {
     let list = lines.join(&b',');
     let entries: Vec<_> = list.split(|&byte| byte == b',').collect();

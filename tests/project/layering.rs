@@ -1,4 +1,4 @@
-//! Who may name whom: the rooms of the house stay apart because this reads their sources.
+//! Which module may name which: the modules stay apart because this reads their sources.
 //!
 //! A room is a module at the top. Every file names only the rooms that [`MAY_NAME`] grants it; mio,
 //! `serde_json` and the clock stay where [`CONFINED`] says. To be run alone:

@@ -47,7 +47,7 @@ fn rows(document: &'static str, heading: &str) -> Vec<Vec<&'static str>> {
         .collect()
 }
 
-/// What stands in single backticks, if a cell is nothing else.
+/// What is in single backticks, if a cell is nothing else.
 fn code(cell: &str) -> Option<&str> {
     let inner = cell.strip_prefix('`')?.strip_suffix('`')?;
     (!inner.contains('`')).then_some(inner)
@@ -75,7 +75,7 @@ fn the_tables_have_every_option_with_its_default() {
         for cells in rows(OPERATIONS, heading) {
             if let Some(option) = code(cells[0]) {
                 let before = tables.insert(option.to_owned(), cells[1].to_owned());
-                assert_eq!(before, None, "{option} stands twice");
+                assert_eq!(before, None, "{option} is documented twice");
             }
         }
     }
@@ -206,7 +206,11 @@ fn the_tables_have_every_figure_with_its_type() {
             continue;
         };
         if let Some(name) = code(name) {
-            assert_eq!(documented.insert(name, kind), None, "{name} stands twice");
+            assert_eq!(
+                documented.insert(name, kind),
+                None,
+                "{name} is documented twice"
+            );
             labels.insert(name, label);
         }
     }

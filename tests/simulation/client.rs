@@ -278,8 +278,8 @@ impl Client {
         self.papers.lane == Lane::Publishers || is_publisher
     }
 
-    /// Whether what has arrived of it is heard though it has hung up.
-    pub(crate) fn is_heard_out(&self) -> bool {
+    /// Whether all that it has sent is still handled when it has hung up.
+    pub(crate) fn is_drained_after_hang_up(&self) -> bool {
         !self.is_limited || self.right != Right::Never
     }
 
@@ -359,7 +359,7 @@ impl Client {
     pub(crate) fn check_at_rest(&self) {
         let wire = self.wire.borrow();
         let id = self.id;
-        // Who can't be answered may have been refused already.
+        // A client that can't be answered may have been refused already.
         let is_refused = self.is_refused_http || self.stage == Stage::Connecting && wire.is_refused;
         if self.stage != Stage::Gone && !is_refused && !self.is_limited {
             assert!(wire.to_server.is_empty(), "{id}: not read");
@@ -384,7 +384,7 @@ impl Client {
                     "{id}: no Pong"
                 );
             }
-            // Who hung up is not sent a Close.
+            // A client that hung up is not sent a Close.
             Stage::Gone => assert!(
                 self.close_got || wire.end != End::None,
                 "{id}: no Close; {self}"

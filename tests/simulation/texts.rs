@@ -14,7 +14,7 @@ use crate::trust::TOKEN;
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) notification: Notification<'static>,
-    /// Whether a publisher's token stands beside it.
+    /// Whether a publisher's token comes with it.
     pub(crate) has_token: bool,
     /// The whole message.
     pub(crate) text: String,

@@ -1,4 +1,4 @@
-//! Whom the server trusts in a run, and what a client shows: what follows from both is said here by
+//! What the server trusts in a run, and what a client shows: what follows from both is said here by
 //! the protocol's words, not by the product's policy.
 
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! A connection that is memory: what a peer has sent, what it got, and how much its socket takes.
 //!
 //! Behaves as Linux does: a read returns what is there, then the end or the reset; a write takes
-//! what there is room for, and who was refused is told by an edge when there is room again.
+//! what there is room for, and after a refusal an edge says when there is room again.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

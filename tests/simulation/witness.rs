@@ -1,4 +1,4 @@
-//! The hub, with somebody beside it who notes in which order it is asked for what.
+//! The hub, and a record of the order in which it is asked for what.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -78,7 +78,7 @@ pub(crate) struct Tally {
     pub(crate) forbidden: u64,
     /// Connections that had to make room for others.
     pub(crate) displaced: u64,
-    /// Clients who were not read for a while.
+    /// Clients that were throttled.
     pub(crate) throttled: u64,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct World {
     notes: Rc<RefCell<Vec<Note>>>,
     phase: Phase,
     clients: Vec<Client>,
-    /// Names of those who are gone, for events that come too late.
+    /// Ids of connections that are gone, for events that come too late.
     past: Vec<ConnectionId>,
     /// How much of what is ready the next iterations are told, in percent, and in how many rounds at most.
     told: (usize, usize),
@@ -406,7 +406,7 @@ impl World {
             for client in &self.clients {
                 client.wire.borrow_mut().room = usize::MAX;
             }
-            // Longer than any time limit, and than who is throttled takes to be heard out.
+            // Longer than any time limit, and than it takes to drain a throttled client.
             self.pass(300, engine);
             for client in &mut self.clients {
                 client.is_limited = false;
@@ -414,7 +414,7 @@ impl World {
             }
             let left = self.clients.iter();
             let silent = left.filter(|client| client.is_silent || client.stuck_at.is_some());
-            assert_eq!(silent.count(), 0, "who is dead is still there");
+            assert_eq!(silent.count(), 0, "a dead client is still there");
         }
         if self.dice.chance(60) {
             self.shut_down(engine);

@@ -315,12 +315,13 @@ impl Checker {
             });
         };
         let Some(&index) = self.by_sequence.get(&sequence) else {
-            return Err(match sequence < self.next_sequence {
-                true => Fault::Doubled { member, sequence },
-                false => Fault::Unexpected {
+            return Err(if sequence < self.next_sequence {
+                Fault::Doubled { member, sequence }
+            } else {
+                Fault::Unexpected {
                     member,
                     what: format!("notification {sequence}, which was never sent"),
-                },
+                }
             });
         };
         let slot = &mut self.slots[index as usize];
@@ -334,17 +335,15 @@ impl Checker {
         if let Some(expected) = expected {
             let place = group.order.iter().position(|&other| other == index);
             let own = self.members[member].position - group.base;
-            let is_past = match slot.is_ordered {
-                true => place.is_none_or(|place| (place as u64) < own),
-                false => false,
-            };
-            return Err(match is_past {
-                true => Fault::Doubled { member, sequence },
-                false => Fault::OutOfOrder {
+            let is_past = slot.is_ordered && place.is_none_or(|place| (place as u64) < own);
+            return Err(if is_past {
+                Fault::Doubled { member, sequence }
+            } else {
+                Fault::OutOfOrder {
                     member,
                     sequence,
                     expected: self.slots[expected].sequence,
-                },
+                }
             });
         }
         if slot.is_ordered {

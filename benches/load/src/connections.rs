@@ -76,9 +76,10 @@ pub(crate) fn open(
         while sockets.len() < count && sockets.len() - done < parallel {
             let socket = net.connector.connect().map_err(context)?;
             let written = socket::write(&socket, &upgrade).map_err(context)?;
-            let interest = match written == upgrade.len() {
-                true => Interest::Read,
-                false => Interest::Both,
+            let interest = if written == upgrade.len() {
+                Interest::Read
+            } else {
+                Interest::Both
             };
             let token = sockets.len() as u64;
             net.poller.add(&socket, token, interest).map_err(context)?;

@@ -152,9 +152,10 @@ mod tests {
             for is_masked in [false, true] {
                 let payload = vec![b'x'; len];
                 let mut out = Vec::new();
-                match is_masked {
-                    true => push_client_frame(TEXT, &[&payload], &mut out),
-                    false => push_server_frame(TEXT, &[&payload], &mut out),
+                if is_masked {
+                    push_client_frame(TEXT, &[&payload], &mut out);
+                } else {
+                    push_server_frame(TEXT, &[&payload], &mut out);
                 }
                 let header = scan(&out).expect("valid").expect("complete");
                 assert_eq!((header.payload_len, header.frame_len()), (len, out.len()));

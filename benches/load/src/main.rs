@@ -58,9 +58,10 @@ fn main() -> ExitCode {
     if is_limit {
         arguments.remove(0);
     }
-    let word = match arguments.is_empty() {
-        true => String::new(),
-        false => arguments.remove(0).to_string_lossy().into_owned(),
+    let word = if arguments.is_empty() {
+        String::new()
+    } else {
+        arguments.remove(0).to_string_lossy().into_owned()
     };
     if is_limit && word == "server" {
         return finish(limit::run(arguments));

@@ -8,7 +8,7 @@ declare(strict_types=1);
  */
 final class ClientToken
 {
-    /** Whoever has left a channel goes on getting its notifications for at most this long. */
+    /** A user who has left a channel goes on getting its notifications for at most this long. */
     public const SECONDS = 900;
 
     /** @param list<int> $channels */

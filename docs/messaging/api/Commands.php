@@ -9,7 +9,7 @@ final class Commands
     private const DETAILS_CHARACTERS_MAX = 4000;
     private const MESSAGES_MAX = 100;
 
-    /** @param ?array{id: int, login: string, name: string} $user who is logged in */
+    /** @param ?array{id: int, login: string, name: string} $user the one who is logged in */
     public function __construct(
         private readonly Database $database,
         private readonly Notifier $notifier,
@@ -68,7 +68,7 @@ final class Commands
         $title = self::text($arguments, 'title', 0, self::TITLE_CHARACTERS_MAX);
         $details = self::text($arguments, 'details', 1, self::DETAILS_CHARACTERS_MAX);
         if (self::text($arguments, 'sentby', 1, 64) !== $user['login']) {
-            throw new ApiError(403, 'forbidden', 'sentby is not who is logged in');
+            throw new ApiError(403, 'forbidden', 'sentby is not the user who is logged in');
         }
         $id = $this->database->addMessage($channel, $user['id'], $title, $details);
         $message = self::message($this->database->message($id));

@@ -11,7 +11,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Who is logged in, for as long as this tab lives. */
+/** The user who is logged in, for as long as this tab lives. */
 export const session = {
   load: () => JSON.parse(sessionStorage.getItem(SESSION)),
   save: (value) => sessionStorage.setItem(SESSION, JSON.stringify(value)),

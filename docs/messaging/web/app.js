@@ -318,7 +318,7 @@ function paintMessage({ id, login, name, title, text, sentat }) {
   return item;
 }
 
-/** Who says several things in a row is named once. */
+/** An author of several messages in a row is named once. */
 function paintRuns() {
   let before = null;
   for (const item of list.children) {

@@ -150,7 +150,7 @@ impl Kind {
         }
     }
 
-    /// What stands behind the flag in the help, if anything does.
+    /// What follows the flag in the help, if anything does.
     pub(super) const fn shown(&self) -> Option<&'static str> {
         Some(match *self {
             Self::Count { .. } => "N",

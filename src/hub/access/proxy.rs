@@ -1,4 +1,4 @@
-//! Whose address counts where proxies stand in between.
+//! Which address counts where proxies stand in between.
 //!
 //! A proxy adds to `X-Forwarded-For` the address that it was spoken to from. What is left of the
 //! first entry that a trusted proxy added, anybody may have written. Main types: [`Cidr`] and
@@ -124,7 +124,7 @@ fn parse_bits(bits: &str) -> Option<u8> {
     bits.parse().ok().filter(|_| is_number)
 }
 
-/// The proxies whose word counts.
+/// The proxies that are trusted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TrustedProxies(pub Vec<Cidr>);
 

@@ -41,7 +41,7 @@ pub enum SecretsError {
         /// The line.
         line: usize,
     },
-    /// What stands behind `base64:` isn't Base64.
+    /// What follows `base64:` isn't Base64.
     NotBase64 {
         /// The line.
         line: usize,

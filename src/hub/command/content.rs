@@ -8,9 +8,10 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::error::CommandError;
+use super::json::{Json, TextSeed, next_member};
 use super::path::{JsonPath, Root};
-use super::values::{Entry, FiltersSeed, Given, ScalarSeed, TextSeed, text_of};
-use super::{CommandError, Json, next_member};
+use super::values::{Entry, FiltersSeed, Given, ScalarSeed, text_of};
 use crate::config::HubLimits;
 use crate::hub::filter::{
     Criterion, Filter, Notification, NotificationValues, Page, Subscription, Values,

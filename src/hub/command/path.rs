@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de;
 
-use super::{CommandError, ErrorCode};
+use super::error::{CommandError, ErrorCode};
 
 /// The longest name from a peer that an error repeats, in characters.
 const ECHO_CHARS_MAX: usize = 40;

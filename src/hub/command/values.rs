@@ -8,11 +8,11 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::next_member;
+use super::json::{TextSeed, next_member};
 use super::path::{JsonPath, bounded};
 use crate::hub::filter::{NameMap, float_text};
 
-/// What stands in `filters.values`, on either side.
+/// What is in `filters.values`, on either side.
 #[derive(Default)]
 pub(super) enum Given<'a> {
     #[default]
@@ -22,7 +22,7 @@ pub(super) enum Given<'a> {
     Named(NameMap<'a, Entry<'a>>),
 }
 
-/// What stands under a name in `filters.values`.
+/// What is under a name in `filters.values`.
 pub(super) enum Entry<'a> {
     True,
     Scalars(Vec<Cow<'a, str>>),
@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for FiltersSeed<'_> {
     }
 }
 
-/// `filters.values`, or what stands under one of its names.
+/// `filters.values`, or what is under one of its names.
 struct ValuesSeed<'t> {
     path: &'t mut JsonPath,
     is_entry: bool,
@@ -180,7 +180,7 @@ impl<'a> ValuesSeed<'_> {
     }
 }
 
-/// What stands under a name: as the whole of `values`, but for names and nothing.
+/// What is under a name: as the whole of `values`, but for names and nothing.
 struct EntrySeed<'t>(&'t mut JsonPath);
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
@@ -196,33 +196,6 @@ impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
             Given::Scalars(scalars) => Ok(Entry::Scalars(scalars)),
             Given::Absent | Given::Named(_) => Err(de::Error::custom("")),
         }
-    }
-}
-
-/// A text, borrowed where it was written without escapes.
-pub(super) struct TextSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
     }
 }
 

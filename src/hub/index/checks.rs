@@ -73,7 +73,7 @@ impl Checks {
         })
     }
 
-    /// The texts of all criteria, each as often as it stands there.
+    /// The texts of all criteria, each as often as it is there.
     pub(super) fn texts(&self) -> impl Iterator<Item = TextId> {
         let criteria = self.starts().flat_map(|start| self.at(start));
         criteria.flat_map(|criterion| {

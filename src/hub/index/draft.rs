@@ -10,8 +10,8 @@ use super::checks::{CheckedCriterion, ChecksDraft};
 use super::entries::{Entry, Rest, Tenant};
 use super::fingerprint::Fingerprint;
 use super::lists::{Key, Lists, PageId};
+use super::postings::{Posting, Postings};
 use super::texts::TextId;
-use super::{Posting, Postings};
 use crate::hub::filter::{Criterion, Filter, NameMap, Subscription, Values};
 
 /// The subscriptions of a connection while they are posted.

@@ -17,7 +17,7 @@ use super::fingerprint::Fingerprint;
 /// A subscription in a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
-    /// Whose it is.
+    /// The connection that it belongs to.
     pub(super) tenant: Tenant,
     /// The place of the posting among those of its connection.
     pub(super) ordinal: u32,
@@ -86,7 +86,7 @@ impl Entries {
         self.len as usize
     }
 
-    /// Whose entries they are, by position.
+    /// The tenants of the entries, by position.
     pub(super) fn tenants(&self) -> impl Iterator<Item = Tenant> {
         self.words[..self.len()].iter().map(|&word| Tenant(word))
     }
@@ -104,14 +104,15 @@ impl Entries {
         (position < self.len).then(|| Entry {
             tenant: Tenant(self.words[position as usize]),
             ordinal: self.words[self.capacity() + position as usize],
-            rest: match self.has_rest {
-                true => self.rest(position),
-                false => Rest::NOTHING,
+            rest: if self.has_rest {
+                self.rest(position)
+            } else {
+                Rest::NOTHING
             },
         })
     }
 
-    /// Where the check of a position begins, whose tenant is checked.
+    /// Where the check of the entry at a position begins. Its tenant is checked.
     pub(super) fn check(&self, position: u32) -> u32 {
         self.words[self.check_at(position)]
     }
@@ -151,9 +152,10 @@ impl Entries {
     }
 
     const fn capacity(&self) -> usize {
-        match self.has_rest {
-            true => self.words.len() / WORDS_WITH_REST,
-            false => self.words.len() / WORDS,
+        if self.has_rest {
+            self.words.len() / WORDS_WITH_REST
+        } else {
+            self.words.len() / WORDS
         }
     }
 
@@ -317,12 +319,13 @@ mod tests {
         let entry = |is_checked| Entry {
             tenant: Tenant::new(7, is_checked),
             ordinal: 8,
-            rest: match is_checked {
-                true => Rest {
+            rest: if is_checked {
+                Rest {
                     fingerprint: Fingerprint(1 << 40 | 5),
                     check: 9,
-                },
-                false => Rest::NOTHING,
+                }
+            } else {
+                Rest::NOTHING
             },
         };
         let mut entries = Entries::default();

@@ -1,4 +1,4 @@
-//! The posting lists: who is to be looked at for a page, a name and a value.
+//! The posting lists: which subscriptions are to be looked at for a page, a name and a value.
 //!
 //! ```text
 //! page -> everything                   subscriptions without criteria
@@ -149,7 +149,7 @@ impl Lists {
         std::iter::successors(first, |list| self.lists[list.0].next.some())
     }
 
-    /// Who is in a list.
+    /// The entries of a list.
     pub(super) fn entries(&self, list: ListId) -> &Entries {
         &self.lists[list.0].entries
     }

@@ -1,9 +1,9 @@
-//! One walk through the index: the lists that a notification leads to, and who is met there.
+//! One walk through the index: the lists that a notification leads to, and the subscriptions that are met there.
 //!
 //! The walk reads the lists and writes marks, nothing else. Most entries need one look at their
 //! mark; only those with further criteria make the notification's texts be resolved to ids, once,
 //! and are looked at more closely only if their fingerprint says that these may be met.
-//! Main type: [`Gathering`].
+//! Main type: [`Query`].
 
 use std::hash::RandomState;
 
@@ -11,13 +11,13 @@ use super::checks::CheckedCriterion;
 use super::entries::Tenant;
 use super::fingerprint::Fingerprint;
 use super::lists::{Key, ListId, Lists, PageId};
+use super::slots::{Mark, Slot, Slots};
 use super::texts::{TextId, Texts};
-use super::{Mark, Slot, SubscriptionIndex};
 use crate::hub::filter::{Notification, NotificationValues, Values};
 use crate::id::ConnectionId;
 
 /// A notification on its way through the index.
-pub(super) struct Gathering<'a> {
+pub(super) struct Query<'a> {
     lists: &'a Lists,
     marks: &'a mut [Mark],
     slots: &'a [Slot],
@@ -28,18 +28,21 @@ pub(super) struct Gathering<'a> {
     recipients: &'a mut Vec<ConnectionId>,
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> Query<'a> {
     pub(super) fn new(
-        index: &'a mut SubscriptionIndex,
+        lists: &'a Lists,
+        slots: &'a mut Slots,
+        hasher: &'a RandomState,
         notification: &'a Notification<'a>,
         recipients: &'a mut Vec<ConnectionId>,
     ) -> Self {
+        let (stamp, marks, slots) = slots.begin();
         Self {
-            lists: &index.lists,
-            marks: &mut index.marks,
-            slots: &index.slots,
-            hasher: &index.hasher,
-            stamp: index.stamp,
+            lists,
+            marks,
+            slots,
+            hasher,
+            stamp,
             notification,
             resolved: None,
             recipients,
@@ -253,9 +256,10 @@ impl ResolvedValues {
         match criterion.accepted {
             None => self.is_there,
             Some(accepted) => {
-                let (few, many) = match accepted.len() < self.ids.len() {
-                    true => (accepted, &*self.ids),
-                    false => (&*self.ids, accepted),
+                let (few, many) = if accepted.len() < self.ids.len() {
+                    (accepted, &*self.ids)
+                } else {
+                    (&*self.ids, accepted)
                 };
                 few.iter().any(|id| many.binary_search(id).is_ok())
             }
@@ -265,6 +269,7 @@ impl ResolvedValues {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SubscriptionIndex;
     use super::*;
     use crate::hub::filter::{Criterion, Filter, NameMap, Page, Subscription, matches};
     use fastrand::Rng;

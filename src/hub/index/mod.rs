@@ -1,6 +1,7 @@
-//! The index of subscriptions: who wants this notification, in time proportional to who does.
+//! The index of subscriptions: which connections want a notification, in time proportional to
+//! their number.
 //!
-//! Owns who subscribed to what, in a form made for that one question: every subscription is
+//! Owns all subscriptions, in a form made for that one question: every subscription is
 //! posted in the lists (`lists.rs`) of one of its criteria, once for each value that it accepts,
 //! and its other criteria are checked when it is met there: by a fingerprint (`fingerprint.rs`)
 //! first, then one by one (`checks.rs`). Which criterion it is posted under is decided by how
@@ -19,139 +20,48 @@ mod entries;
 mod fingerprint;
 mod lists;
 mod matching;
+mod postings;
 mod room;
+mod slots;
 mod table;
 mod texts;
 
 use std::hash::RandomState;
-use std::ops::{Deref, DerefMut};
 
 use self::checks::Checks;
 use self::draft::{Draft, turn};
 use self::entries::{Entry, Rest};
 use self::fingerprint::Fingerprint;
-use self::lists::{ListId, Lists};
-use self::matching::Gathering;
-use self::table::a_quarter_more;
+use self::lists::Lists;
+use self::matching::Query;
+use self::postings::{Posting, Postings};
+use self::slots::{Slot, Slots};
 use self::texts::TextId;
 use super::filter::{Notification, Subscription};
 use super::holdings::Holdings;
 use crate::id::ConnectionId;
-use crate::memory::{CROWD_MIN, Departures};
 
-/// Who subscribed to what.
+/// The subscriptions of all connections.
 #[derive(Default)]
 pub struct SubscriptionIndex {
     lists: Lists,
     /// Of fingerprints. Keyed, so that nobody makes criteria that pass for others.
     hasher: RandomState,
-    /// What matching touches of each slot, kept apart because it fits into the cache.
-    marks: Vec<Mark>,
-    /// The rest of each slot. As long as `marks`.
-    slots: Vec<Slot>,
-    /// Of slots that were given up.
-    departures: Departures,
-    /// The number of the latest notification; no mark is ahead of it.
-    stamp: u32,
+    slots: Slots,
     connections: usize,
     subscriptions: usize,
     values: usize,
 }
 
-/// What matching needs to know of a slot.
-#[derive(Clone, Copy, Default)]
-struct Mark {
-    /// The tenant that has the subscriptions.
-    serial: u32,
-    /// The latest notification in which it was met.
-    stamp: u32,
-}
-
-/// What a slot has subscribed to; all empty if it hasn't. Half a cache line.
-#[derive(Default)]
-struct Slot {
-    postings: Postings,
-    holdings: Holdings,
-}
-
-/// Where an entry lies.
-#[derive(Clone, Copy)]
-struct Posting {
-    list: ListId,
-    /// Its position in the list.
-    position: u32,
-}
-
-/// The postings of a connection, and what they need. Most have one without a check, and it needs
-/// no allocation: ten thousand small ones, taken between messages, would keep the heap from
-/// shrinking when they are gone.
-#[derive(Default)]
-enum Postings {
-    #[default]
-    None,
-    One(Posting),
-    Several(Box<Several>),
-}
-
-struct Several {
-    postings: Box<[Posting]>,
-    /// What is to be checked beyond the lists.
-    checks: Checks,
-}
-
-impl Postings {
-    fn new(postings: Vec<Posting>, checks: Checks) -> Self {
-        match postings[..] {
-            [] => Self::None,
-            [posting] if checks.is_empty() => Self::One(posting),
-            _ => Self::Several(Box::new(Several {
-                postings: postings.into_boxed_slice(),
-                checks,
-            })),
-        }
-    }
-
-    const fn checks(&self) -> Option<&Checks> {
-        match self {
-            Self::None | Self::One(_) => None,
-            Self::Several(several) => Some(&several.checks),
-        }
-    }
-}
-
-impl Deref for Postings {
-    type Target = [Posting];
-
-    fn deref(&self) -> &[Posting] {
-        match self {
-            Self::None => &[],
-            Self::One(posting) => std::slice::from_ref(posting),
-            Self::Several(several) => &several.postings,
-        }
-    }
-}
-
-impl DerefMut for Postings {
-    fn deref_mut(&mut self) -> &mut [Posting] {
-        match self {
-            Self::None => &mut [],
-            Self::One(posting) => std::slice::from_mut(posting),
-            Self::Several(several) => &mut several.postings,
-        }
-    }
-}
-
 impl SubscriptionIndex {
     /// Gives `id` these subscriptions in place of what it had.
     pub fn replace(&mut self, id: ConnectionId, subscriptions: &[Subscription<'_>]) {
-        let left = self.clear(id.slot());
+        let left = self.clear(id.index);
         if subscriptions.is_empty() {
             // It is still there. Otherwise the tenant of the last slot, if nobody else has
             // subscriptions, would have all slots made again with every other list.
-            return self.trim(left, self.connections + 1);
+            return self.slots.trim(left, self.connections + 1);
         }
-        self.grow(id.slot());
-        self.marks[id.slot()].serial = id.serial;
         let mut draft = Draft::new(&mut self.lists, &self.hasher, id.index);
         for subscription in subscriptions {
             draft.post(subscription);
@@ -161,16 +71,16 @@ impl SubscriptionIndex {
         self.connections += 1;
         self.subscriptions += holdings.subscriptions as usize;
         self.values += holdings.values as usize;
-        self.slots[id.slot()] = Slot { postings, holdings };
+        self.slots.put(id, Slot { postings, holdings });
     }
 
     /// Takes away what `id` has subscribed to.
     pub fn remove(&mut self, id: ConnectionId) {
         let left = match self.subscriptions_of(id) {
             0 => 0,
-            _ => self.clear(id.slot()),
+            _ => self.clear(id.index),
         };
-        self.trim(left, self.connections);
+        self.slots.trim(left, self.connections);
     }
 
     /// How many subscriptions `id` has.
@@ -182,10 +92,7 @@ impl SubscriptionIndex {
     /// What `id` has.
     #[must_use]
     pub fn holdings_of(&self, id: ConnectionId) -> Holdings {
-        match (self.marks.get(id.slot()), self.slots.get(id.slot())) {
-            (Some(mark), Some(slot)) if mark.serial == id.serial => slot.holdings,
-            _ => Holdings::default(),
-        }
+        self.slots.holdings_of(id)
     }
 
     /// Appends every connection that has a matching subscription, each once.
@@ -194,13 +101,14 @@ impl SubscriptionIndex {
         notification: &Notification<'_>,
         recipients: &mut Vec<ConnectionId>,
     ) {
-        if self.stamp == u32::MAX {
-            // Every 2^32 notifications the numbers begin again, and nobody has been met yet.
-            self.marks.iter_mut().for_each(|mark| mark.stamp = 0);
-            self.stamp = 0;
-        }
-        self.stamp += 1;
-        Gathering::new(self, notification, recipients).run();
+        Query::new(
+            &self.lists,
+            &mut self.slots,
+            &self.hasher,
+            notification,
+            recipients,
+        )
+        .run();
     }
 
     /// How many connections have subscriptions.
@@ -230,28 +138,13 @@ impl SubscriptionIndex {
     /// Bytes that the index has asked of the heap; what the allocator adds is not in it.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        let of_slots = self.slots.iter().map(Slot::heap_bytes).sum::<usize>();
-        self.lists.heap_bytes()
-            + self.marks.capacity() * size_of::<Mark>()
-            + self.slots.capacity() * size_of::<Slot>()
-            + of_slots
-    }
-
-    fn grow(&mut self, slot: usize) {
-        if self.slots.capacity() <= slot {
-            let missing = a_quarter_more(slot) + slot - self.slots.len();
-            self.marks.reserve_exact(missing);
-            self.slots.reserve_exact(missing);
-        }
-        if self.slots.len() <= slot {
-            self.marks.resize_with(slot + 1, Mark::default);
-            self.slots.resize_with(slot + 1, Slot::default);
-        }
+        self.lists.heap_bytes() + self.slots.heap_bytes()
     }
 
     /// Takes away what the tenant of a slot has subscribed to. Says how many slots that vacates.
-    fn clear(&mut self, index: usize) -> usize {
-        let Some(slot) = self.slots.get(index).filter(|slot| slot.is_taken()) else {
+    fn clear(&mut self, index: u32) -> usize {
+        let slot = self.slots.get(index as usize);
+        let Some(slot) = slot.filter(|slot| slot.is_taken()) else {
             return 0;
         };
         self.connections -= 1;
@@ -259,13 +152,13 @@ impl SubscriptionIndex {
         self.values -= slot.holdings.values as usize;
         for ordinal in 0..slot.postings.len() {
             // Read anew each time: an entry that moves may be another one of this slot.
-            let Posting { list, position, .. } = self.slots[index].postings[ordinal];
+            let Posting { list, position, .. } = self.slots.of(index).postings[ordinal];
             if let Some(moved) = self.lists.swap_remove(list, position) {
-                let slot = &mut self.slots[moved.tenant.slot() as usize];
+                let slot = self.slots.of(moved.tenant.slot());
                 slot.postings[moved.ordinal as usize].position = position;
             }
         }
-        let cleared = std::mem::take(&mut self.slots[index]);
+        let cleared = std::mem::take(self.slots.of(index));
         for text in cleared
             .postings
             .checks()
@@ -277,37 +170,21 @@ impl SubscriptionIndex {
         1
     }
 
-    /// Gives the vacant slots at the end back, if it is time.
-    fn trim(&mut self, left: usize, remain: usize) {
-        if self.departures.update(left, remain, CROWD_MIN) {
-            let last = self.slots.iter().rposition(Slot::is_taken);
-            let len = last.map_or(0, |last| last + 1);
-            self.slots.truncate(len);
-            self.slots.shrink_to_fit();
-            self.marks.truncate(len);
-            self.marks.shrink_to_fit();
-        }
-    }
-
     /// Asserts what the head of this file promises; for tests and fuzzing, since it takes time.
     pub fn check_invariants(&self) {
-        assert_eq!(self.marks.len(), self.slots.len());
+        self.slots.check_invariants();
         let tenants = || self.slots.iter().filter(|slot| slot.is_taken());
-        let mut vacancies = self.slots.iter().filter(|slot| !slot.is_taken());
-        assert!(vacancies.all(|slot| {
-            matches!(slot.postings, Postings::None) && slot.holdings == Holdings::default()
-        }));
         assert_eq!(tenants().count(), self.connections);
         let subscriptions = tenants().map(|slot| slot.holdings.subscriptions as usize);
         assert_eq!(subscriptions.sum::<usize>(), self.subscriptions);
         let values = tenants().map(|slot| slot.holdings.values as usize);
         assert_eq!(values.sum::<usize>(), self.values);
-        assert!(self.marks.iter().all(|mark| mark.stamp <= self.stamp));
-        for (slot, record) in (0..).zip(&self.slots) {
+        for (slot, record) in (0..).zip(self.slots.iter()) {
             self.check_postings(slot, &record.postings);
         }
         let is_posting = |list, position, entry: Entry| {
-            let slot = &self.slots[entry.tenant.slot() as usize];
+            let slot = self.slots.get(entry.tenant.slot() as usize);
+            let slot = slot.expect("an entry has its slot");
             let posting = slot.postings[entry.ordinal as usize];
             posting.list == list && posting.position == position
         };
@@ -353,54 +230,13 @@ impl SubscriptionIndex {
     }
 }
 
-impl Slot {
-    const fn is_taken(&self) -> bool {
-        self.holdings.subscriptions > 0
-    }
-
-    fn heap_bytes(&self) -> usize {
-        let Postings::Several(several) = &self.postings else {
-            return 0;
-        };
-        size_of::<Several>()
-            + size_of_val::<[Posting]>(&several.postings)
-            + several.checks.heap_bytes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
 
+    use super::slots::Mark;
     use super::*;
-    use crate::hub::filter::{Criterion, Filter, NameMap, NotificationValues, Page, Values};
-
-    fn channel(name: &str) -> Notification<'_> {
-        Notification {
-            page: None,
-            channel: Some(name.into()),
-            values: NotificationValues::Absent,
-        }
-    }
-
-    #[test]
-    fn marks_begin_again_and_nobody_is_left_out() {
-        let mut index = SubscriptionIndex::default();
-        let ids = [0, 1].map(|index| ConnectionId { index, serial: 0 });
-        for id in ids {
-            index.replace(id, &[Subscription::Channel("a".into())]);
-        }
-        let mut last = Vec::new();
-        index.stamp = u32::MAX - 1;
-        for _ in 0..4 {
-            last.clear();
-            index.collect_recipients(&channel("a"), &mut last);
-            last.sort_unstable();
-            assert_eq!(last, ids);
-            index.check_invariants();
-        }
-        assert_eq!(index.stamp, 3, "all marks are looked at once");
-    }
+    use crate::hub::filter::{Criterion, Filter, NameMap, Page, Values};
 
     fn named(criteria: &[(&'static str, Criterion<'static>)]) -> Subscription<'static> {
         let criteria = criteria.iter();
@@ -429,7 +265,7 @@ mod tests {
             id(11),
             &[named(&[("w", Criterion::Any), ("y", one_of("b"))])],
         );
-        let list = |slot: usize| index.slots[slot].postings[0].list;
+        let list = |slot: usize| index.slots.get(slot).expect("it is taken").postings[0].list;
         assert!(list(0) == list(9) && list(0) != list(10) && list(10) == list(11));
         assert_eq!(index.connection_count(), 12);
         assert_eq!(index.subscription_count(), 12);
@@ -437,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_the_last_slot_does_not_make_the_others_anew_each_time() {
+    fn the_tenant_of_the_last_slot_does_not_make_the_others_anew_each_time() {
         const LAST: u32 = 100_000;
         const ROUNDS: usize = 10_000;
         let id = |index| ConnectionId { index, serial: 0 };
@@ -446,7 +282,7 @@ mod tests {
         let mut lengths = Vec::new();
         for list in lists.into_iter().cycle().take(ROUNDS) {
             index.replace(id(LAST), list);
-            lengths.push(index.slots.len());
+            lengths.push(index.slots.iter().len());
         }
         lengths.dedup();
         // Every other list is empty, and each look is followed by growth.
@@ -455,11 +291,6 @@ mod tests {
         // A last look when nobody is left, however few have left.
         index.remove(id(LAST));
         assert_eq!(index.heap_bytes(), 0);
-    }
-
-    #[test]
-    fn a_slot_is_half_a_cache_line() {
-        assert_eq!(size_of::<Slot>(), 32);
     }
 
     #[test]
@@ -475,7 +306,12 @@ mod tests {
         }
         let single = |slot: &Slot| matches!(slot.postings, Postings::One(_));
         assert!(index.slots.iter().all(single));
-        assert!(index.slots.iter().all(|slot| slot.heap_bytes() == 0));
+        assert!(
+            index
+                .slots
+                .iter()
+                .all(|slot| slot.postings.heap_bytes() == 0)
+        );
         let of_tables = COUNT as usize * (size_of::<Mark>() + size_of::<Slot>());
         let counted = index.heap_bytes() - index.lists.heap_bytes();
         assert!((of_tables..2 * of_tables).contains(&counted), "{counted}");
@@ -505,12 +341,12 @@ mod tests {
         let filter = Filter::Named(NameMap::new(names).expect("two names"));
         index.replace(id, &[Subscription::Page(page, filter)]);
         // A list for each value of a criterion, and those of the other to look at.
-        let slot = &index.slots[0];
+        let slot = index.slots.get(0).expect("it is taken");
         let of_slot = 500 * (size_of::<TextId>() + size_of::<Posting>());
         assert!(
-            (of_slot..of_slot + 500).contains(&slot.heap_bytes()),
+            (of_slot..of_slot + 500).contains(&slot.postings.heap_bytes()),
             "{}",
-            slot.heap_bytes()
+            slot.postings.heap_bytes()
         );
         index.remove(id);
         assert_eq!(index.heap_bytes(), 0);

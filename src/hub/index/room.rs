@@ -1,7 +1,7 @@
 //! Whether the process may keep what a connection asks for: bounds over all of them together.
 //!
 //! Judged before anything is changed, so that a list that is refused leaves the earlier one in
-//! force. What a connection has is counted off, but for its texts: who else uses those is known
+//! force. What a connection has is counted off, but for its texts: whether others use those is known
 //! only when they are released. So a text counts as new if it isn't stored, and what is stored
 //! counts in full: the bound holds, and only close to it a list of new texts in place of old
 //! ones may be refused though it would just fit.

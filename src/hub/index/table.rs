@@ -1,7 +1,7 @@
 //! A hash table of ids, and a slab that hands ids out: the two halves of every lookup here.
 //!
 //! The table holds no keys. They lie with the records, and the caller compares, so a string is
-//! stored once. Hashes come from the caller, who keys them (`RandomState`), since what is hashed
+//! stored once. Hashes come from the caller, which keys them (`RandomState`), since what is hashed
 //! comes from peers. Both give memory back as they empty: what ten thousand connections needed
 //! must not stay when they have left.
 //!

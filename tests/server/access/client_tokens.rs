@@ -219,7 +219,7 @@ fn subscribing_without_a_token_closes() {
 }
 
 #[test]
-fn whoever_shows_nothing_in_time_is_closed() {
+fn a_client_that_shows_no_token_in_time_is_closed() {
     let (server, _file) = server(&["--token-timeout", "0.3"]);
     let start = Instant::now();
     let mut silent = connect(&server);

@@ -1,4 +1,4 @@
-//! Who may publish, who is let in, and how much of everything one client may have.
+//! Permission to publish, admission, and how much of everything one client may have.
 
 mod client_tokens;
 mod origins_and_addresses;

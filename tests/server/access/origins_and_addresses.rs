@@ -111,7 +111,7 @@ const NOBODY: [&str; 5] = [
 ];
 
 #[test]
-fn those_whom_a_proxy_does_not_name_share_and_are_never_exempt() {
+fn unnamed_clients_of_a_proxy_share_limits_and_are_never_exempt() {
     let server = Server::with(&[
         "--trusted-proxy",
         "127.0.0.0/8",
@@ -139,7 +139,7 @@ fn those_whom_a_proxy_does_not_name_share_and_are_never_exempt() {
 }
 
 #[test]
-fn those_whom_a_proxy_does_not_name_ask_as_often_as_one_and_see_no_figures() {
+fn unnamed_clients_of_a_proxy_ask_as_often_as_one_and_see_no_figures() {
     let server = Server::with(&[
         "--trusted-proxy",
         "127.0.0.1",
@@ -273,7 +273,7 @@ fn with_the_whole_as_its_share_an_address_has_none() {
 }
 
 #[test]
-fn who_has_yet_to_show_a_token_posts_as_often_as_it_may_come() {
+fn a_publisher_without_a_token_posts_as_often_as_it_may_connect() {
     let tokens = SecretFile::new("0123456789abcdef");
     let server = Server::with(&[
         "--trusted-proxy",
@@ -301,7 +301,7 @@ fn who_has_yet_to_show_a_token_posts_as_often_as_it_may_come() {
     assert!(second.starts_with("HTTP/1.1 429 "), "{second}");
     let other = post("X-Forwarded-For: 192.0.2.2");
     assert!(other.starts_with("HTTP/1.1 401 "), "{other}");
-    // Who shows one in the head is not counted.
+    // A request with the token in its head is not counted.
     for _ in 0..3 {
         let shown = post(&format!(
             "{BEHIND}\r\nAuthorization: Bearer 0123456789abcdef"
@@ -325,7 +325,7 @@ fn only_a_trusted_proxy_is_believed() {
 }
 
 #[test]
-fn logs_name_who_is_behind_a_trusted_proxy() {
+fn logs_name_the_client_behind_a_trusted_proxy() {
     let server = Server::with(&["--trusted-proxy", "127.0.0.1", "--log", "debug"]);
     let mut client = Client::connect_with(&server, "/", &[BEHIND]);
     client.send_bytes(&[0xff, 0xff]);
@@ -356,7 +356,7 @@ fn addresses_that_ask_too_often_are_told_when_to_come_back() {
     let seconds = head.split_once("\r\nRetry-After: ").expect("a time").1;
     let seconds = seconds.lines().next().expect("a line");
     assert!((90..=101).contains(&seconds.parse::<u64>().expect("whole seconds")));
-    // Who shows a token asks as often as it likes.
+    // A request with a token is not limited.
     let bearer = format!("Authorization: Bearer {TOKEN}");
     let mut http = Http::connect(&server);
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Who may publish: programs on this host that mean this host, and nobody else.
+//! Permission to publish: programs on this host that mean this host have it, and nobody else.
 
 use crate::helpers::{
     Client, MARKER, Server, close_reason, delivery, error_code, message, publish, subscriber,
@@ -33,7 +33,7 @@ fn assert_forbidden(publisher: &mut Client, message: &str, why: &str) {
 }
 
 #[test]
-fn whoever_is_not_local_may_not_publish_on_any_path() {
+fn a_client_that_is_not_local_may_not_publish_on_any_path() {
     let server = Server::start();
     let mut witness = subscriber(&server, r#"["c","marker"]"#);
     for field in FOREIGN {
@@ -69,7 +69,7 @@ fn what_is_not_json_is_no_attempt_to_publish() {
 }
 
 #[test]
-fn whoever_may_not_publish_may_subscribe() {
+fn a_client_that_may_not_publish_may_subscribe() {
     let server = Server::start();
     for field in FOREIGN {
         let mut client = Client::connect_with(&server, "/", &[field]);

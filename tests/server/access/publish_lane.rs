@@ -1,4 +1,4 @@
-//! The publishers' own lane: who is on it, what clients can't take away from it.
+//! The publishers' own lane: what is let in there, what clients can't take away from it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -165,7 +165,7 @@ fn a_lane_that_others_can_reach_needs_a_token() {
 fn clients_cannot_take_the_lane_s_connections() {
     let server = Server::with(&["--max-connections", "3", "--publish-listen", "127.0.0.1:0"]);
     let mut clients: Vec<_> = (0..3).map(|_| subscriber(&server, r#"["c"]"#)).collect();
-    // Whoever comes now is refused, and whoever says nothing sits in the room for handshakes.
+    // Another client is refused, and a silent one takes a place among the handshakes.
     let silent: Vec<_> = (0..200).map(|_| server.tcp()).collect();
     for _ in 0..3 {
         let mut publisher = on_lane(&server).upgrade("/", &[]);
@@ -226,7 +226,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn who_shows_nothing_keeps_no_publisher_out() {
+fn a_client_without_permission_keeps_no_publisher_out() {
     let tokens = SecretFile::new("correct-horse-battery-staple\n");
     let keys = SecretFile::new(KEY);
     let with_tokens = ["--publish-token-file", tokens.path()];

@@ -1,4 +1,4 @@
-//! Publishers' tokens: where they may stand, what they excuse, what they don't.
+//! Publishers' tokens: where they may be, what they excuse, what they don't.
 
 use crate::helpers::secrets::SecretFile;
 use crate::helpers::{

@@ -134,7 +134,7 @@ fn deliveries_go_out_at_once_and_others_are_heard() {
 }
 
 #[test]
-fn who_may_publish_is_not_limited() {
+fn a_publisher_is_not_limited() {
     let server = Server::with(&["--messages-per-second", "1", "--bytes-per-second", "1"]);
     let mut publisher = Client::connect_with(&server, "/publish", &[]);
     let text = format!(r#"{{"channel":"c","text":"{}"}}"#, "x".repeat(1000));
@@ -147,7 +147,7 @@ fn who_may_publish_is_not_limited() {
 }
 
 #[test]
-fn who_is_not_read_is_not_taken_for_dead() {
+fn a_throttled_client_is_not_taken_for_dead() {
     let times = ["--ping-interval", "0.1", "--pong-timeout", "1"];
     let server = Server::with(&[&SLOW[..], &times].concat());
     let since = Instant::now();
@@ -166,7 +166,7 @@ fn who_is_not_read_is_not_taken_for_dead() {
 }
 
 #[test]
-fn who_is_not_read_has_its_message_finished_later() {
+fn a_throttled_client_has_its_message_finished_later() {
     let server = Server::with(&[&SLOW[..], &["--message-timeout", "1"]].concat());
     let mut client = client(&server);
     let whole = ping();
@@ -178,7 +178,7 @@ fn who_is_not_read_has_its_message_finished_later() {
 }
 
 #[test]
-fn who_is_not_read_is_closed_as_everybody_is() {
+fn a_throttled_client_is_closed_as_everybody_is() {
     let mut server = Server::with(&[&SLOW[..], &["--drain-timeout", "600"]].concat());
     let mut client = throttled(&server, 1000);
     client.send_bytes(&ping());
@@ -189,7 +189,7 @@ fn who_is_not_read_is_closed_as_everybody_is() {
 }
 
 #[test]
-fn who_hangs_up_while_it_is_not_read_gives_its_place_back() {
+fn a_throttled_client_that_hangs_up_gives_its_place_back() {
     let flags = ["--max-connections", "1", "--log", "debug"];
     let server = Server::with(&[&SLOW[..], &flags].concat());
     let mut client = throttled(&server, 1000);
@@ -227,7 +227,7 @@ fn a_flood_backs_up_at_its_source() {
 }
 
 #[test]
-fn a_publisher_that_hangs_up_is_heard_out() {
+fn a_throttled_publisher_is_drained_after_a_hang_up() {
     let file = SecretFile::new("correct-horse-battery-staple\n");
     let server = Server::with(&[
         "--publish-token-file",

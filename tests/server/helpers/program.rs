@@ -50,7 +50,7 @@ pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Ended {
     command.args(arguments).stdin(Stdio::piped());
     let mut program = Program::start(command);
     let mut stdin = program.child.stdin.take().expect("standard input is piped");
-    // Who wants no input may be gone before it is written.
+    // A program that wants no input may be gone before it is written.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     program.wait()
@@ -80,7 +80,7 @@ pub(crate) fn crieur() -> Command {
     command
 }
 
-/// The environment of whoever runs the tests must not change what they see.
+/// The environment in which the tests run must not change what they see.
 pub(crate) fn forget_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CRIEUR_") {

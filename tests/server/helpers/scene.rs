@@ -37,7 +37,7 @@ impl Scene {
 
     /// Waits until the server has forgotten the attackers, whether they have left or not.
     pub(crate) fn wait_until_gone(&self) {
-        // Who comes now is accepted behind all of them.
+        // This client is accepted behind all of them.
         Client::connect(&self.server).leave();
         self.server.wait_for_descriptors(self.descriptors);
     }

@@ -142,7 +142,7 @@ impl Server {
         self.program.drop_stderr();
     }
 
-    /// Waits until it has `descriptors` open at most: those who have left are forgotten.
+    /// Waits until it has `descriptors` open at most: connections that are gone are forgotten.
     pub(crate) fn wait_for_descriptors(&self, descriptors: usize) {
         self.wait_for_fewer(descriptors, "descriptors", Program::descriptors);
     }

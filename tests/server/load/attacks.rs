@@ -79,7 +79,7 @@ fn flood(streams: &[&TcpStream], bytes: &[u8], time: Duration) -> usize {
     }
     while since.elapsed() < time {
         for (&(mut stream), sent) in streams.iter().zip(&mut sent) {
-            // Who is cut off can't send any more.
+            // A connection that is cut off can't send any more.
             *sent += stream.write(&bytes[*sent % bytes.len()..]).unwrap_or(0);
         }
     }
@@ -290,7 +290,7 @@ fn the_worst_queue_goes_first() {
             number += 1;
         }
         assert!((1..8).all(&mut send), "only the worst goes");
-        // Who comes now is none of those for whom too much is kept.
+        // A new client is none of those for which too much is kept.
         let mut client = subscriber(&scene.server, r#"["new"]"#);
         publisher.send(&message(r#"{"channel":"new"}"#));
         assert_eq!(client.text(), delivery(r#"{"channel":"new"}"#));
@@ -411,7 +411,7 @@ fn silent_connections_make_room_for_new_clients() {
             }
         }
         assert!(waited_max < DELIVERY_MAX, "{waited_max:?}");
-        // Who was there first has been told.
+        // The oldest connection has been told.
         let (head, _) = response(&mut silent[0]);
         assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
         assert!(head.contains("\r\nRetry-After: "), "{head}");

@@ -1,4 +1,4 @@
-//! What happens when the process keeps too much: those for whom it is kept go, nobody else does.
+//! What happens when the process keeps too much: the connections for which it is kept go, no others do.
 
 use std::io::Write;
 

@@ -46,7 +46,7 @@ fn read_until_cut_off(client: &mut Client, word: &str) -> usize {
 }
 
 #[test]
-fn who_does_not_read_is_cut_off_and_others_get_everything() {
+fn a_client_that_does_not_read_is_cut_off_and_others_get_everything() {
     let server = Server::with(&["--send-queue-bytes", "65536", "--close-timeout", "30"]);
     let mut slow = narrow_subscriber(&server);
     let mut fast = subscriber(&server, r#"["c"]"#);
@@ -94,7 +94,7 @@ fn an_ephemeral_publisher_is_told_how_many_were_cut_off() {
 }
 
 #[test]
-fn who_reads_in_the_end_gets_everything() {
+fn a_client_that_reads_in_the_end_gets_everything() {
     let server = Server::with(&["--send-queue-bytes", "16000000"]);
     let mut slow = narrow_subscriber(&server);
     let mut publisher = Client::connect_with(&server, "/publish", &[]);
@@ -152,7 +152,7 @@ fn read_slowly(slow: &mut Client, count: usize) {
 }
 
 #[test]
-fn who_takes_nothing_is_cut_off_in_time() {
+fn a_client_that_takes_nothing_is_cut_off_in_time() {
     let times = ["--write-timeout", "0.5", "--close-timeout", "30"];
     let server = Server::with(&[&["--send-queue-bytes", "64000000"][..], &times].concat());
     let mut slow = narrow_subscriber(&server);
@@ -166,12 +166,12 @@ fn who_takes_nothing_is_cut_off_in_time() {
 }
 
 #[test]
-fn who_asks_without_reading_the_answers_is_cut_off() {
+fn a_client_that_asks_without_reading_the_answers_is_cut_off() {
     let server = Server::with(&["--send-queue-bytes", "65536", "--close-timeout", "30"]);
     let mut client = narrow_subscriber(&server);
     let questions = frame(0x81, b"x").repeat(200_000);
     client.send_bytes(&questions);
-    // Whoever reads meanwhile may be fast enough for all answers.
+    // A client that reads meanwhile may be fast enough for all answers.
     server.wait_for_line("closed with 1013");
     let mut answers = 0;
     loop {
@@ -269,7 +269,7 @@ fn the_kernel_keeps_little_for_a_client_that_does_not_read() {
 }
 
 #[test]
-fn who_does_not_read_its_answers_over_http_is_cut_off() {
+fn a_publisher_that_does_not_read_its_answers_over_http_is_cut_off() {
     const BYTES_MAX: usize = 4 << 20;
     let server = Server::with(&["--send-queue-bytes", "65536"]);
     let bytes = server.program().memory_bytes();
@@ -287,7 +287,7 @@ fn who_does_not_read_its_answers_over_http_is_cut_off() {
 }
 
 #[test]
-fn who_asks_little_and_reads_nothing_over_http_is_dropped_in_time() {
+fn a_publisher_that_asks_little_and_reads_nothing_over_http_is_dropped_in_time() {
     let server = Server::with(&["--message-timeout", "0.5", "--close-timeout", "0.5"]);
     let descriptors = server.program().descriptors();
     let mut stream = server.narrow_tcp();

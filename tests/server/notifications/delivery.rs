@@ -1,4 +1,4 @@
-//! Who gets a notification, in which words, and in which order.
+//! Delivery: to which clients, in which words, in which order.
 
 use crate::helpers::{
     Client, MARKER, Server, delivery, error_code, message, publish, publish_message, subscriber,
@@ -8,7 +8,7 @@ const CHANNEL_2: &str = r#"{"package":"p","page":"q","filters":{"values":{"chann
 const CHANNEL_3: &str = r#"{"package":"p","page":"q","filters":{"values":{"channel":"3"}}}"#;
 
 #[test]
-fn only_who_subscribed_to_it_gets_a_notification() {
+fn only_matching_subscribers_get_a_notification() {
     let server = Server::start();
     let mut two = subscriber(&server, &format!(r#"[{CHANNEL_2},"marker"]"#));
     let mut three = subscriber(&server, &format!(r#"[{CHANNEL_3},"marker"]"#));
@@ -152,7 +152,7 @@ fn all_subscribers_see_the_same_order() {
 }
 
 #[test]
-fn who_is_gone_is_delivered_nothing() {
+fn a_client_that_is_gone_is_delivered_nothing() {
     let server = Server::start();
     let mut stays = subscriber(&server, r#"["c"]"#);
     let leaves = subscriber(&server, r#"["c"]"#);

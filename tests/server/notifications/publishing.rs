@@ -70,7 +70,7 @@ fn a_bad_notification_gets_its_error_then_close_1008() {
 }
 
 #[test]
-fn what_stands_behind_a_notification_is_discarded() {
+fn what_follows_a_notification_is_discarded() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c","marker"]"#);
     let mut publisher = Client::connect(&server);

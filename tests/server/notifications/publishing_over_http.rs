@@ -164,7 +164,7 @@ fn bodies_come_in_chunks_and_in_single_bytes() {
 }
 
 #[test]
-fn who_waits_for_a_go_ahead_gets_it() {
+fn a_publisher_that_expects_100_continue_gets_it() {
     let server = Server::start();
     let text = message(C);
     let request = post_with(&[JSON, "Expect: 100-continue"], &text);
@@ -177,7 +177,7 @@ fn who_waits_for_a_go_ahead_gets_it() {
         http.send(body);
         http.expect(200, r#"{"delivered":0}"#);
     }
-    // Who may not is not asked for more.
+    // A request that is refused gets no 100.
     http.send(head.replace("application/json", "text/plain"));
     assert_eq!(http.receive().0, 415);
     http.expect_end();
@@ -206,7 +206,7 @@ fn connections_end_when_their_client_wants_it() {
 }
 
 #[test]
-fn what_was_sent_whole_is_delivered_whoever_hangs_up() {
+fn what_was_sent_whole_is_delivered_despite_a_hang_up() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     let mut stream = server.tcp();
@@ -311,7 +311,7 @@ fn what_a_request_must_be() {
 }
 
 #[test]
-fn who_may_publish_is_decided_as_for_an_upgrade() {
+fn permission_is_decided_as_for_an_upgrade() {
     let server = Server::start();
     for field in [
         "Origin: http://localhost",
@@ -382,7 +382,7 @@ fn tokens_stand_in_the_head_or_beside_the_notification() {
         &post_with(&[JSON, &field], &with_token(TOKEN)),
         403,
     );
-    // Nobody reads much of who has shown nothing.
+    // Of a request without a token in its head, only a short body is read.
     refusal(
         &server,
         &post(&format!("{:1$}", with_token(TOKEN), 1001)),
@@ -401,7 +401,7 @@ fn a_lane_is_where_publishers_post() {
 }
 
 #[test]
-fn who_has_published_has_a_place_and_the_silent_make_room() {
+fn a_publisher_keeps_its_place_and_silent_connections_make_room() {
     let server = Server::with(&["--max-connections", "1"]);
     let mut http = Http::connect(&server);
     http.send(post(&message(C)));

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 const C: &str = r#"{"channel":"c"}"#;
 const D: &str = r#"{"channel":"d"}"#;
 
-/// A message that gets an error. What isn't JSON, or must be written just so, stands in `text`.
+/// A message that gets an error. What isn't JSON, or must be written just so, is in `text`.
 #[derive(Deserialize)]
 struct BadMessage<'a> {
     case: String,
@@ -115,7 +115,7 @@ fn an_error_names_the_member() {
 }
 
 #[test]
-fn what_is_not_json_is_an_error_whoever_sends_it() {
+fn what_is_not_json_is_an_error_from_any_sender() {
     let server = Server::start();
     for target in ["/", "/publish"] {
         let mut client = Client::connect_with(&server, target, &[]);
@@ -275,7 +275,7 @@ fn subscriptions_have_a_limit_over_all_connections() {
         assert_eq!(publish(&server, C), r#"{"delivered":1}"#);
         assert_eq!(first.text(), delivery(C));
         assert_eq!(publish(&server, D), r#"{"delivered":0}"#);
-        // Who has less, or leaves, gives its share back.
+        // A client that subscribes to less, or leaves, gives its share back.
         first.subscribe(smaller);
         third.subscribe(over);
         second.leave();

@@ -1,4 +1,4 @@
-//! What whoever runs the server asks of it: to check its settings, to read its files again.
+//! What an operator asks of the server: to check its settings, to read its files again.
 
 use crate::helpers::secrets::{KEY, SecretFile};
 use crate::helpers::{Ended, crieur, run};
@@ -15,7 +15,7 @@ fn a_check_that_finds_nothing_says_ok() {
     let keys = SecretFile::new(KEY);
     for flags in [
         &[][..],
-        // Whoever listens there may well be the server that is to be replaced.
+        // The address may be in use by the server that is to be replaced.
         &["--listen", "127.0.0.1:1", "--listen=[::1]:1"],
         &["--publish-token-file", tokens.path()],
         &["--client-key-file", keys.path(), "--log", "debug"],

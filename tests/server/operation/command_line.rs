@@ -138,9 +138,9 @@ fn settings_come_from_the_environment_and_flags_win() {
     assert_eq!(ended.status, Some(2));
     assert!(ended.stderr.contains("CRIEUR_MAX_CONNECTIONS"), "{ended:?}");
 
-    // An unset variable of a script must not leave a door open.
-    for door in ["NO_LOCAL_PUBLISH", "CLIENT_KEY_FILE", "TRUSTED_PROXY"] {
-        let variable = format!("CRIEUR_{door}");
+    // An unset variable of a script must not leave the server open.
+    for name in ["NO_LOCAL_PUBLISH", "CLIENT_KEY_FILE", "TRUSTED_PROXY"] {
+        let variable = format!("CRIEUR_{name}");
         let mut empty = crieur();
         empty.env(&variable, "").args(["--listen", "127.0.0.1:0"]);
         let ended = Program::start(empty).wait();
@@ -299,7 +299,7 @@ fn publish_stays_connected_while_its_input_is_quiet() {
     let mut program = Program::start(command);
     program.write(&format!("{C}\n"));
     program.stdout.wait_for("delivered");
-    // Whoever is silent from now on is dropped after the publisher would have been.
+    // A client that is silent from now on is dropped after the publisher would have been.
     let mut silent = Client::connect(&server);
     while matches!(silent.receive(), Received::Ping(_)) {}
     program.write(&format!("{C}\n"));

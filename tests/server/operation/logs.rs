@@ -27,7 +27,7 @@ fn a_notification_is_one_line_with_its_count() {
     assert_eq!(log.matches("has 1 subscriptions").count(), 3, "{log}");
 }
 
-/// The numbers that stand before `what` in the lines of a log, added up.
+/// The numbers before `what` in the lines of a log, added up.
 fn sum_before(log: &str, what: &str) -> usize {
     let numbers = log.lines().filter_map(|line| {
         let (before, _) = line.split_once(what)?;
@@ -174,7 +174,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
 }
 
 #[test]
-fn who_breaks_the_protocol_is_logged_with_the_address() {
+fn a_breach_of_the_protocol_is_logged_with_the_address() {
     let server = Server::start();
     let mut client = Client::connect(&server);
     client.send_bytes(&frame(0x83, b""));
@@ -258,7 +258,7 @@ fn as_json_every_line_is_an_object() {
         assert!(line.get("connection").is_none_or(|id| id.is_string()));
     }
     let failed = lines.iter().find(|line| line["code"] == 1002);
-    let failed = failed.expect("who broke the protocol");
+    let failed = failed.expect("a line for the broken protocol");
     assert_eq!(failed["peer"], failing_address.to_string());
     assert_eq!(failed["level"], "info");
     assert!(failed["connection"].is_string(), "{failed}");

@@ -1,4 +1,4 @@
-//! What is counted, and who is shown it.
+//! What is counted, and which requests are shown it.
 
 use std::thread;
 use std::time::Duration;

@@ -22,7 +22,7 @@ fn watch(socket: &UnixDatagram, name: &OsStr) {
     socket.set_read_timeout(Some(DEADLINE)).expect("not zero");
     let mut server = Server::with_environment(&[("NOTIFY_SOCKET", name)], &[]);
     assert_eq!(received(socket), "READY=1");
-    // Whoever waits for that can connect.
+    // From then on, clients can connect.
     let mut client = subscriber(&server, r#"["c"]"#);
     server.hang_up();
     let reloading = received(socket);
@@ -82,7 +82,7 @@ fn a_socket_that_is_handed_over_takes_the_place_of_listen() {
 }
 
 #[test]
-fn who_comes_between_two_processes_is_served_by_the_next() {
+fn a_client_that_comes_between_two_processes_is_served_by_the_next() {
     let socket = tcp();
     let mut first = handed_over(&socket);
     let mut client = subscriber(&first, r#"["c"]"#);

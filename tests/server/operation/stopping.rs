@@ -39,7 +39,7 @@ fn a_server_without_clients_stops_at_once() {
 }
 
 #[test]
-fn whoever_published_before_the_signal_is_heard() {
+fn a_publisher_from_before_the_signal_is_heard() {
     let mut server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     // All of this is there when the server looks again: the signal, and publishers that it has
@@ -96,7 +96,7 @@ fn what_was_published_is_delivered_before_the_close() {
 }
 
 #[test]
-fn who_does_not_answer_delays_no_longer_than_allowed() {
+fn a_client_that_does_not_answer_delays_no_longer_than_allowed() {
     let mut server = Server::with(&["--drain-timeout", "0.5", "--close-timeout", "60"]);
     let mut client = subscriber(&server, r#"["c"]"#);
     let since = Instant::now();
@@ -177,7 +177,7 @@ fn publishers_are_served_until_the_last_client_is_told() {
 }
 
 #[test]
-fn who_asks_on_the_lane_is_told_that_it_stops() {
+fn a_publisher_that_asks_on_the_lane_is_told_of_the_stop() {
     let flags = ["--publish-listen", "127.0.0.1:0", "--drain-timeout", "60"];
     let mut server = Server::with(&[&flags[..], &["--send-queue-bytes", "67108864"]].concat());
     let mut client = Client::over(server.narrow_tcp()).upgrade("/", &[]);
@@ -198,7 +198,7 @@ fn who_asks_on_the_lane_is_told_that_it_stops() {
     server.wait_for_line("stopping");
     http.send(ask);
     http.expect(503, "stopping\n");
-    // It would reach nobody; whoever takes over hears it.
+    // It would reach nobody; the next process can deliver it.
     late.send(post(&message(r#"{"channel":"c"}"#)));
     let (status, head, _) = late.receive();
     assert!(

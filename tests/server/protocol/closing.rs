@@ -1,4 +1,4 @@
-//! The closing handshake (RFC 6455 §7): who answers what, and who closes TCP when.
+//! The closing handshake (RFC 6455 §7): which Close answers which, and which side closes TCP when.
 
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ fn nothing_behind_a_close_is_answered() {
 }
 
 #[test]
-fn who_has_closed_is_delivered_nothing() {
+fn a_client_that_has_closed_is_delivered_nothing() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     client.send_bytes(&close_frame(1000));

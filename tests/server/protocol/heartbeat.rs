@@ -1,4 +1,4 @@
-//! Silence, death and time: who is pinged, who is dropped, who lives on.
+//! Heartbeats: which connections are pinged, which are dropped, which live on.
 
 use std::time::{Duration, Instant};
 

@@ -33,13 +33,13 @@ fn requests(version: &str, fields: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_request_says_once_whom_it_is_for() {
+fn every_request_has_exactly_one_host() {
     let server = Server::start();
     for (fields, why) in [
         ("", "Host is missing"),
         (
             "Host: localhost\r\nhost: localhost\r\n",
-            "Host must stand once",
+            "Host must be given once",
         ),
         ("Host: a b/?@\r\n", "Host must be a host"),
         ("Host: user@localhost\r\n", "Host must be a host"),

@@ -177,7 +177,7 @@ impl Client {
             let has_token = self.right != Right::Granted && dice.chance(70);
             let will_be_granted = self.right == Right::Granted || self.has_said_token;
             let mut publication = texts::publication(dice, number, has_token);
-            // Who may not publish yet has a limit that would come first.
+            // Before permission, a limit on size would come first.
             while !will_be_granted && publication.text.len() > 10_000 {
                 publication = texts::publication(dice, number, has_token);
             }

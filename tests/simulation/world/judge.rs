@@ -54,8 +54,8 @@ impl World {
     }
 
     /// What follows from what a client said. `lost` have left the next moment.
-    fn follow(&mut self, who: usize, said: Said, lost: &[usize]) {
-        let client = &mut self.clients[who];
+    fn follow(&mut self, from: usize, said: Said, lost: &[usize]) {
+        let client = &mut self.clients[from];
         let has_token = matches!(&said, Said::Publish(publication) if publication.has_token);
         match said {
             Said::Subscribe(_, subscriptions) => {
@@ -78,12 +78,12 @@ impl World {
                     client.cause = Some(Cause::Policy("invalid-notification"));
                 }
             }
-            Said::Publish(publication) => self.deliver(who, &publication, lost),
+            Said::Publish(publication) => self.deliver(from, &publication, lost),
             Said::Request | Said::Close(_) | Said::Violation(_) => unreachable!("no messages"),
         }
     }
 
-    fn deliver(&mut self, who: usize, publication: &Publication, lost: &[usize]) {
+    fn deliver(&mut self, from: usize, publication: &Publication, lost: &[usize]) {
         let delivered: Rc<str> = publication.delivered.as_str().into();
         let mut recipients = 0;
         let (mut cut_off, mut perhaps) = (0, 0);
@@ -93,10 +93,10 @@ impl World {
             }
             recipients += 1;
             client.expect(Expected::Exactly(Rc::clone(&delivered)));
-            // Writing to who has reset fails, which fills a queue too.
+            // A write after a reset fails, which fills a queue too.
             let is_writable = !client.is_slow() && !client.has_hung_up();
             if lost.contains(&position) && !is_writable {
-                let is_clear = position != who
+                let is_clear = position != from
                     && self.phase == Phase::Input
                     && !client.has_ended_itself()
                     && !client.has_hung_up();
@@ -108,7 +108,7 @@ impl World {
             recipients,
             dropped: cut_off..=cut_off + perhaps,
         };
-        let client = &mut self.clients[who];
+        let client = &mut self.clients[from];
         if client.stays {
             client.expect(Expected::Published(counts));
         } else {
@@ -117,9 +117,9 @@ impl World {
     }
 
     /// A connection is no longer open: is there a reason?
-    fn lose(&mut self, who: usize, engine: &WorldEngine) {
+    fn lose(&mut self, position: usize, engine: &WorldEngine) {
         let (now, is_tight) = (self.clock.get(), self.is_tight());
-        let client = &mut self.clients[who];
+        let client = &mut self.clients[position];
         client.gone(now);
         if matches!(self.phase, Phase::Shutdown | Phase::LastShutdown) {
             let is_last = self.phase == Phase::LastShutdown;
@@ -138,9 +138,10 @@ impl World {
             return;
         }
         if client.has_hung_up() {
-            // A write that failed may have left its queue full before it was heard out.
+            // A write that failed may have left its queue full before it was drained.
             let is_cut_off = engine.metrics().slow_consumers > self.slow_consumers;
-            let is_excused = !client.is_heard_out() || (client.has_reset() && is_cut_off);
+            let is_excused =
+                !client.is_drained_after_hang_up() || (client.has_reset() && is_cut_off);
             let is_heard = !client.has_unheard();
             assert!(is_heard || is_excused, "{}: unheard; {client}", client.id);
             return;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A table of folders from a file of lcov: lines, lines that ran, and their share. What stands in a
+"""A table of folders from a file of lcov: lines, lines that ran, and their share. What is in a
 module of tests, or in the body of a fuzz target, is no line of the server."""
 
 import re
@@ -16,7 +16,7 @@ def is_product(path):
 
 
 def product_lines(path):
-    """The lines before the first module of tests: it stands last."""
+    """The lines before the first module of tests: it comes last."""
     text = (ROOT / path).read_text()
     tests = re.search(r"^#\[cfg\(test\)\]\n(?:#\[.*\n)*(?:pub\(crate\) )?(?:mod \w+ \{|fn )", text, re.M)
     end = tests.start() if tests else len(text)

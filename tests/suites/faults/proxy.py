@@ -145,7 +145,7 @@ class _End(Stream):
 
 
 class _Way:
-    """One direction of a link. What waits stands with the time when it may go on; `None` is the end."""
+    """One direction of a link. What waits is kept with the time when it may go on; `None` is the end."""
 
     def __init__(self, link, source, sink, rate, bytes_max):
         self.link, self.source, self.sink, self.rate, self.left = link, source, sink, rate, bytes_max

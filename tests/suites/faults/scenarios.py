@@ -310,7 +310,7 @@ def descriptors(stage):
 
 
 def few_descriptors(stage):
-    """Started with 160 descriptors: who is beyond gets 503, and in when others leave."""
+    """Started with 160 descriptors: a client beyond them gets 503, and is let in when others leave."""
     first = stage.crowd("first", 40)
     stage.publisher("p0")
     late = stage.crowd("late", 0, returns=True)

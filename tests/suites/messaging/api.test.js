@@ -109,7 +109,7 @@ test('errors are JSON with the right status', async () => {
   assert.deepEqual([got.status, got.headers.get('allow'), (await got.json()).error.code], [405, 'POST', 'method']);
 });
 
-test('whoever has logged out is a stranger', async () => {
+test('a user who has logged out is a stranger', async () => {
   const bob = await application.user('bob');
   await bob.call('user', 'logout');
   assert.equal((await bob.send('channel', 'list')).status, 401);

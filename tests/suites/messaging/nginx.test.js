@@ -36,7 +36,7 @@ test("the publishers' lane cannot be reached from outside", async (t) => {
   for (const path of ['/publish', '/ws/publish', '/publish.sock']) {
     for (const base of [clients, apps]) assert.equal(await upgrade(new URL(path, base)), 404, `${base} ${path}`);
   }
-  // Even with the API's secret: the clients' door is not the publishers'.
+  // Even with the API's secret: the clients' lane is not the publishers'.
   for (const url of [clients, apps]) {
     const client = await Client.connect(t, url, { headers: { Authorization: `Bearer ${token}` } }).catch(() => null);
     client?.send({ sender: 'server', token, notification: { channel: PRODUCTION } });

@@ -160,7 +160,7 @@ test('sequence 4: Ping answered by Pong', async (t) => {
   // What the browser's script can send, which has no Ping.
   client.send({ type: 'ping' });
   await until(() => client.messages.some(({ type }) => type === 'pong'), 'pong');
-  // And from the server: who answers stays, who doesn't is dropped.
+  // And from the server: a client that answers stays, one that doesn't is dropped.
   const deaf = await Client.connect(t, impatient.addresses.clients, { autoPong: false });
   await deaf.subscribe([reader(bob.channels[PRODUCTION])], bob.token);
   const page = await enter(t, 'bob', PRODUCTION, {}, impatient);

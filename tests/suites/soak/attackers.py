@@ -1,4 +1,4 @@
-"""Whoever comes with ill intent. Each kind knows what it must be answered, and never gets more."""
+"""The attackers. Each kind knows what it must be answered, and never gets more."""
 
 import collections
 import os

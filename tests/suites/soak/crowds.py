@@ -1,4 +1,4 @@
-"""Who is there in the soak, beside the attackers: the steady, the fickle, the passing, the slow; and who publishes."""
+"""The clients of the soak beside the attackers: steady, fickle, passing and slow ones; and the publishers."""
 
 import random
 import time

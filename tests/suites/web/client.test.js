@@ -543,7 +543,7 @@ describe('subscriptions', () => {
     assert.equal((await Promise.all(answers)).length, 2);
   });
 
-  test('answers go to whom they belong, in order', async (t) => {
+  test('answers go to the calls that they belong to, in order', async (t) => {
     const run = await start(t);
     run.socket.accept();
     const answers = [run.client.subscribe(['a']), run.client.subscribe(['b', 'c'])];
@@ -1262,7 +1262,7 @@ describe('close()', () => {
     assert.deepEqual(run.socket.closed, [1000]);
   });
 
-  test('whoever waits for an answer is told', async (t) => {
+  test('a caller that waits for an answer is told', async (t) => {
     const run = await start(t);
     run.socket.accept();
     const answers = [run.client.subscribe(['a']), run.client.subscribe(['b'])];

@@ -123,7 +123,7 @@ export function fakeWebSocket() {
 
 export const PING = '{"type":"ping"}';
 
-/** What a browser tells about itself: listeners by event, and who may be told. */
+/** What a browser tells about itself: listeners by event, and which of them may be told. */
 export class FakeTarget {
   listeners = new Map();
   addEventListener(event, handler) {

@@ -95,7 +95,7 @@ export class Publisher {
     this.waiting = [];
     socket.on('message', (data) => this.waiting.shift()(JSON.parse(data)));
     socket.on('error', () => {});
-    // Whoever waits when the server is gone waits for nothing.
+    // A caller that waits when the server is gone waits for nothing.
     socket.on('close', () => this.waiting.splice(0).forEach((resolve) => resolve(null)));
   }
 

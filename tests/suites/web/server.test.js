@@ -191,7 +191,7 @@ test('the files are where they should be, and say what they are', async (t) => {
   assert.equal((await fetch(`${server.page}nothing`)).status, 404);
 });
 
-test('the console is for whom the flag says', async (t) => {
+test('the console is shown as the flag says', async (t) => {
   const through = { headers: { 'X-Forwarded-For': '192.0.2.1' } };
   for (const [who, local, proxied] of [['local', 200, 426], ['public', 200, 200], ['off', 426, 426]]) {
     const server = await Server.start(t, '--console', who);

@@ -122,9 +122,10 @@ pub(super) fn check_subscribed(answer: &[u8], wanted: u64) -> Result<(), String>
 
 /// A ping to every subscriber: between the last delivery and its pong nothing may come.
 fn fence(bench: &mut Bench, sockets: &[OwnedFd]) -> Result<(), String> {
-    let check = |index: usize, answer: &[u8]| match answer == message::PONG {
-        true => Ok(()),
-        false => {
+    let check = |index: usize, answer: &[u8]| {
+        if answer == message::PONG {
+            Ok(())
+        } else {
             let shown = String::from_utf8_lossy(answer);
             Err(format!(
                 "subscriber {index} got, after the last notification: {shown}"

@@ -63,9 +63,10 @@ impl Plan {
     pub(crate) fn values_of(&self, group: usize) -> impl Iterator<Item = u32> {
         let is_bystander = group == self.groups as usize;
         // A value that no notification has.
-        let (start, end) = match is_bystander {
-            true => (self.values, self.values + 1),
-            false => (group as u32, self.values),
+        let (start, end) = if is_bystander {
+            (self.values, self.values + 1)
+        } else {
+            (group as u32, self.values)
         };
         (start..end).step_by(self.groups as usize)
     }

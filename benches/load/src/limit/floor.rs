@@ -283,9 +283,10 @@ impl Floor {
     fn upgrade(&mut self, connection: &mut Connection, head: &[u8]) {
         connection.is_open = true;
         connection.stays = head.starts_with(b"GET /publish");
-        let accept = match self.settings.computes_accept {
-            true => accept_key(head),
-            false => ACCEPT.to_owned(),
+        let accept = if self.settings.computes_accept {
+            accept_key(head)
+        } else {
+            ACCEPT.to_owned()
         };
         for part in [
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
@@ -356,9 +357,10 @@ impl Floor {
                 let _ = victim.map(|victim| victim.write(&bytes));
                 members = &members[1..];
             }
-            let segments: Vec<IoSlice<'_>> = match self.settings.is_one_copy {
-                true => vec![IoSlice::new(&group.frames)],
-                false => slices.iter().map(|slice| IoSlice::new(slice)).collect(),
+            let segments: Vec<IoSlice<'_>> = if self.settings.is_one_copy {
+                vec![IoSlice::new(&group.frames)]
+            } else {
+                slices.iter().map(|slice| IoSlice::new(slice)).collect()
             };
             for &member in members {
                 if let Some(connection) = &mut self.connections[member] {
@@ -374,9 +376,10 @@ impl Floor {
 
 impl Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let taken = match self.unsent.is_empty() {
-            true => socket::write(&self.socket, bytes)?,
-            false => 0,
+        let taken = if self.unsent.is_empty() {
+            socket::write(&self.socket, bytes)?
+        } else {
+            0
         };
         self.unsent.extend_from_slice(&bytes[taken..]);
         Ok(())

@@ -86,9 +86,10 @@ impl Ephemeral {
             tail,
         };
         cycle.write().map_err(context)?;
-        let interest = match cycle.out.is_empty() {
-            true => Interest::Read,
-            false => Interest::Both,
+        let interest = if cycle.out.is_empty() {
+            Interest::Read
+        } else {
+            Interest::Both
         };
         let token = FIRST_TOKEN + publication.slot as u64;
         net.poller

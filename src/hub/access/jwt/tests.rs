@@ -265,9 +265,10 @@ fn a_token_at_the_longest_and_one_more() {
     assert!(lengths.clone().any(|(len, _)| len == TOKEN_BYTES_MAX));
     assert!(lengths.clone().any(|(len, _)| len == TOKEN_BYTES_MAX + 1));
     assert!(lengths.all(|(len, result)| result
-        == match len <= TOKEN_BYTES_MAX {
-            true => Ok(()),
-            false => Err(TokenError::TooLong),
+        == if len <= TOKEN_BYTES_MAX {
+            Ok(())
+        } else {
+            Err(TokenError::TooLong)
         }));
     let junk = "\u{e9}".repeat(TOKEN_BYTES_MAX);
     assert_eq!(verify(&junk), Err(TokenError::TooLong));

@@ -33,7 +33,7 @@ def main():
     }
     for name, make in makers.items():
         check(address, lambda claims, key=key: make(claims, key))
-        print(f"tokens of {name}: taken where they may stand, refused where they should be")
+        print(f"tokens of {name}: taken where they may be, refused where they should be")
 
 
 def command(*words):

@@ -77,7 +77,7 @@ class Client(Stream):
 
 
 class Subscriber:
-    """Somebody who wants what is published on some channels, and comes back if told to."""
+    """A client that wants what is published on some channels, and comes back if told to."""
 
     def __init__(self, crowd, name, channels):
         self.crowd, self.name, self.channels = crowd, name, channels
@@ -276,7 +276,7 @@ class Crowd:
         return self.loop.every(interval / 2, look)
 
     def on_delivery(self, note):
-        """For whoever measures."""
+        """For measurements."""
 
 
 class _PublishLine(Client):

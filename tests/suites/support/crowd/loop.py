@@ -27,7 +27,7 @@ class Timer:
 
 
 class Loop:
-    """Turns on behalf of whoever waits: a test is a straight line of `until`s."""
+    """Turns on behalf of the caller that waits: a test is a straight line of `until`s."""
 
     def __init__(self):
         self.now = time.monotonic()
@@ -74,7 +74,7 @@ class Loop:
         ready = self._epoll.poll(seconds_max, 1024)
         self.now = time.monotonic()
         for descriptor, events in ready:
-            # Whoever was handled before may have closed this one.
+            # A connection that was handled before may have closed this one.
             if handler := self._handlers.get(descriptor):
                 handler(events)
         while self._timers and self._timers[0][0] <= self.now:
@@ -98,7 +98,7 @@ class Loop:
 
 
 class Stream:
-    """A TCP connection that never blocks. Whoever derives from it overrides `on_…`."""
+    """A TCP connection that never blocks. A subclass overrides `on_…`."""
 
     def __init__(self, loop, connected):
         self.loop = loop
