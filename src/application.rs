@@ -191,7 +191,8 @@ pub trait Replies: Clock {
     /// Queues a binary message.
     fn reply_binary(&mut self, to: ConnectionId, payload: &[u8]);
 
-    /// Gives the answer that [`Answer::Later`] or [`Action::Later`] has promised.
+    /// Gives the answer that [`Answer::Later`] or [`Action::Later`] has promised; nothing before that was
+    /// returned.
     fn respond(&mut self, to: ConnectionId, response: &Response);
 
     /// Grants something else, from the next message on.

@@ -103,7 +103,8 @@ impl Trimmer {
         }
         self.left += left;
         self.peak_bytes = self.peak_bytes.max(bytes);
-        let is_crowd_gone = self.left > 0 && self.left >= remain;
+        let left_min = if remain == 0 { 1 } else { CROWD_MIN };
+        let is_crowd_gone = self.left >= left_min && self.left >= remain;
         let is_flood_gone = self.peak_bytes >= PEAK_BYTES_MIN && bytes <= self.peak_bytes / 4;
         let since = match (is_flood_gone, is_crowd_gone) {
             (true, _) => self.trimmed,
@@ -164,7 +165,7 @@ mod tests {
         assert!(!trimmer.update(0, 9, PEAK_BYTES_MIN - 1, at(8000)));
         assert!(!trimmer.update(0, 9, 0, at(8000)));
         // A crowd has a second to leave whole; of a few among many, nothing is worth a look.
-        assert!(!trimmer.update(5, 4, 0, at(9000)));
+        assert!(!trimmer.update(CROWD_MIN, 4, 0, at(9000)));
         assert_eq!(trimmer.due(), Some(at(10_000)));
         assert!(!trimmer.update(3, 1, 0, at(9500)));
         assert!(trimmer.update(0, 1, 0, at(10_000)));

@@ -285,7 +285,12 @@ impl Exchange {
             State::Head { .. } if !input.cursor().is_exhausted() => {
                 self.next_request(input, head_bytes_max)
             }
-            State::Body { .. } if !input.cursor().is_exhausted() => self.next_body(input),
+            // A body that is whole already, being empty, waits for no input.
+            State::Body { ref body, .. }
+                if !input.cursor().is_exhausted() || body.reader.is_whole() =>
+            {
+                self.next_body(input)
+            }
             State::Head { .. } | State::Body { .. } | State::Answer { .. } => None,
             State::Lingering(_) | State::Closed => {
                 input.discard();
@@ -410,21 +415,24 @@ impl Exchange {
         });
     }
 
-    /// Gives the answer that was promised; nothing if none was. `unix_now` is `now` by the wall clock, since
-    /// the Unix epoch.
-    pub fn give_answer(&mut self, response: &Response, unix_now: Duration, now: Timestamp) {
-        let State::Answer {
-            stays, has_ended, ..
-        } = self.state
-        else {
+    /// Gives the answer that was promised; nothing if none was. The connection `may_stay` if its client means
+    /// it to. `unix_now` is `now` by the wall clock, since the Unix epoch.
+    pub fn give_answer(
+        &mut self,
+        response: &Response,
+        may_stay: bool,
+        unix_now: Duration,
+        now: Timestamp,
+    ) {
+        let State::Answer { stays, since, .. } = self.state else {
             return;
         };
-        if stays && response.status == Status::OK {
-            return self.answer(response, unix_now, now);
-        }
-        self.respond(response, unix_now, now);
-        if has_ended {
-            self.set_state(State::Lingering(Lingering::after_eof(now)));
+        // That nothing was parsed meanwhile is not the client's delay.
+        self.buffers.excuse(now - since);
+        if stays && may_stay {
+            self.answer(response, unix_now, now);
+        } else {
+            self.respond(response, unix_now, now);
         }
     }
 
@@ -452,7 +460,17 @@ impl Exchange {
         let bytes = response.encode(self.occasion(unix_now));
         let queue = self.buffers.queue_mut();
         queue.push_own(|into| into.extend_from_slice(&bytes));
+        let has_ended = matches!(
+            self.state,
+            State::Answer {
+                has_ended: true,
+                ..
+            }
+        );
         self.linger(now);
+        if has_ended {
+            self.set_state(State::Lingering(Lingering::after_eof(now)));
+        }
     }
 
     const fn occasion(&self, unix_now: Duration) -> Occasion {

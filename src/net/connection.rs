@@ -84,8 +84,8 @@ pub(super) struct Grants {
     pub(super) drains_after_hang_up: bool,
     /// It is told last that the server stops.
     pub(super) closes_last: bool,
-    /// A good answer to the request whose answer is awaited gives it a place.
-    pub(super) takes_place_when_answered: bool,
+    /// It has its place because of the body whose answer is awaited, and keeps it if that is a good one.
+    pub(super) has_place_on_trial: bool,
     /// The application is to be told when its queue has drained.
     pub(super) awaits_drained: bool,
 }
@@ -202,6 +202,14 @@ impl<T> Connection<T> {
     pub(super) fn give_up_place<C>(&mut self, context: &mut Context<C>) {
         if mem::take(&mut self.grants.is_publisher) {
             context.places.give_up(self.peer.lane);
+        }
+    }
+
+    /// Decides about a place that was given before it was known what was published.
+    pub(super) fn decide_place<C>(&mut self, is_good: bool, context: &mut Context<C>) {
+        if mem::take(&mut self.grants.has_place_on_trial) && !is_good {
+            self.give_up_place(context);
+            self.recount(context);
         }
     }
 
@@ -516,9 +524,9 @@ impl<T: Transport> Connection<T> {
         if !self.has_hung_up_unread() {
             return;
         }
-        if self.grants.drains_after_hang_up {
-            self.throttle = None;
-        } else {
+        // There is nothing more to wait for.
+        self.throttle = None;
+        if !self.grants.drains_after_hang_up {
             self.end(None, context, now);
         }
     }
@@ -582,8 +590,15 @@ impl<T: Transport> Connection<T> {
 
     /// A write that was taken in part means that the next would block: it isn't tried.
     fn write(&mut self, scratch: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
-        while !self.protocol.queue().is_empty() {
-            match self.write_once(scratch) {
+        while !self.protocol.queue().is_empty() || self.transport.wants_write() {
+            let written = if self.protocol.queue().is_empty() {
+                // That is progress, as if bytes of the queue had been taken.
+                self.transport.flush().map(|()| (0, 0))
+            } else {
+                self.write_once(scratch)
+            };
+            match written {
+                Ok((0, 0)) => self.protocol.handle_sent(0, now),
                 Ok((_, 0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok((offered, sent)) => {
                     self.protocol.handle_sent(sent, now);
@@ -592,23 +607,6 @@ impl<T: Transport> Connection<T> {
                         return Ok(());
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.handle_blocked(now);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.flush_transport(now)
-    }
-
-    /// Sends what the transport itself holds.
-    fn flush_transport(&mut self, now: Timestamp) -> io::Result<()> {
-        while self.transport.wants_write() {
-            match self.transport.flush() {
-                // That is progress, as if bytes of the queue had been taken.
-                Ok(()) => self.protocol.handle_sent(0, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.handle_blocked(now);
                     return Ok(());

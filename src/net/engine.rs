@@ -250,6 +250,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.flush_slice(driver);
         let now = driver.step_time(self.now());
         self.handle_drained(now);
+        // What the application has said since the input was taken.
+        self.flush_replies(now);
         driver.observe(self, Step::Deliveries);
         self.continue_shutdown(now);
         driver.observe(self, Step::Stopping);
@@ -271,19 +273,18 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Takes in what is ready: connections and input. Answers are written, deliveries only queued. While there
     /// are some, looks for more, within bounds.
     fn gather(&mut self, driver: &mut impl Driver<T, A, C>, began: Timestamp) -> io::Result<()> {
-        let mut now = began;
-        let mut until = None;
-        for _ in 0..=GATHER_ROUNDS_MAX {
-            let came = self.take_input(driver, now)?;
-            if !came || !self.has_deliveries() {
+        self.take_input(driver, began)?;
+        if !self.has_deliveries() {
+            return Ok(());
+        }
+        let start = self.now();
+        let mut now = start;
+        for _ in 0..GATHER_ROUNDS_MAX {
+            let came = self.take_input(driver, driver.step_time(now))?;
+            if !came || now - start >= GATHER_TIME_MAX || self.is_input_over(now) {
                 break;
             }
-            let looked_at = self.now();
-            let until = *until.get_or_insert(looked_at + GATHER_TIME_MAX);
-            if looked_at >= until || self.is_input_over(looked_at) {
-                break;
-            }
-            now = driver.step_time(looked_at);
+            now = self.now();
         }
         Ok(())
     }
@@ -368,6 +369,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
+    /// Whether there is something to do now: to be read, to be written, or to be told to the application.
+    pub fn has_work(&self) -> bool {
+        let schedule = &self.shell.context.schedule;
+        let lists = [List::Replies, List::Deliveries, List::Drained];
+        schedule.has_ready() || lists.into_iter().any(|list| !schedule.is_empty(list))
+    }
+
     /// Whether connections wait to be read again.
     pub fn has_ready(&self) -> bool {
         self.shell.context.schedule.has_ready()
@@ -411,6 +419,9 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
         if let Some((connection, context)) = self.shell.entry(id) {
             connection.handle_hang_up_unread(context, now);
+            if connection.transport.wants_write() {
+                connection.mark_reply(context);
+            }
             connection.settle(context);
         }
         self.shell.conclude(&mut self.application, now);

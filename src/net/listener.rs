@@ -38,7 +38,7 @@ const PAUSE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Listener {
     socket: ListenerSocket,
-    /// The door that it is.
+    /// The lane that it is.
     lane: Lane,
     /// An edge was seen, and no accept has said since that there are no more.
     is_ready: bool,
@@ -128,7 +128,7 @@ impl Listener {
         }
     }
 
-    /// The door that this is.
+    /// The lane that this is.
     #[must_use]
     pub const fn lane(&self) -> Lane {
         self.lane

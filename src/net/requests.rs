@@ -157,7 +157,12 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
                     self.shell.respond(id, &response, now);
                 }
             }
-            Action::Later => self.await_answer(stays),
+            Action::Later => {
+                if let Some((connection, _)) = self.shell.entry(id) {
+                    connection.grants.is_body_authorized = false;
+                }
+                self.await_answer(stays);
+            }
         }
     }
 
@@ -221,7 +226,9 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
                 self.answer(&response, stays && has_shown_it);
             }
             Answer::Later => {
-                connection.grants.takes_place_when_answered = true;
+                connection.grants.has_place_on_trial =
+                    !is_authorized && !connection.grants.is_publisher;
+                connection.take_place(context);
                 self.await_answer(stays);
             }
         }

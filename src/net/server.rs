@@ -238,7 +238,7 @@ impl Sources {
         let mut listeners = self.listeners.iter();
         let can_accept =
             listeners.any(|listener| listener.is_ready(now) && engine.has_room(listener.lane()));
-        if can_accept || engine.has_ready() || engine.has_deliveries() {
+        if can_accept || engine.has_work() {
             return Some(Duration::ZERO);
         }
         let pauses = self

@@ -202,12 +202,11 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         if !connection.is_answer_due() {
             return;
         }
-        let takes_place = std::mem::take(&mut connection.grants.takes_place_when_answered);
-        if takes_place && response.status == Status::OK {
-            connection.take_place(context);
-        }
+        let is_good = response.status == Status::OK;
+        connection.decide_place(is_good, context);
+        let may_stay = is_good || connection.grants.is_body_authorized;
         if let Some(exchange) = connection.protocol.exchange_mut() {
-            exchange.give_answer(response, context.unix_now(), now);
+            exchange.give_answer(response, may_stay, context.unix_now(), now);
             connection.check_answers(context, now);
             // What came behind the request waits in the buffer of its connection.
             connection.io.has_input |= connection.protocol.unfinished_bytes() > 0;

@@ -34,15 +34,16 @@ pub trait Transport {
     /// As the transport's.
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Whether the transport has taken bytes that it has yet to send, or has bytes of its own to send.
+    /// Whether the transport has taken bytes that it has yet to send, or has bytes of its own to send. Bytes that
+    /// it has taken count as sent: what it holds when its connection is dropped is lost.
     fn wants_write(&self) -> bool {
         false
     }
 
-    /// Sends what [`Transport::wants_write`] speaks of, as far as it can be sent now.
+    /// Sends what [`Transport::wants_write`] speaks of, which is false afterwards.
     ///
     /// # Errors
-    /// As the transport's.
+    /// As the transport's; what could not be sent stays.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

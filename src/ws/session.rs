@@ -262,7 +262,11 @@ impl Session {
         let fragments = self.fragments.as_deref();
         let buffered_len = fragments.map_or(0, MessageAssembler::buffered_len);
         // Fragments share the limit of their message.
-        let header = decode_header(unused, Role::Server, message_bytes_max - buffered_len);
+        let header = decode_header(
+            unused,
+            Role::Server,
+            message_bytes_max.saturating_sub(buffered_len),
+        );
         let header = header.map_err(|error| match error {
             ProtocolError::TooBig { bytes, .. } => ProtocolError::TooBig {
                 bytes: bytes.saturating_add(buffered_len as u64),

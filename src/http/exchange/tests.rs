@@ -294,7 +294,7 @@ fn an_answer_may_come_later_and_what_is_behind_its_request_waits() {
     let answer = Response::new(Status::OK, "later");
     bench
         .exchange
-        .give_answer(&answer, Duration::ZERO, bench.now);
+        .give_answer(&answer, true, Duration::ZERO, bench.now);
     assert!(bench.sent().starts_with(b"HTTP/1.1 200 OK\r\n"));
     bench.receive(b"");
     assert_eq!(bench.record(), ["body 2"]);
@@ -302,11 +302,13 @@ fn an_answer_may_come_later_and_what_is_behind_its_request_waits() {
     let due = bench.timeouts.message.as_millis() as u64;
     assert_eq!(bench.wait_ms(due), Some(Expiry::Answer));
     let late = Response::new(Status::SERVICE_UNAVAILABLE, "late");
-    bench.exchange.give_answer(&late, Duration::ZERO, bench.now);
+    bench
+        .exchange
+        .give_answer(&late, false, Duration::ZERO, bench.now);
     assert!(bench.sent().starts_with(b"HTTP/1.1 503 "));
     bench
         .exchange
-        .give_answer(&answer, Duration::ZERO, bench.now);
+        .give_answer(&answer, true, Duration::ZERO, bench.now);
     assert!(bench.sent().is_empty() && bench.exchange.take_shutdown());
 }
 
@@ -320,11 +322,25 @@ fn an_answer_is_owed_to_a_client_that_has_shut_its_side() {
     let answer = Response::new(Status::OK, "later");
     bench
         .exchange
-        .give_answer(&answer, Duration::ZERO, bench.now);
+        .give_answer(&answer, true, Duration::ZERO, bench.now);
     assert!(!bench.exchange.is_closed());
     assert!(bench.sent().starts_with(b"HTTP/1.1 200 OK\r\n"));
     assert!(
         bench.exchange.is_closed(),
         "there is no end of file to wait for"
     );
+}
+
+#[test]
+fn an_empty_body_is_whole_whatever_the_turn_may_still_take() {
+    let mut exchange = Exchange::new(Timestamp::ZERO);
+    let mut received = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let mut input = exchange.begin_turn(&mut received, 1);
+    let Some(Event::Request { head, framing }) = exchange.next_event(&mut input, 4096) else {
+        panic!("a request");
+    };
+    let received = exchange.receive(&head, framing, BODY_BYTES_MAX, Timestamp::ZERO);
+    received.expect("it is short");
+    let event = exchange.next_event(&mut input, 4096);
+    assert!(matches!(event, Some(Event::Body { stays: true, .. })));
 }

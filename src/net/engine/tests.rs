@@ -1091,7 +1091,7 @@ impl Application for Later {
         };
         Decision {
             action,
-            is_limited: false,
+            is_limited: true,
         }
     }
 
@@ -1117,9 +1117,25 @@ impl Application for Later {
     }
 }
 
+/// Brings nothing.
+struct Idle;
+
+impl<T, A, C> Driver<T, A, C> for Idle {
+    fn take_events(&mut self, _: &mut Engine<T, A, C>, _: Timestamp) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn has_waiting(&self, _: Lane, _: Timestamp) -> bool {
+        false
+    }
+}
+
 fn later_engine() -> Engine<WireEnd, Later, Stopped> {
-    let (limits, timeouts) = (ServerLimits::default(), Timeouts::default());
-    Engine::new(Later::default(), Stopped, limits, timeouts, 1)
+    later_engine_with(ServerLimits::default())
+}
+
+fn later_engine_with(limits: ServerLimits) -> Engine<WireEnd, Later, Stopped> {
+    Engine::new(Later::default(), Stopped, limits, Timeouts::default(), 1)
 }
 
 #[test]
@@ -1150,7 +1166,7 @@ fn a_publisher_may_be_answered_in_a_later_iteration() {
             let got = wire.got.take();
             assert!(got.starts_with(b"HTTP/1.1 200 OK\r\n") && got.ends_with(b"later\n"));
             let places = &engine.shell.context.places;
-            let expected = if request == post { 1 } else { 0 };
+            let expected = u64::from(request == post);
             assert_eq!(places.count(Kind::Http), expected, "{answered}");
         }
         engine.check_invariants();
@@ -1194,9 +1210,8 @@ fn the_application_is_told_once_that_a_queue_has_drained() {
     say(&wire, "tell me");
     engine.handle_ready(id, READABLE, now);
     let turn = |engine: &mut Engine<_, Later, _>| {
-        engine.flush_replies(now);
-        engine.flush_deliveries(8, now);
-        engine.handle_drained(now);
+        engine.run_iteration(&mut Idle).expect("nothing fails");
+        assert!(!engine.has_work(), "the poll may wait");
         engine.check_invariants();
         engine.application.drained.len()
     };
@@ -1210,4 +1225,75 @@ fn the_application_is_told_once_that_a_queue_has_drained() {
     assert_eq!(turn(&mut engine), 1);
     assert_eq!(turn(&mut engine), 1);
     assert_eq!(texts(&wire), ["a long answer", "drained"]);
+}
+
+#[test]
+fn a_client_that_is_throttled_and_has_hung_up_waits_for_its_answer_in_peace() {
+    let mut engine = later_engine_with(ServerLimits {
+        messages_per_second: NonZeroU32::new(1),
+        ..ServerLimits::default()
+    });
+    let now = Timestamp::ZERO;
+    let (id, wire) = accept(&mut engine, now);
+    let ok = Response::new(Status::OK, "later");
+    for _ in 0..3 {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        wire.sent.borrow_mut().extend(get);
+        engine.handle_ready(id, READABLE, now);
+        if mem::take(&mut engine.application.awaiting).len() == 1 && !wire.has_ended.get() {
+            let (connection, _) = engine.shell.entry(id).expect("it is there");
+            if connection.throttled_until().is_none() {
+                engine.act(now, |_, outbox| outbox.respond(id, &ok));
+                engine.flush_replies(now);
+                wire.got.take();
+            }
+        }
+    }
+    let (connection, _) = engine.shell.entry(id).expect("it is there");
+    assert!(connection.throttled_until().is_some() && connection.is_answer_due());
+    wire.has_ended.set(true);
+    let ending = Readiness {
+        is_ending: true,
+        ..READABLE
+    };
+    engine.handle_ready(id, ending, now);
+    for _ in 0..3 {
+        engine.run_iteration(&mut Idle).expect("nothing fails");
+    }
+    assert!(!engine.has_work());
+    engine.check_invariants();
+    engine.act(now, |_, outbox| outbox.respond(id, &ok));
+    engine.run_iteration(&mut Idle).expect("nothing fails");
+    assert!(wire.got.borrow().ends_with(b"later\n"));
+    assert!(engine.transport_mut(id).is_none(), "its end had come");
+}
+
+#[test]
+fn publishers_that_wait_for_their_answers_have_places() {
+    let mut engine = later_engine_with(ServerLimits {
+        connections_max: 1,
+        ..ServerLimits::default()
+    });
+    let now = Timestamp::ZERO;
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1";
+    let post_on = |engine: &mut Engine<_, Later, _>| {
+        let (id, wire) = accept(engine, now);
+        wire.sent.borrow_mut().extend(post);
+        engine.handle_ready(id, READABLE, now);
+        engine.flush_replies(now);
+        (id, wire)
+    };
+    let (first, _) = post_on(&mut engine);
+    let (_, wire) = post_on(&mut engine);
+    assert!(
+        wire.got.borrow().starts_with(b"HTTP/1.1 503 "),
+        "it is full"
+    );
+    // A bad one doesn't keep its place.
+    let bad = Response::new(Status::BAD_REQUEST, "bad");
+    engine.act(now, |_, outbox| outbox.respond(first, &bad));
+    engine.flush_replies(now);
+    engine.check_invariants();
+    let (third, _) = post_on(&mut engine);
+    assert!(engine.application.awaiting.contains(&third));
 }
