@@ -1,9 +1,9 @@
 //! One connection: its transport, its protocol, what it was granted, and where it stands in the loop.
 //!
 //! What concerns one connection alone is a method here; what connections share comes in as a
-//! [`Context`]. [`Connection::settle`] ends whatever changed something.
+//! `Context`. `Connection::settle` ends whatever changed something.
 //!
-//! Invariants: it is known to the application from its admission to [`List::Gone`]; it has a place among
+//! Invariants: it is known to the application from its admission to `List::Gone`; it has a place among
 //! those that are let in while it is known to the application, or publishes over HTTP.
 
 use std::io::{self, IoSlice};

@@ -29,6 +29,10 @@ struct Wire {
     got: RefCell<Vec<u8>>,
     room: Cell<usize>,
     writes: Cell<usize>,
+    /// Whether its end takes every byte and holds it until it is flushed, as encryption does.
+    is_held: Cell<bool>,
+    held: RefCell<Vec<u8>>,
+    is_shut: Cell<bool>,
 }
 
 impl Default for Wire {
@@ -39,6 +43,9 @@ impl Default for Wire {
             got: RefCell::default(),
             room: Cell::new(usize::MAX),
             writes: Cell::new(0),
+            is_held: Cell::default(),
+            held: RefCell::default(),
+            is_shut: Cell::default(),
         }
     }
 }
@@ -60,6 +67,10 @@ impl Transport for WireEnd {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.writes.set(self.0.writes.get() + 1);
+        if self.0.is_held.get() {
+            self.0.held.borrow_mut().extend_from_slice(bytes);
+            return Ok(bytes.len());
+        }
         let taken = bytes.len().min(self.0.room.get());
         if taken == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -77,7 +88,23 @@ impl Transport for WireEnd {
         self.write(&bytes)
     }
 
+    fn wants_write(&self) -> bool {
+        !self.0.held.borrow().is_empty()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.0.room.get() == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0
+            .got
+            .borrow_mut()
+            .append(&mut self.0.held.borrow_mut());
+        Ok(())
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.is_shut.set(true);
         Ok(())
     }
 }
@@ -1296,4 +1323,37 @@ fn publishers_that_wait_for_their_answers_have_places() {
     engine.check_invariants();
     let (third, _) = post_on(&mut engine);
     assert!(engine.application.awaiting.contains(&third));
+}
+
+#[test]
+fn what_a_transport_holds_is_sent_before_its_side_is_shut() {
+    let mut engine = engine();
+    let now = Timestamp::ZERO;
+    let (id, wire) = accept(&mut engine, now);
+    wire.is_held.set(true);
+    wire.room.set(0);
+    // The peer closes in the same breath: all is said, and none of it sent.
+    let close = control_frame(0x8);
+    let sent = [UPGRADE.as_bytes(), &PING, &close].concat();
+    wire.sent.borrow_mut().extend(sent);
+    engine.handle_ready(id, READABLE, now);
+    engine.run_iteration(&mut Idle).expect("nothing fails");
+    assert!(wire.got.borrow().is_empty() && !wire.is_shut.get());
+    wire.room.set(usize::MAX);
+    let writable = Readiness {
+        is_writable: true,
+        ..Readiness::default()
+    };
+    engine.handle_ready(id, writable, now);
+    engine.run_iteration(&mut Idle).expect("nothing fails");
+    assert!(wire.got.borrow().ends_with(&[0x8a, 0, 0x88, 0]) && wire.is_shut.get());
+    engine.check_invariants();
+    // Bytes of its own, which a read has caused.
+    let (id, wire) = connect(&mut engine);
+    wire.is_held.set(true);
+    wire.held.borrow_mut().extend(b"own");
+    wire.sent.borrow_mut().extend(control_frame(0xa));
+    engine.handle_ready(id, READABLE, now);
+    engine.run_iteration(&mut Idle).expect("nothing fails");
+    assert_eq!(*wire.got.borrow(), b"own");
 }
