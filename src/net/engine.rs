@@ -16,13 +16,12 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::application::{Application, CloseCause, Lane, Outbox, Peer};
+use crate::application::{Application, Lane, Outbox, Peer};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::memory::{CROWD_MIN, Departures, Trimmer};
 use crate::metrics::Metrics;
 use crate::time::{Clock, Timestamp};
-use crate::ws::close::CloseFrame;
 
 use super::connection::Connection;
 pub use super::connection::Readiness;
@@ -628,7 +627,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     pub fn shut_down(&mut self, drain: Duration, now: Timestamp) {
         self.shutdown = Some(Shutdown::new(now, drain));
         self.shell.context.places.stop();
-        self.dismiss(|connection| !connection.closes_last(), now);
+        shutdown::dismiss(
+            &mut self.shell,
+            &mut self.application,
+            |connection| !connection.closes_last(),
+            now,
+        );
     }
 
     /// Whether it was told to stop, and has: everybody is gone, or the time is over.
@@ -643,42 +647,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return;
         };
         let connections = &self.shell.connections;
-        let has_told_clients = || !connections.iter().any(is_client_untold);
+        let has_told_clients = || !connections.iter().any(shutdown::is_client_untold);
         if shutdown.takes_publishers(now, has_told_clients) {
-            self.dismiss(Connection::closes_last, now);
+            let (shell, application) = (&mut self.shell, &mut self.application);
+            shutdown::dismiss(shell, application, Connection::closes_last, now);
         }
-    }
-
-    /// Starts to close the connections that are meant.
-    fn dismiss(&mut self, is_meant: impl Fn(&Connection<T>) -> bool, now: Timestamp) {
-        let connections = self.shell.connections.iter();
-        let meant = connections.filter(|connection| is_meant(connection));
-        let ids: Vec<_> = meant
-            .map(|connection| (connection.id, connection.protocol.is_open()))
-            .collect();
-        let clients = ids.iter().filter(|(_, is_open)| *is_open).count() as u64;
-        let mut spread_ms = shutdown::spread_ms(clients);
-        for (id, _) in ids {
-            let Some((connection, context)) = self.shell.entry(id) else {
-                continue;
-            };
-            if let Some(session) = connection.protocol.open_session_mut() {
-                let code = CloseCause::Shutdown.close_code();
-                context.metrics.closed.count(code.as_u16());
-                let retry_ms = spread_ms.next().unwrap_or_default();
-                let reason = self
-                    .application
-                    .close_reason(CloseCause::Shutdown, retry_ms);
-                session.close(&CloseFrame::new(code, reason), now);
-            } else if connection.protocol.is_serving_http() {
-                self.shell.turn_away(id, "stopping", now);
-            }
-            if let Some((connection, context)) = self.shell.entry(id) {
-                connection.mark_delivery(context);
-                connection.settle(context);
-            }
-        }
-        self.shell.conclude(&mut self.application, now);
     }
 
     /// Drops the connections that are closed. Slots are freed here and nowhere else, so that
@@ -703,35 +676,6 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
 
     /// Asserts what is true between any two calls.
     pub fn check_invariants(&self) {
-        let (connections, context) = (&self.shell.connections, &self.shell.context);
-        let membership_of = |id| connections.get(id).map(|connection| connection.membership);
-        context.schedule.check_invariants(membership_of);
-        context.timers.check_invariants();
-        let counted = connections.iter().map(|connection| {
-            let is_let_in = connection.grants.is_admitted || connection.grants.is_publisher;
-            (connection.peer.lane, connection.counted(), is_let_in)
-        });
-        context.places.check_invariants(counted);
-        for connection in connections.iter() {
-            connection.check_invariants(&context.timeouts);
-            let armed = context.timers.deadline(connection.id.index);
-            let due = connection.next_deadline(&context.timeouts);
-            let is_in_time = |due| {
-                let armed_by = due + LATE_MAX + LATE_INTERVAL;
-                armed.is_some_and(|armed| armed <= armed_by)
-            };
-            // A connection that is to be written is settled then.
-            let is_armed = connection.is_to_be_written() || due.is_none_or(is_in_time);
-            assert!(is_armed, "{} has no timer", connection.id);
-        }
-        let queues = connections.iter().map(|one| one.protocol.queue());
-        let noted: usize = queues.map(|queue| queue.noted_bytes()).sum();
-        assert_eq!(context.pinned.unsent_bytes(), noted);
+        self.shell.check_invariants(LATE_MAX + LATE_INTERVAL);
     }
-}
-
-/// Whether a connection that is told first that the server stops has yet to take what tells it.
-fn is_client_untold<T>(connection: &Connection<T>) -> bool {
-    let protocol = &connection.protocol;
-    !connection.closes_last() && !protocol.is_closed() && protocol.queue().unsent_bytes() > 0
 }

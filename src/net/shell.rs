@@ -321,6 +321,32 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         }
         connection.mark_reply(context);
     }
+
+    /// Asserts what is true between any two calls of the engine. A timer may be armed for as much later
+    /// than a connection's deadline as `late_max` says.
+    pub(super) fn check_invariants(&self, late_max: Duration) {
+        let (connections, context) = (&self.connections, &self.context);
+        let membership_of = |id| connections.get(id).map(|connection| connection.membership);
+        context.schedule.check_invariants(membership_of);
+        context.timers.check_invariants();
+        let counted = connections.iter().map(|connection| {
+            let is_let_in = connection.grants.is_admitted || connection.grants.is_publisher;
+            (connection.peer.lane, connection.counted(), is_let_in)
+        });
+        context.places.check_invariants(counted);
+        for connection in connections.iter() {
+            connection.check_invariants(&context.timeouts);
+            let armed = context.timers.deadline(connection.id.index);
+            let due = connection.next_deadline(&context.timeouts);
+            let is_in_time = |due| armed.is_some_and(|armed| armed <= due + late_max);
+            // A connection that is to be written is settled then.
+            let is_armed = connection.is_to_be_written() || due.is_none_or(is_in_time);
+            assert!(is_armed, "{} has no timer", connection.id);
+        }
+        let queues = connections.iter().map(|one| one.protocol.queue());
+        let noted: usize = queues.map(|queue| queue.noted_bytes()).sum();
+        assert_eq!(context.pinned.unsent_bytes(), noted);
+    }
 }
 
 /// The ways out for the application at one moment.

@@ -5,7 +5,13 @@
 
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::application::{Application, CloseCause};
+use crate::time::{Clock, Timestamp};
+use crate::ws::close::CloseFrame;
+
+use super::connection::Connection;
+use super::shell::Shell;
+use super::transport::Transport;
 
 /// How many clients a second come back after a shutdown.
 const RETURNS_A_SECOND: u64 = 500;
@@ -64,6 +70,47 @@ pub(super) fn spread_ms(clients: u64) -> impl Iterator<Item = u64> {
     let clients = clients.max(1);
     let spread_ms = (clients * 1000 / RETURNS_A_SECOND).clamp(RETRY_SPREAD_MS.0, RETRY_SPREAD_MS.1);
     (1..).map(move |number| spread_ms * number / clients)
+}
+
+/// Starts to close the connections that are meant.
+pub(super) fn dismiss<T: Transport, A: Application, C: Clock>(
+    shell: &mut Shell<T, C>,
+    application: &mut A,
+    is_meant: impl Fn(&Connection<T>) -> bool,
+    now: Timestamp,
+) {
+    let connections = shell.connections.iter();
+    let meant = connections.filter(|connection| is_meant(connection));
+    let ids: Vec<_> = meant
+        .map(|connection| (connection.id, connection.protocol.is_open()))
+        .collect();
+    let clients = ids.iter().filter(|(_, is_open)| *is_open).count() as u64;
+    let mut retries_ms = spread_ms(clients);
+    for (id, _) in ids {
+        let Some((connection, context)) = shell.entry(id) else {
+            continue;
+        };
+        if let Some(session) = connection.protocol.open_session_mut() {
+            let code = CloseCause::Shutdown.close_code();
+            context.metrics.closed.count(code.as_u16());
+            let retry_ms = retries_ms.next().unwrap_or_default();
+            let reason = application.close_reason(CloseCause::Shutdown, retry_ms);
+            session.close(&CloseFrame::new(code, reason), now);
+        } else if connection.protocol.is_serving_http() {
+            shell.turn_away(id, "stopping", now);
+        }
+        if let Some((connection, context)) = shell.entry(id) {
+            connection.mark_delivery(context);
+            connection.settle(context);
+        }
+    }
+    shell.conclude(application, now);
+}
+
+/// Whether a connection that is told first that the server stops has yet to take what tells it.
+pub(super) fn is_client_untold<T>(connection: &Connection<T>) -> bool {
+    let protocol = &connection.protocol;
+    !connection.closes_last() && !protocol.is_closed() && protocol.queue().unsent_bytes() > 0
 }
 
 #[cfg(test)]

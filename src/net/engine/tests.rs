@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::application::{
-    Action, Admission, Answer, BodyPermit, Decision, Figures, Framing, Message, Outbox,
+    Action, Admission, Answer, BodyPermit, CloseCause, Decision, Figures, Framing, Message, Outbox,
     PeerAddress, Refused, Request, Response, Status,
 };
 use crate::net::connection::BRIEF_READ_BYTES;
