@@ -200,6 +200,7 @@ impl<T> Connection<T> {
 
     /// Gives such a place up.
     pub(super) fn give_up_place<C>(&mut self, context: &mut Context<C>) {
+        self.grants.has_place_on_trial = false;
         if mem::take(&mut self.grants.is_publisher) {
             context.places.give_up(self.peer.lane);
         }
@@ -447,6 +448,8 @@ impl<T> Connection<T> {
         assert_eq!(self.counted, self.kind(), "{} is counted wrong", self.id);
         assert!(!self.grants.is_admitted || self.protocol.is_open());
         assert!(!self.grants.is_publisher || self.protocol.is_serving_http());
+        let is_on_trial = self.grants.has_place_on_trial;
+        assert!(!is_on_trial || (self.grants.is_publisher && self.is_answer_due()));
         let is_closed = self.protocol.is_closed();
         assert_eq!(is_closed, self.membership.contains(List::Closed));
         let is_to_be_written = self.is_to_be_written();

@@ -89,11 +89,6 @@ impl<T> Connections<T> {
         self.slots.shrink_to_fit();
     }
 
-    /// The ids of all connections.
-    pub fn ids(&self) -> impl Iterator<Item = ConnectionId> {
-        self.iter().map(|connection| connection.id)
-    }
-
     /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = &Connection<T>> {
         self.slots.iter().map(|(_, connection)| connection)
@@ -141,7 +136,7 @@ mod tests {
                 assert_eq!(connections.get(id).map(|c| c.transport), Some(transport));
                 assert_eq!(connections.id_at(id.index), Some(id), "seed {seed}");
             }
-            assert_eq!(connections.ids().count(), model.len(), "seed {seed}");
+            assert_eq!(connections.iter().count(), model.len(), "seed {seed}");
             for id in gone {
                 assert!(connections.get_mut(id).is_none() && connections.remove(id).is_none());
             }
@@ -161,7 +156,8 @@ mod tests {
         assert_eq!(connections.slots.capacity(), 701);
         assert_eq!(connections.get(ids[700]).map(|c| c.transport), Some(700));
         assert!(insert(&mut connections, 0).index < 700);
-        for id in connections.ids().collect::<Vec<_>>() {
+        let ids: Vec<_> = connections.iter().map(|connection| connection.id).collect();
+        for id in ids {
             connections.remove(id);
         }
         connections.shrink();

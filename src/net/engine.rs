@@ -56,6 +56,9 @@ const GATHER_TIME_MAX: Duration = Duration::from_micros(300);
 const FLUSHES_A_CHUNK: usize = 8;
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
 
+/// How long an iteration tells the application of queues that have drained.
+const DRAINED_TIME_MAX: Duration = Duration::from_millis(1);
+
 /// How long an iteration handles what is due. One connection may take longer by the reads that it
 /// gets before it is taken for late.
 const TIMERS_TIME_MAX: Duration = Duration::from_millis(1);
@@ -216,8 +219,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.conclude(&mut self.application, now);
     }
 
-    /// Tells the application of connections whose queue has drained, as far as it has asked to be told.
+    /// Tells the application of connections whose queue has drained, as far as it has asked to be told, for a
+    /// slice of time; what is left comes in the next iteration.
     fn handle_drained(&mut self, now: Timestamp) {
+        if self.shell.context.schedule.is_empty(List::Drained) {
+            return;
+        }
+        let began = self.now();
         // One that asks again, and queues nothing, is told in the next iteration.
         for _ in 0..self.shell.context.schedule.len(List::Drained) {
             let Some((connection, _)) = self.shell.pop(List::Drained) else {
@@ -227,9 +235,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             if is_open {
                 let mut outbox = ShellOutbox::new(&mut self.shell, now);
                 self.application.handle_drained(id, &mut outbox);
+                self.shell.conclude(&mut self.application, now);
+            }
+            if self.now() - began >= DRAINED_TIME_MAX {
+                break;
             }
         }
-        self.shell.conclude(&mut self.application, now);
     }
 
     // The order of an iteration.

@@ -1357,3 +1357,32 @@ fn what_a_transport_holds_is_sent_before_its_side_is_shut() {
     engine.run_iteration(&mut Idle).expect("nothing fails");
     assert_eq!(*wire.got.borrow(), b"own");
 }
+
+#[test]
+fn the_application_is_told_of_drained_queues_for_a_while() {
+    const CONNECTIONS: usize = 3000;
+    let (limits, timeouts) = (ServerLimits::default(), Timeouts::default());
+    let clock = Ticking(Rc::default());
+    let mut engine = Engine::new(Later::default(), clock, limits, timeouts, 1);
+    let now = Timestamp::ZERO;
+    for _ in 0..CONNECTIONS {
+        let (id, wire) = accept(&mut engine, now);
+        wire.sent.borrow_mut().extend(UPGRADE.as_bytes());
+        engine.begin_turn(engine.now());
+        engine.handle_ready(id, READABLE, now);
+        engine.flush_replies(now);
+        engine.act(now, |_, outbox| outbox.await_drained(id));
+    }
+    while engine.has_deliveries() {
+        engine.flush_deliveries(100, now);
+    }
+    let mut turns = 0;
+    while engine.application.drained.len() < CONNECTIONS {
+        turns += 1;
+        assert!(engine.has_work(), "the rest isn't forgotten");
+        engine.handle_drained(now);
+        let told = engine.application.drained.len();
+        assert!(told <= 1000 * turns, "{told} in {turns} turns");
+    }
+    engine.check_invariants();
+}
