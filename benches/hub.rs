@@ -7,10 +7,14 @@
 //! What strangers can make a notification cost is measured too: a million subscriptions, or as many as
 //! their values allow, that share one value with it and fail on another criterion.
 //!
+//! What a client that comes back asks for is looked for among 100,000 notifications of one page that are kept, each in
+//! one of 10,000 channels, so that a channel has ten of them.
+//!
 //! `cargo bench --bench hub`
 
 use std::borrow::Cow;
 use std::hint::black_box;
+use std::ops::Range;
 
 use crieur::config::HubLimits;
 use crieur::hub::command::{Command, parse};
@@ -18,8 +22,10 @@ use crieur::hub::filter::{
     Criterion as Asked, Filter, NameMap, Notification, NotificationValues, Page, Subscription,
     Values,
 };
+use crieur::hub::fingerprints::Fingerprinter;
 use crieur::hub::index::SubscriptionIndex;
 use crieur::id::ConnectionId;
+use crieur::journal::column::{Column, Fingerprints, Search};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const RECIPIENTS: u32 = 10;
@@ -310,6 +316,98 @@ fn bench_replace(criterion: &mut Criterion) {
     group.finish();
 }
 
+const KEPT: u32 = 100_000;
+const KEPT_CHANNELS: u32 = KEPT / 10;
+
+fn kept(fingerprinter: &Fingerprinter) -> Column {
+    let mut fingerprints = Fingerprints::default();
+    let mut column = Column::default();
+    let mut charged = 0;
+    for number in shuffled(KEPT, &mut 0x2545_f491_4f6c_dd1d) {
+        fingerprinter.write(&notification(number % KEPT_CHANNELS), &mut fingerprints);
+        charged += column.push(&fingerprints);
+    }
+    let bytes = column.heap_bytes() / KEPT as usize;
+    let charged = charged / KEPT as usize;
+    eprintln!("{bytes} bytes an entry, charged as {charged}");
+    column
+}
+
+/// What is looked for, and how many entries it hits. What no entry has begins at [`KEPT_CHANNELS`].
+fn searches() -> Vec<(&'static str, Vec<Subscription<'static>>, u32)> {
+    let each = |channels: Range<u32>| channels.map(subscription).collect::<Vec<_>>();
+    let channel = |number: u32| Subscription::Channel(number.to_string().into());
+    let named = |asked| page_subscription(vec![("channel".to_owned(), asked)]);
+    let other = Page {
+        page: "other".into(),
+        ..page()
+    };
+    let missing = KEPT_CHANNELS..KEPT_CHANNELS + 1024;
+    let missing = missing.map(|value| Cow::Owned(value.to_string()));
+    let missing = Asked::OneOf(Values::new(missing.collect()));
+    vec![
+        (
+            "a page",
+            vec![Subscription::Page(other, Filter::Everything)],
+            0,
+        ),
+        ("a value that is missing", vec![subscription(KEPT)], 0),
+        ("a value", vec![subscription(2)], 10),
+        (
+            "a value or a channel",
+            vec![subscription(2), channel(2)],
+            10,
+        ),
+        ("4 values", each(0..4), 40),
+        ("10 values", each(0..10), 100),
+        ("256 values", each(KEPT..KEPT + 256), 0),
+        ("1024 values", vec![named(missing)], 0),
+        ("any value", vec![named(Asked::Any)], KEPT),
+        (
+            "any value, or 256 channels",
+            (0..256).map(channel).chain([named(Asked::Any)]).collect(),
+            KEPT,
+        ),
+    ]
+}
+
+/// How many entries are hit, of all.
+fn hits(fingerprinter: &Fingerprinter, column: &Column, list: &[Subscription<'_>]) -> u32 {
+    let needles = fingerprinter.needles(list);
+    let (mut hits, mut from) = (0, 0);
+    while let Search::Hit(at) = column.search(&needles, from, usize::MAX) {
+        (hits, from) = (hits + 1, at + 1);
+    }
+    hits
+}
+
+fn bench_search(criterion: &mut Criterion) {
+    let fingerprinter = Fingerprinter::default();
+    let column = kept(&fingerprinter);
+    let mut group = criterion.benchmark_group("search");
+    for (name, list, expected) in searches() {
+        group.bench_function(format!("{name}, {expected} among {KEPT}"), |bencher| {
+            bencher.iter(|| assert_eq!(hits(&fingerprinter, &column, black_box(&list)), expected));
+        });
+    }
+    let mut fingerprints = Fingerprints::default();
+    let notification = notification(2);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("what a notification is found by", |bencher| {
+        bencher.iter(|| fingerprinter.write(black_box(&notification), &mut fingerprints));
+    });
+    let mut recent = Column::default();
+    group.bench_function("kept, and another dropped", |bencher| {
+        bencher.iter(|| {
+            recent.push(&fingerprints);
+            if recent.len() > 10_000 {
+                black_box(recent.pop_front());
+            }
+        });
+    });
+    group.finish();
+}
+
 fn publish_text(bytes: usize) -> String {
     let text = |filler: &str| {
         format!(
@@ -338,7 +436,9 @@ fn bench_parse(criterion: &mut Criterion) {
             format!("publish {} B, with its frame", text.len()),
             |bencher| {
                 bencher.iter(|| match parse(black_box(&text), &limits) {
-                    Ok(Command::Publish(publish)) => publish.read().expect("valid").frame(),
+                    Ok(Command::Publish(publish)) => {
+                        publish.read(true).expect("valid").content.plain()
+                    }
                     _ => unreachable!("a publisher"),
                 });
             },
@@ -347,5 +447,12 @@ fn bench_parse(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench_parse, bench_match, bench_dear, bench_replace);
+criterion_group!(
+    benches,
+    bench_parse,
+    bench_match,
+    bench_dear,
+    bench_search,
+    bench_replace
+);
 criterion_main!(benches);

@@ -174,6 +174,9 @@ pub trait Deliveries: Clock {
     /// that is gone or closing takes nothing and counts nowhere.
     fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered;
 
+    /// Whether the send queue of a connection takes `frame` now; if it doesn't, it does when it has drained.
+    fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool;
+
     /// Starts the closing handshake with an open connection. What was queued to it before goes out first, what
     /// it sends from now on is discarded.
     fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str);
@@ -198,8 +201,18 @@ pub trait Replies: Clock {
     /// Grants something else, from the next message on.
     fn readmit(&mut self, id: ConnectionId, admission: &Admission);
 
+    /// Whether nothing waits in the connection's send queue.
+    fn is_drained(&mut self, id: ConnectionId) -> bool;
+
     /// Has [`Application::handle_drained`] called, once, when the connection's send queue is empty.
     fn await_drained(&mut self, id: ConnectionId);
+
+    /// Takes no further message of a connection until [`Replies::resume_input`]; what comes meanwhile waits, and
+    /// is no fault of its peer's.
+    fn pause_input(&mut self, id: ConnectionId);
+
+    /// Takes messages again.
+    fn resume_input(&mut self, id: ConnectionId);
 }
 
 /// Every way out.
@@ -243,6 +256,15 @@ pub enum Answer {
     Now(Response),
     /// [`Replies::respond`] has it.
     Later,
+}
+
+/// What has to be written elsewhere before anything is written to a connection.
+pub trait WriteBarrier {
+    /// Whether something is to be written first.
+    fn is_pending(&self) -> bool;
+
+    /// Writes it.
+    fn commit(&self);
 }
 
 /// What the shell knows of itself: readiness, counters, gauges.
@@ -327,6 +349,19 @@ pub trait Application {
 
     /// The send queue of a connection has drained, as [`Replies::await_drained`] asked to be told.
     fn handle_drained(&mut self, _id: ConnectionId, _outbox: &mut dyn Outbox) {}
+
+    /// What is asked before each write to a connection.
+    fn write_barrier(&self) -> Option<Box<dyn WriteBarrier>> {
+        None
+    }
+
+    /// When there is something to do that no event asks for; what is past means now.
+    fn next_work(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Does a little of it, in much less than a millisecond.
+    fn handle_work(&mut self, _outbox: &mut dyn Outbox) {}
 
     /// The operator has asked for what can be read again to be read again.
     fn handle_reload(&mut self) {}

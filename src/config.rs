@@ -44,6 +44,32 @@ impl Default for HubLimits {
     }
 }
 
+/// How far back the history reaches. Either of them being zero turns it off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryLimits {
+    /// How old what is kept may be.
+    pub age_max: Duration,
+    /// Bytes of memory that it may take.
+    pub bytes_max: usize,
+}
+
+impl HistoryLimits {
+    /// Whether anything is kept.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.bytes_max > 0 && !self.age_max.is_zero()
+    }
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self {
+            age_max: Duration::from_secs(300),
+            bytes_max: 32 * 1024 * 1024,
+        }
+    }
+}
+
 /// What the hub needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HubConfig {
@@ -245,6 +271,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// The hub's part.
     pub hub: HubConfig,
+    /// How far back the history reaches.
+    pub history: HistoryLimits,
+    /// Where it is kept beside memory.
+    pub history_directory: Option<PathBuf>,
     /// What is trusted.
     pub trust: TrustConfig,
     /// Where the console is shown.
@@ -260,6 +290,8 @@ impl Default for Config {
         Self {
             server: ServerConfig::default(),
             hub: HubConfig::default(),
+            history: HistoryLimits::default(),
+            history_directory: None,
             trust: TrustConfig::default(),
             console: Console::default(),
             log: "info".to_owned(),

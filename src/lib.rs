@@ -23,6 +23,7 @@ pub mod config;
 pub mod http;
 pub mod hub;
 pub mod id;
+pub mod journal;
 mod log_limit;
 pub mod memory;
 pub mod metrics;

@@ -197,6 +197,19 @@ impl Metrics {
     }
 }
 
+/// What clients were told that have shown an id.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Resumes {
+    /// They get all that they have missed.
+    pub resumed: u64,
+    /// The history doesn't reach back so far.
+    pub expired: u64,
+    /// It isn't an id of this history.
+    pub unknown: u64,
+    /// Their token withholds what was published before.
+    pub forbidden: u64,
+}
+
 /// What the hub has counted since the start.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct HubMetrics {
@@ -208,6 +221,16 @@ pub struct HubMetrics {
     pub subscriptions_refused_share: u64,
     /// Notifications that were taken.
     pub notifications_delivered: u64,
+    /// Notifications that were not published again, as another with their key was before.
+    pub notifications_repeated: u64,
+    /// Clients that have shown an id.
+    pub resumes: Resumes,
+    /// Entries of the history that were queued to clients that have missed them.
+    pub entries_replayed: u64,
+    /// Directories of the history that could not be written at the start.
+    pub history_write_errors: u64,
+    /// Clients that were closed because what they were promised had left the history.
+    pub replays_lost: u64,
     /// Notifications that broke a rule.
     pub notifications_invalid: u64,
     /// Attempts to publish without permission.

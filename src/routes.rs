@@ -5,7 +5,7 @@
 
 use crate::application::{
     Action, Admission, Answer, Application, CloseCause, Decision, Figures, Framing, Lane, Message,
-    Outbox, Refused, Request, Response, Status,
+    Outbox, Refused, Request, Response, Status, WriteBarrier,
 };
 use crate::config::Console;
 use crate::http::head::Head;
@@ -13,10 +13,14 @@ use crate::hub::access::policy;
 use crate::hub::{Hub, access};
 use crate::id::ConnectionId;
 use crate::metrics::text::CONTENT_TYPE;
+use crate::time::Timestamp;
 use crate::web::{self, File};
 
 /// The path that notifications are posted to, and whose connections stay when they have published.
 const PUBLISH_PATH: &str = "/publish";
+
+/// The path that tells publishers how far the log is.
+const POSITION_PATH: &str = "/position";
 
 /// Whether a request is one to publish, or pretends to be.
 fn publishes(head: &Head<'_>) -> bool {
@@ -67,6 +71,7 @@ impl Routes {
             "/healthz" if figures.is_accepting() => Response::new(Status::OK, "ok"),
             "/healthz" => Response::new(Status::SERVICE_UNAVAILABLE, "stopping"),
             "/metrics" => self.metrics(request, figures),
+            POSITION_PATH => self.hub.answer_position(request, trust),
             path => match web::find(path) {
                 Some(file) if self.shows(file, request) => response(file),
                 _ => return Err(nothing_at(head)),
@@ -179,6 +184,22 @@ impl Application for Routes {
         self.hub.handle_deadline(id, outbox);
     }
 
+    fn handle_drained(&mut self, id: ConnectionId, _: &mut dyn Outbox) {
+        self.hub.handle_drained(id);
+    }
+
+    fn write_barrier(&self) -> Option<Box<dyn WriteBarrier>> {
+        self.hub.write_barrier()
+    }
+
+    fn next_work(&self) -> Option<Timestamp> {
+        self.hub.next_work()
+    }
+
+    fn handle_work(&mut self, outbox: &mut dyn Outbox) {
+        self.hub.handle_work(outbox);
+    }
+
     fn handle_reload(&mut self) {
         self.hub.reload();
     }
@@ -198,10 +219,11 @@ mod tests {
 
     use super::*;
     use crate::application::{Gauges, Peer, PeerAddress};
-    use crate::config::HubConfig;
+    use crate::config::{HistoryLimits, HubConfig};
     use crate::hub::access::policy::Policy;
+    use crate::journal::Journal;
+    use crate::journal::id::Generation;
     use crate::metrics::Metrics;
-    use crate::time::Timestamp;
 
     const LOCAL: &str = "127.0.0.1:50000";
     const REMOTE: &str = "192.0.2.1:50000";
@@ -244,7 +266,13 @@ mod tests {
             address: PeerAddress::Ip(address.parse().expect("an address")),
             lane,
         };
-        let hub = Hub::new(HubConfig::default(), Duration::ZERO, Policy::default());
+        let journal = Journal::new(HistoryLimits::default(), Generation(1));
+        let hub = Hub::new(
+            HubConfig::default(),
+            Duration::ZERO,
+            Policy::default(),
+            journal,
+        );
         let request = Request {
             peer,
             head: &head,

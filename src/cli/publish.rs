@@ -12,18 +12,20 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, ClientError, Received, Url};
-use crate::ws::close::CloseCode;
+use crate::ws::close::{CloseCode, CloseFrame};
 
 use super::environment::from_environment;
 use super::error::CliError;
 use super::output::{print, write_line};
-use super::remote::{default_url, error_of, failed, server};
+use super::remote::{ServerError, default_url, error_of, failed, server};
 
 const HELP: &str = "\
-Usage: crieur publish [--url URL] [--token-file FILE] [--type TYPE] NOTIFICATION
+Usage: crieur publish [--url URL] [--token-file FILE] [--type TYPE]
+                      [--key KEY | --no-keep] NOTIFICATION
 
 Sends a notification, prints how many connections it was delivered to as
-{\"delivered\":N}, and exits; 1 if it was refused.
+{\"delivered\":N}, with the notification's \"id\" if the server keeps it, and exits;
+1 if it was refused.
 
   NOTIFICATION    a JSON object with package and page, or channel, or all three;
                   or - to read one a line from standard input and to send them all
@@ -34,6 +36,11 @@ Sends a notification, prints how many connections it was delivered to as
                   the first line is a publisher's token, to be shown to the server
                   [none, or CRIEUR_TOKEN_FILE]
   --type TYPE     the type that subscribers see [notification]
+  --key KEY       of 1 to 128 bytes: while the server keeps the notification, another
+                  with the same key is not delivered, and \"repeated\":true is
+                  printed. Where no answer comes it is sent once more
+  --no-keep       for those who are there now: it is not kept for clients that
+                  come back
 
 Example:
   crieur publish '{\"channel\":\"Production\",\"message\":{\"text\":\"Bonjour\"}}'
@@ -41,6 +48,12 @@ Example:
 
 /// How long the server may take to answer a notification.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest key that a server takes (protocol 6.2).
+const KEY_BYTES_MAX: usize = 128;
+
+/// The pause before a notification with a key is sent once more: a server that is started again needs it.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the server is listened to while there is nothing to publish.
 const QUIET_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,14 +67,30 @@ struct Answer<'a> {
     #[serde(borrow, rename = "type")]
     kind: &'a str,
     delivered: Option<u64>,
-    dropped: Option<u64>,
+}
+
+/// What stands beside a notification.
+#[derive(Default)]
+struct Options {
+    kind: Option<String>,
+    /// By which the server knows a repetition.
+    key: Option<String>,
+    is_not_kept: bool,
+}
+
+/// Why a notification has no result.
+enum Failure {
+    /// The connection was lost before an answer: the server may have taken the notification.
+    Unanswered(ClientError),
+    /// There was no connection, or the server refused.
+    Final(CliError),
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     use lexopt::Arg::{Long, Short, Value};
     let mut url = default_url()?;
     let mut token_file = from_environment("token-file")?;
-    let mut kind = None;
+    let mut options = Options::default();
     let mut notification = None;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
@@ -69,60 +98,120 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
             Long("help") | Short('h') => return print(HELP),
             Long("url") => url = parser.value()?.string()?,
             Long("token-file") => token_file = Some(parser.value()?.string()?),
-            Long("type") => kind = Some(parser.value()?.string()?),
+            Long("type") => options.kind = Some(parser.value()?.string()?),
+            Long("key") => options.key = Some(key(parser.value()?.string()?)?),
+            Long("no-keep") => options.is_not_kept = true,
             Value(value) if notification.is_none() => notification = Some(value.string()?),
             _ => return Err(argument.unexpected().into()),
         }
     }
-    let url = server(&url, token_file.as_deref())?;
-    match notification.as_deref() {
-        None => Err(CliError::usage(
+    let Some(notification) = notification else {
+        return Err(CliError::usage(
             "a notification is missing: see crieur publish --help",
-        )),
-        Some("-") => publish_lines(&url, kind.as_deref()),
-        Some(notification) => publish_one(&url, kind.as_deref(), notification),
+        ));
+    };
+    check(&options, &notification)?;
+    let url = server(&url, token_file.as_deref())?;
+    match notification.as_str() {
+        "-" => publish_lines(&url, &options),
+        notification => publish_one(&url, &options, notification),
     }
 }
 
-/// The message that publishes `notification`, which goes in byte for byte.
-fn message(kind: Option<&str>, notification: &str) -> Result<String, CliError> {
-    let raw: &RawValue = serde_json::from_str(notification)
-        .map_err(|error| CliError::failure(format!("the notification is not JSON: {error}")))?;
-    let kind = match kind {
-        None => String::new(),
-        Some(kind) => format!(r#""type":{},"#, serde_json::Value::from(kind)),
-    };
-    Ok(format!(
-        r#"{{"sender":"server",{kind}"notification":{raw}}}"#
-    ))
+/// A key as the server takes it.
+fn key(text: String) -> Result<String, CliError> {
+    match text.len() {
+        1..=KEY_BYTES_MAX => Ok(text),
+        length => Err(CliError::usage(format!(
+            "--key: {length} bytes, but a key has 1 to {KEY_BYTES_MAX}"
+        ))),
+    }
 }
 
-fn publish_one(url: &Url, kind: Option<&str>, notification: &str) -> Result<ExitCode, CliError> {
-    let message = message(kind, notification)?;
-    let mut client = connect(url)?;
-    client
-        .send_text(&message)
-        .map_err(|error| failed(url, error))?;
+/// Fails on options that don't go together.
+fn check(options: &Options, notification: &str) -> Result<(), CliError> {
+    if options.key.is_some() && options.is_not_kept {
+        return Err(CliError::usage(
+            "--key and --no-keep exclude each other: a repetition is known by what is kept",
+        ));
+    }
+    if options.key.is_some() && notification == "-" {
+        return Err(CliError::usage(
+            "--key is for one notification: of many with the same key only the first is delivered",
+        ));
+    }
+    Ok(())
+}
+
+/// The message that publishes `notification`, which goes in byte for byte.
+fn message(options: &Options, notification: &str) -> Result<String, CliError> {
+    let raw: &RawValue = serde_json::from_str(notification)
+        .map_err(|error| CliError::failure(format!("the notification is not JSON: {error}")))?;
+    let mut message = r#"{"sender":"server","#.to_owned();
+    for (name, text) in [("type", &options.kind), ("key", &options.key)] {
+        if let Some(text) = text {
+            let value = serde_json::Value::from(text.as_str());
+            message.push_str(&format!(r#""{name}":{value},"#));
+        }
+    }
+    if options.is_not_kept {
+        message.push_str(r#""keep":false,"#);
+    }
+    Ok(message + &format!(r#""notification":{raw}}}"#))
+}
+
+/// Publishes on an ephemeral connection. With a key it tries a second time where no answer came: if
+/// the first was taken, the server knows the second as its repetition.
+fn publish_one(url: &Url, options: &Options, notification: &str) -> Result<ExitCode, CliError> {
+    let message = message(options, notification)?;
+    let mut result = publish_message(url, &message);
+    if let (Some(_), Err(Failure::Unanswered(error))) = (&options.key, &result) {
+        let again = format!("crieur: {url}: {error}; sending it once more with its key");
+        let _ = write_line(&mut io::stderr(), &again);
+        thread::sleep(RETRY_AFTER);
+        result = publish_message(url, &message);
+    }
+    match result {
+        Ok(receipt) => print_line(&receipt),
+        Err(Failure::Unanswered(error)) => Err(failed(url, error)),
+        Err(Failure::Final(error)) => Err(error),
+    }
+}
+
+/// Sends `message` on a connection of its own, and returns the receipt, which is the reason of the Close.
+fn publish_message(url: &Url, message: &str) -> Result<String, Failure> {
+    let mut client = connect(url).map_err(Failure::Final)?;
+    client.send_text(message).map_err(Failure::Unanswered)?;
     let mut refusal = None;
     loop {
-        match client.receive().map_err(|error| failed(url, error))? {
-            Received::Text(text) => refusal = error_of(&text).or(refusal),
-            Received::Close(frame) => {
-                return match (frame.code, refusal) {
-                    (Some(CloseCode::NORMAL), _) => print_line(&frame.reason),
-                    (_, Some(error)) => Err(CliError::failure(error)),
-                    (Some(code), None) => Err(CliError::failure(format!(
-                        "the server closed with {code} {}",
-                        frame.reason
-                    ))),
-                    (None, None) => Err(CliError::failure("the server closed without saying why")),
-                };
+        match (client.receive(), refusal) {
+            (Ok(Received::Text(text)), earlier) => refusal = error_of(&text).or(earlier),
+            (Ok(Received::Close(frame)), refusal) => {
+                return receipt(frame, refusal).map_err(Failure::Final);
             }
+            // What was refused has been answered, however the connection ends.
+            (Err(_), Some(error)) => return Err(Failure::Final(CliError::failure(error))),
+            (Err(error @ ClientError::Protocol(_)), None) => {
+                return Err(Failure::Final(failed(url, error)));
+            }
+            (Err(error), None) => return Err(Failure::Unanswered(error)),
         }
     }
 }
 
-fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
+/// The receipt in the Close of an ephemeral connection on which the server may have refused something.
+fn receipt(frame: CloseFrame, refusal: Option<ServerError>) -> Result<String, CliError> {
+    Err(match (frame.code, refusal) {
+        (Some(CloseCode::NORMAL), _) => return Ok(frame.reason),
+        (_, Some(error)) => CliError::failure(error),
+        (Some(code), None) => {
+            CliError::failure(format!("the server closed with {code} {}", frame.reason))
+        }
+        (None, None) => CliError::failure("the server closed without saying why"),
+    })
+}
+
+fn publish_lines(url: &Url, options: &Options) -> Result<ExitCode, CliError> {
     let url = &url.with_target("/publish");
     let mut client = connect(url)?;
     let lines = read_input()?;
@@ -140,7 +229,7 @@ fn publish_lines(url: &Url, kind: Option<&str>) -> Result<ExitCode, CliError> {
         if line.trim().is_empty() {
             continue;
         }
-        let answer = match message(kind, &line) {
+        let answer = match message(options, &line) {
             Ok(message) => {
                 client
                     .send_text(&message)
@@ -203,7 +292,9 @@ fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>,
         match client.receive().map_err(|error| failed(url, error))? {
             Received::Text(text) => {
                 if let Some(error) = error_of(&text) {
-                    if error.starts_with("forbidden") {
+                    let is_final = error.code == "forbidden";
+                    let error = error.to_string();
+                    if is_final {
                         refusal = Some(error);
                         continue;
                     }
@@ -211,14 +302,10 @@ fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>,
                 }
                 if let Ok(Answer {
                     kind: "published",
-                    delivered: Some(delivered),
-                    dropped,
-                    ..
+                    delivered: Some(_),
                 }) = serde_json::from_str(&text)
                 {
-                    let dropped =
-                        dropped.map_or(String::new(), |dropped| format!(r#","dropped":{dropped}"#));
-                    return Ok(Ok(format!(r#"{{"delivered":{delivered}{dropped}}}"#)));
+                    return Ok(Ok(without_type(text)));
                 }
             }
             Received::Close(frame) => {
@@ -227,6 +314,14 @@ fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>,
                 return Err(CliError::failure(reason));
             }
         }
+    }
+}
+
+/// A receipt as it is on an ephemeral connection.
+fn without_type(text: String) -> String {
+    match text.strip_prefix(r#"{"type":"published","#) {
+        Some(rest) => format!("{{{rest}"),
+        None => text,
     }
 }
 
@@ -240,4 +335,55 @@ fn connect(url: &Url) -> Result<Client, CliError> {
 
 fn print_line(line: &str) -> Result<ExitCode, CliError> {
     print(&format!("{line}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_stand_beside_the_notification() {
+        let with = |kind: Option<&str>, key: Option<&str>, is_not_kept| {
+            let options = Options {
+                kind: kind.map(str::to_owned),
+                key: key.map(str::to_owned),
+                is_not_kept,
+            };
+            message(&options, r#" {"a": 1.0} "#).expect("it is JSON")
+        };
+        assert_eq!(
+            with(None, None, false),
+            r#"{"sender":"server","notification":{"a": 1.0}}"#
+        );
+        assert_eq!(
+            with(Some("t"), Some(r#"a"b"#), false),
+            r#"{"sender":"server","type":"t","key":"a\"b","notification":{"a": 1.0}}"#
+        );
+        assert_eq!(
+            with(None, None, true),
+            r#"{"sender":"server","keep":false,"notification":{"a": 1.0}}"#
+        );
+    }
+
+    #[test]
+    fn a_key_has_its_bounds() {
+        for (length, is_valid) in [(0, false), (1, true), (128, true), (129, false)] {
+            assert_eq!(key("k".repeat(length)).is_ok(), is_valid, "{length}");
+        }
+        // Bytes count, not characters.
+        assert!(key("é".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn receipts_read_the_same_on_every_connection() {
+        for (text, receipt) in [
+            (
+                r#"{"type":"published","delivered":3,"id":"a-1"}"#,
+                r#"{"delivered":3,"id":"a-1"}"#,
+            ),
+            (r#"{"delivered":3}"#, r#"{"delivered":3}"#),
+        ] {
+            assert_eq!(without_type(text.to_owned()), receipt);
+        }
+    }
 }

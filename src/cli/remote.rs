@@ -19,13 +19,22 @@ const DEFAULT_URL: &str = "ws://127.0.0.1:8000/";
 struct Message<'a> {
     #[serde(borrow, rename = "type")]
     kind: &'a str,
-    error: Option<ErrorBody>,
+    error: Option<ServerError>,
 }
 
+/// An error that the server answered with (protocol 1.4).
 #[derive(Deserialize)]
-struct ErrorBody {
-    code: String,
+pub(super) struct ServerError {
+    /// A fixed word.
+    pub(super) code: String,
+    /// What was wrong, for the user.
     detail: String,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
 }
 
 /// The server that is meant when no `--url` is given.
@@ -51,13 +60,13 @@ pub(super) fn server(url: &str, token_file: Option<&str>) -> Result<Url, CliErro
     }
 }
 
-/// What an error message says, if `text` is one.
-pub(super) fn error_of(text: &str) -> Option<String> {
+/// The error, if `text` is one.
+pub(super) fn error_of(text: &str) -> Option<ServerError> {
     match serde_json::from_str(text) {
         Ok(Message {
             kind: "error",
-            error: Some(error),
-        }) => Some(format!("{}: {}", error.code, error.detail)),
+            error,
+        }) => error,
         _ => None,
     }
 }

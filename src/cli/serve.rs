@@ -12,6 +12,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::application::Lane;
 use crate::config::{Config, Console, ListenAddress};
 use crate::hub::Hub;
+use crate::journal::Journal;
+use crate::journal::id::Generation;
 use crate::memory;
 use crate::net::engine::SPARE_CONNECTIONS;
 use crate::net::listener::Listener;
@@ -24,7 +26,7 @@ use super::notify::Notifier;
 use super::output::print;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
-use super::{activation, trust};
+use super::{activation, history, trust};
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -81,13 +83,27 @@ fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliEr
     let publish_warning = trust::publish_warning(&policy);
     let reload = Reload::new(config);
     let ping_interval = config.server.timeouts.ping_interval;
-    let hub =
-        Hub::new(config.hub, ping_interval, policy).with_reload(move |policy| reload.run(policy));
+    let generation = Generation(draw()?);
+    let journal = Journal::new(config.history, generation);
+    let hub = Hub::new(config.hub, ping_interval, policy, journal)
+        .with_reload(move |policy| reload.run(policy));
+    let hub = history::open(config, hub, generation)?;
+    let write_ahead = hub.journal().write_ahead().cloned();
+    let result = run_server(config, listeners, hub, publish_warning);
+    if let Some(write_ahead) = write_ahead {
+        write_ahead.close();
+    }
+    result
+}
+
+fn run_server(
+    config: &Config,
+    listeners: Vec<Listener>,
+    hub: Hub,
+    publish_warning: Option<&str>,
+) -> Result<Stopped, CliError> {
     let application = Routes::new(hub, config.console);
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed)
-        .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
-    let seed = u64::from_ne_bytes(seed);
+    let seed = draw()?;
     let mut server = Server::bind_beside(listeners, &config.server, application, seed)
         .map_err(CliError::failure)?;
     let addresses = server.local_addrs().map_err(CliError::failure)?;
@@ -117,6 +133,14 @@ fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliEr
     server
         .run(|phase| notifier.tell(phase))
         .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
+}
+
+/// A random number.
+fn draw() -> Result<u64, CliError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Where a browser on this host finds the console: every address is this host's own as well.

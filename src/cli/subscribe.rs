@@ -1,4 +1,4 @@
-//! `crieur subscribe`: prints what arrives, and comes back when the connection is lost.
+//! `crieur subscribe`: prints what arrives, comes back when the connection is lost, and resumes where it was.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,13 +17,15 @@ use fastrand::Rng;
 use super::environment::from_environment;
 use super::error::CliError;
 use super::output::{print, write_line};
-use super::remote::{default_url, error_of, failed, server};
+use super::position::Position;
+use super::remote::{ServerError, default_url, error_of, failed, server};
 
 const HELP: &str = "\
-Usage: crieur subscribe [--url URL] [--token-file FILE] SUBSCRIPTION...
+Usage: crieur subscribe [--url URL] [--token-file FILE] [--since ID] SUBSCRIPTION...
 
 Prints each notification that arrives as a line of JSON, until stopped. A connection
-that is lost is made again, with growing pauses.
+that is lost is made again, with growing pauses, and what came meanwhile is printed
+too. Where the server can't say what that was, a line on standard error says so.
 
   SUBSCRIPTION    the name of a channel; or a JSON object with package, page and,
                   if not everything of that page is wanted, filters
@@ -31,9 +33,12 @@ that is lost is made again, with growing pauses.
   --token-file FILE
                   the first line is a client's token, to be shown to the server
                   [none, or CRIEUR_TOKEN_FILE]
+  --since ID      begins with what came behind the notification of this id, and
+                  prints ids; with an empty ID, prints ids from now on
 
 Examples:
   crieur subscribe Production
+  crieur subscribe --since \"$(jq -r '.id // empty' seen | tail -n 1)\" Production >> seen
   crieur subscribe '{\"package\":\"shop\",\"page\":\"orders\",\"filters\":{\"values\":{\"state\":[\"new\",\"paid\"]}}}'
 ";
 
@@ -54,12 +59,33 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long the server may take to answer a subscription or a ping.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the server says to a subscription; other members don't matter.
+/// The longest time without a position after which a ping asks for one: what is older than the server's
+/// history can't be resumed from.
+const PING_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// The part of the server's heartbeat after which a ping asks for a position. With less than the whole
+/// the server has no cause to send a Ping of its own, which would put this one off.
+const PING_AFTER_SHARE: f64 = 0.8;
+
+/// The errors that mean the list, which no later try mends.
+const LIST_ERRORS: [&str; 3] = [
+    "invalid-subscription",
+    "forbidden",
+    "too-many-subscriptions",
+];
+
+/// What the server says; other members don't matter.
 #[derive(Deserialize)]
-struct Subscribed<'a> {
+struct Message<'a> {
+    /// JSON, as is `notification`.
     #[serde(borrow, rename = "type")]
-    kind: &'a str,
+    kind: &'a RawValue,
+    notification: Option<&'a RawValue>,
+    id: Option<String>,
     heartbeat: Option<f64>,
+    resumed: Option<bool>,
+    reason: Option<String>,
+    missed: Option<u64>,
 }
 
 /// How a connection ended.
@@ -67,12 +93,32 @@ enum Ended {
     /// The server closed it, and perhaps said when to come back.
     Closed(CloseFrame),
     Lost(ClientError),
+    /// The list was answered with an error that may not come the next time.
+    Refused(ServerError),
+    /// Nobody reads what is printed.
+    Unread,
+}
+
+/// What is followed over all connections.
+struct Follower {
+    /// The list of subscriptions, as JSON.
+    subscriptions: String,
+    position: Position,
+    /// Whether the ids of notifications are printed.
+    prints_ids: bool,
+    /// Whether the list of this connection is in force.
+    is_subscribed: bool,
+    /// The time without a position after which this connection is asked for one, and so whether it lives.
+    ping_after: Duration,
+    /// When that is.
+    ping_at: Instant,
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     use lexopt::Arg::{Long, Short, Value};
     let mut url = default_url()?;
     let mut token_file = from_environment("token-file")?;
+    let mut since = None;
     let mut subscriptions = Vec::new();
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
@@ -80,6 +126,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
             Long("help") | Short('h') => return print(HELP),
             Long("url") => url = parser.value()?.string()?,
             Long("token-file") => token_file = Some(parser.value()?.string()?),
+            Long("since") => since = Some(parser.value()?.string()?),
             Value(value) => subscriptions.push(subscription(&value.string()?)?),
             _ => return Err(argument.unexpected().into()),
         }
@@ -90,11 +137,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         ));
     }
     let url = server(&url, token_file.as_deref())?;
-    let message = format!(
-        r#"{{"sender":"client","subscriptions":[{}]}}"#,
-        subscriptions.join(",")
-    );
-    follow(&url, &message)
+    follow(&url, Follower::new(&subscriptions, since))
 }
 
 /// A subscription as JSON: an object or a string as it is given, else the name of a channel.
@@ -109,7 +152,7 @@ fn subscription(argument: &str) -> Result<String, CliError> {
 
 /// Subscribes, and subscribes again whenever the connection is lost. The first try must
 /// succeed: a mistake in the URL would otherwise look like a server that is away.
-fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
+fn follow(url: &Url, mut follower: Follower) -> Result<ExitCode, CliError> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
@@ -117,11 +160,9 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
     let mut client = Client::connect(url).map_err(|error| failed(url, error))?;
     let mut tries = 0;
     loop {
-        let since = Instant::now();
-        let Some(ended) = listen(&mut client, message)? else {
-            return Ok(ExitCode::SUCCESS);
-        };
-        if since.elapsed() >= STABLE_AFTER {
+        let connected_at = Instant::now();
+        let ended = follower.listen(&mut client)?;
+        if connected_at.elapsed() >= STABLE_AFTER {
             tries = 0;
         }
         let mut pause = match &ended {
@@ -134,6 +175,11 @@ fn follow(url: &Url, message: &str) -> Result<ExitCode, CliError> {
                 say(&error.to_string());
                 None
             }
+            Ended::Refused(error) => {
+                say(&format!("not subscribed: {error}"));
+                None
+            }
+            Ended::Unread => return Ok(ExitCode::SUCCESS),
         };
         client = loop {
             let wait = pause.take().unwrap_or_else(|| backoff(tries, &mut random));
@@ -193,56 +239,169 @@ fn backoff(tries: u32, random: &mut Rng) -> Duration {
     Duration::from_millis(random.u64(0..=ceiling.as_millis() as u64))
 }
 
-/// Subscribes and prints what arrives until the connection ends; `None` when nobody reads
-/// what is printed.
-fn listen(client: &mut Client, message: &str) -> Result<Option<Ended>, CliError> {
-    if let Err(error) = client.send_text(message) {
-        return Ok(Some(Ended::Lost(error)));
-    }
-    let mut heartbeat = ANSWER_TIMEOUT;
-    let mut is_pinged = true;
-    loop {
-        let timeout = if is_pinged { ANSWER_TIMEOUT } else { heartbeat };
-        let received = client
-            .set_read_timeout(Some(timeout))
-            .and_then(|()| client.receive());
-        match received {
-            Ok(Received::Text(text)) => {
-                is_pinged = false;
-                if let Some(error) = error_of(&text) {
-                    return Err(CliError::failure(error));
-                }
-                match serde_json::from_str(&text) {
-                    Ok(Subscribed {
-                        kind: "subscribed",
-                        heartbeat: Some(seconds),
-                    }) => {
-                        heartbeat = Duration::try_from_secs_f64(seconds)
-                            .unwrap_or(heartbeat)
-                            .max(Duration::from_millis(10));
-                        say("subscribed");
-                    }
-                    Ok(Subscribed {
-                        kind: "pong" | "subscribed",
-                        ..
-                    }) => {}
-                    _ if write_line(&mut io::stdout(), &one_line(&text)).is_err() => {
-                        return Ok(None);
-                    }
-                    _ => {}
-                }
-            }
-            Ok(Received::Close(frame)) => return Ok(Some(Ended::Closed(frame))),
-            // Silence: ask once, then believe it.
-            Err(ClientError::TimedOut) if !is_pinged => {
-                is_pinged = true;
-                if let Err(error) = client.send_text(r#"{"type":"ping"}"#) {
-                    return Ok(Some(Ended::Lost(error)));
-                }
-            }
-            Err(error) => return Ok(Some(Ended::Lost(error))),
+impl Follower {
+    fn new(subscriptions: &[String], since: Option<String>) -> Self {
+        Self {
+            subscriptions: format!("[{}]", subscriptions.join(",")),
+            prints_ids: since.is_some(),
+            position: Position::new(since.unwrap_or_default()),
+            is_subscribed: false,
+            ping_after: ANSWER_TIMEOUT,
+            ping_at: Instant::now(),
         }
     }
+
+    /// The list, since the position. A server that knows no positions ignores that.
+    fn list(&self) -> String {
+        let since = serde_json::Value::from(self.position.id());
+        let subscriptions = &self.subscriptions;
+        format!(r#"{{"sender":"client","since":{since},"subscriptions":{subscriptions}}}"#)
+    }
+
+    /// Subscribes, and prints what arrives until the connection ends.
+    fn listen(&mut self, client: &mut Client) -> Result<Ended, CliError> {
+        self.is_subscribed = false;
+        self.ping_after = ANSWER_TIMEOUT;
+        self.put_ping_off();
+        if let Err(error) = client.send_text(&self.list()) {
+            return Ok(Ended::Lost(error));
+        }
+        // Whether an answer is due: to the list, then to each ping.
+        let mut is_waiting = true;
+        loop {
+            let quiet = self.ping_at.saturating_duration_since(Instant::now());
+            if !is_waiting && quiet.is_zero() {
+                is_waiting = true;
+                self.put_ping_off();
+                if let Err(error) = client.send_text(r#"{"type":"ping"}"#) {
+                    return Ok(Ended::Lost(error));
+                }
+            }
+            let timeout = if is_waiting { ANSWER_TIMEOUT } else { quiet };
+            let received = client
+                .set_read_timeout(Some(timeout))
+                .and_then(|()| client.receive());
+            match received {
+                Ok(Received::Text(text)) => {
+                    is_waiting = false;
+                    if let Some(ended) = self.handle_text(&text)? {
+                        return Ok(ended);
+                    }
+                }
+                Ok(Received::Close(frame)) => return Ok(Ended::Closed(frame)),
+                // Silence: ask once, then believe it.
+                Err(ClientError::TimedOut) if !is_waiting => {}
+                Err(error) => return Ok(Ended::Lost(error)),
+            }
+        }
+    }
+
+    /// The next ping is as far away as it can be.
+    fn put_ping_off(&mut self) {
+        self.ping_at = Instant::now() + self.ping_after;
+    }
+
+    /// Goes on to a position, which need not be asked for then.
+    fn move_to(&mut self, id: Option<String>) {
+        if let Some(id) = id {
+            self.position.move_to(id);
+            self.put_ping_off();
+        }
+    }
+
+    /// Prints a notification, or learns from what else the server says.
+    fn handle_text(&mut self, text: &str) -> Result<Option<Ended>, CliError> {
+        if let Some(error) = error_of(text) {
+            return self.handle_error(error);
+        }
+        let Ok(message) = serde_json::from_str::<Message<'_>>(text) else {
+            return Ok(print_text(text));
+        };
+        match (message.kind.get(), message.notification) {
+            (r#""subscribed""#, None) => self.handle_subscribed(message),
+            (r#""pong""#, None) => self.move_to(message.id),
+            (r#""caught-up""#, None) => self.handle_caught_up(message),
+            (r#""gap""#, None) => {
+                let id = message.id.unwrap_or_else(|| self.position.id().to_owned());
+                let gap = self.position.handle_gap(id, message.reason.as_deref());
+                say_if_any(gap);
+            }
+            _ => return Ok(self.handle_delivery(text, message)),
+        }
+        Ok(None)
+    }
+
+    /// Fails on an error that means the list; any other ends nothing that is in force.
+    fn handle_error(&self, error: ServerError) -> Result<Option<Ended>, CliError> {
+        if LIST_ERRORS.contains(&error.code.as_str()) {
+            return Err(CliError::failure(error));
+        }
+        if !self.is_subscribed {
+            // Nothing but the list has been sent, and nothing would ever come.
+            return Ok(Some(Ended::Refused(error)));
+        }
+        say(&error.to_string());
+        Ok(None)
+    }
+
+    fn handle_subscribed(&mut self, message: Message<'_>) {
+        self.is_subscribed = true;
+        if let Some(heartbeat) = message.heartbeat {
+            self.ping_after = ping_after(heartbeat).unwrap_or(self.ping_after);
+        }
+        self.put_ping_off();
+        say("subscribed");
+        let (is_resumed, reason) = (message.resumed == Some(true), message.reason.as_deref());
+        let gap = self
+            .position
+            .handle_subscribed(message.id, is_resumed, reason);
+        say_if_any(gap);
+    }
+
+    fn handle_caught_up(&mut self, message: Message<'_>) {
+        self.move_to(message.id);
+        if let Some(missed) = message.missed {
+            say(&format!("caught up: {missed} missed"));
+        }
+    }
+
+    /// Prints a notification, unless it has been already; its position counts in any case.
+    fn handle_delivery(&mut self, text: &str, message: Message<'_>) -> Option<Ended> {
+        let (Some(id), Some(notification)) = (message.id, message.notification) else {
+            return print_text(text);
+        };
+        if !self.position.is_printed(&id) {
+            let ended = if self.prints_ids {
+                print_text(text)
+            } else {
+                print_text(&without_id(message.kind, notification))
+            };
+            if ended.is_some() {
+                return ended;
+            }
+            self.position.remember(&id);
+        }
+        self.move_to(Some(id));
+        None
+    }
+}
+
+/// A delivery as a client gets it that asks for no ids, byte for byte.
+fn without_id(kind: &RawValue, notification: &RawValue) -> String {
+    format!(r#"{{"type":{kind},"notification":{notification}}}"#)
+}
+
+/// The time after which to ping, by the heartbeat of the server in seconds, if it is a time.
+fn ping_after(heartbeat: f64) -> Option<Duration> {
+    let heartbeat = Duration::try_from_secs_f64(heartbeat).ok()?;
+    let after = heartbeat.mul_f64(PING_AFTER_SHARE).min(PING_AFTER_MAX);
+    Some(after.max(Duration::from_millis(10)))
+}
+
+/// Prints a message of the server.
+fn print_text(text: &str) -> Option<Ended> {
+    let printed = write_line(&mut io::stdout(), &one_line(text));
+    printed.is_err().then_some(Ended::Unread)
 }
 
 /// JSON on one line: a line break in it is white space between its parts, never in a string.
@@ -252,6 +411,12 @@ fn one_line(json: &str) -> String {
 
 fn say(line: &str) {
     let _ = write_line(&mut io::stderr(), &format!("crieur: {line}"));
+}
+
+fn say_if_any(line: Option<String>) {
+    if let Some(line) = line {
+        say(&line);
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +436,51 @@ mod tests {
             r#"{"package": 1}"#
         );
         assert!(subscription("{").is_err());
+    }
+
+    #[test]
+    fn a_ping_comes_ahead_of_that_of_the_server() {
+        assert_eq!(ping_after(25.0), Some(Duration::from_secs(20)));
+        assert_eq!(ping_after(0.001), Some(Duration::from_millis(10)));
+        for large in [100.0, 86_400.0, 1e19] {
+            assert_eq!(ping_after(large), Some(PING_AFTER_MAX), "{large}");
+        }
+        for none in [-1.0, f64::NAN, 1e300] {
+            assert_eq!(ping_after(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn without_its_id_a_delivery_is_as_it_was() {
+        let text = r#"{"type":"caf\u00e9","id":"a-1","notification":{ "id":"x", "n":1.0 }}"#;
+        let message: Message<'_> = serde_json::from_str(text).expect("a delivery");
+        let notification = message.notification.expect("it has one");
+        assert_eq!(
+            without_id(message.kind, notification),
+            r#"{"type":"caf\u00e9","notification":{ "id":"x", "n":1.0 }}"#
+        );
+    }
+
+    #[test]
+    fn a_list_shows_the_position() {
+        let subscriptions = [
+            r#""a""#.to_owned(),
+            r#"{"package":"p","page":"q"}"#.to_owned(),
+        ];
+        let list =
+            |since: Option<&str>| Follower::new(&subscriptions, since.map(str::to_owned)).list();
+        let rest = r#""subscriptions":["a",{"package":"p","page":"q"}]}"#;
+        for (since, shown) in [
+            (None, ""),
+            (Some(""), ""),
+            (Some("a-1"), "a-1"),
+            (Some("\""), "\\\""),
+        ] {
+            assert_eq!(
+                list(since),
+                format!(r#"{{"sender":"client","since":"{shown}",{rest}"#)
+            );
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Hub {
         peer: CompactAddress,
     ) {
         if let Some(address) = self.policy.counted_address(publish, peer.into()) {
-            let held = self.index.holdings_of(id);
+            let held = self.holdings_of(id);
             self.addresses.exchange(address, held, Holdings::default());
             self.addresses.leave(address);
         }

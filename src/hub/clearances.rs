@@ -51,6 +51,8 @@ struct Granted {
     allowed: Vec<Subscription<'static>>,
     /// When the token expires.
     until: Timestamp,
+    /// Whether what was published before may be asked for.
+    allows_history: bool,
     /// The token's hash, by which it is known again.
     shown: u64,
 }
@@ -171,6 +173,14 @@ impl Clearances {
         self.table.contains_key(&id)
     }
 
+    /// Whether a connection may be caught up with what was published before; only a token says no.
+    pub(super) fn allows_history(&self, id: ConnectionId) -> bool {
+        match self.table.get(&id) {
+            Some(Clearance::Granted(granted)) => granted.allows_history,
+            Some(Clearance::Awaited | Clearance::Refused(_)) | None => true,
+        }
+    }
+
     /// When the token of a connection expires.
     pub(super) fn expiry(&self, id: ConnectionId) -> Option<Timestamp> {
         match self.table.get(&id)? {
@@ -240,6 +250,7 @@ impl Clearances {
             Ok(grant) => Ok(Granted {
                 until: now + grant.time_left(unix_now),
                 allowed: grant.allow,
+                allows_history: grant.history,
                 shown: self.token_hasher.hash_one(token),
             }),
             Err(error) => {

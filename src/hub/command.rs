@@ -14,11 +14,11 @@ mod content;
 mod error;
 mod json;
 mod path;
+mod replies;
 mod values;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -26,16 +26,26 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use self::content::{read_notification, read_subscriptions};
 pub use self::error::{CommandError, ErrorCode};
 use self::json::{Json, next_member};
+pub use self::replies::*;
 use super::filter::{Notification, Subscription};
-use crate::application::Delivered;
 use crate::config::HubLimits;
-use crate::ws::frame::EncodedFrame;
+use crate::journal::entry::Content;
 
 /// The `type` of a notification whose publisher leaves it out, as JSON.
 const TYPE_DEFAULT: &str = r#""notification""#;
 
 /// Types that only the server itself sends: a publisher can't speak for it.
-const TYPES_RESERVED: [&str; 4] = ["subscribed", "pong", "error", "published"];
+const TYPES_RESERVED: [&str; 6] = [
+    "subscribed",
+    "pong",
+    "error",
+    "published",
+    "caught-up",
+    "gap",
+];
+
+/// Bytes of a publisher's key.
+const KEY_BYTES: std::ops::RangeInclusive<usize> = 1..=128;
 
 /// What a message asks for.
 #[derive(Debug)]
@@ -46,6 +56,8 @@ pub enum Command<'a> {
         subscriptions: Vec<Subscription<'a>>,
         /// What is to show that this may be asked for.
         token: Option<Cow<'a, str>>,
+        /// Deliveries are numbered from now on; and behind this id, what was missed comes first.
+        since: Option<Cow<'a, str>>,
     },
     /// Answer with a pong.
     Ping,
@@ -60,6 +72,8 @@ pub struct Publish<'a> {
     pub token: Option<Cow<'a, str>>,
     kind: Member<'a>,
     notification: Member<'a>,
+    keep: Member<'a>,
+    key: Member<'a>,
 }
 
 /// A notification that is ready to be matched and sent.
@@ -67,10 +81,12 @@ pub struct Publish<'a> {
 pub struct Publication<'a> {
     /// What it is matched by.
     pub notification: Notification<'a>,
-    /// The publisher's `type`, as JSON.
-    kind: &'a str,
-    /// The notification as it was sent.
-    text: &'a str,
+    /// What is passed on of it.
+    pub content: Content<'a>,
+    /// Whether the history keeps it, if there is one.
+    pub is_kept: bool,
+    /// What its publisher calls it by.
+    pub key: Option<Cow<'a, str>>,
 }
 
 /// Reads what `text` asks for; of a notification, only that it is one.
@@ -134,17 +150,6 @@ pub fn parse_batch<'a>(text: &'a str) -> Result<Batch<'a>, CommandError> {
     })
 }
 
-/// The answer to a request that has published.
-#[must_use]
-pub fn batch_reply(delivered: &[Delivered], is_array: bool) -> String {
-    let entries: Vec<_> = delivered.iter().copied().map(published_reason).collect();
-    if is_array {
-        format!("[{}]", entries.join(","))
-    } else {
-        entries.concat()
-    }
-}
-
 /// Reads a list of subscriptions that doesn't come in a message.
 ///
 /// # Errors
@@ -158,90 +163,76 @@ pub fn parse_subscriptions(
     Ok(subscriptions.map(Subscription::into_owned).collect())
 }
 
-/// The answer to a subscription: how many there are, and the seconds of silence after which
-/// the server pings.
+/// Reads what a notification is matched by, of one whose text is known to be good.
 #[must_use]
-pub fn subscribed_reply(subscriptions: usize, heartbeat: Duration) -> String {
-    let seconds = heartbeat.as_secs_f64();
-    format!(r#"{{"type":"subscribed","subscriptions":{subscriptions},"heartbeat":{seconds}}}"#)
+pub fn parse_notification(text: &str) -> Option<Notification<'_>> {
+    read_notification(Json(text)).ok()
 }
 
 /// An application's ping as apps write it; [`parse`] knows all other ways to.
 pub const PING: &str = r#"{"type":"ping"}"#;
 
-/// The answer to an application ping.
-pub const PONG_REPLY: &str = r#"{"type":"pong"}"#;
-
-/// The answer to a notification on a connection that stays.
-#[must_use]
-pub fn published_reply(delivered: Delivered) -> String {
-    format!(r#"{{"type":"published",{}}}"#, Counts(delivered))
-}
-
-/// The reason of the Close that answers a notification on a connection that doesn't stay.
-#[must_use]
-pub fn published_reason(delivered: Delivered) -> String {
-    format!("{{{}}}", Counts(delivered))
-}
-
-/// The reason of any other Close that the server starts. `reason` is one fixed word.
-#[must_use]
-pub fn close_reason(reason: &'static str, retry_ms: u64) -> String {
-    format!(r#"{{"reason":"{reason}","retry":{retry_ms}}}"#)
-}
-
-struct Counts(Delivered);
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Delivered { queued, dropped } = self.0;
-        write!(f, r#""delivered":{queued}"#)?;
-        if dropped > 0 {
-            write!(f, r#","dropped":{dropped}"#)?;
-        }
-        Ok(())
-    }
-}
-
 impl<'a> Publish<'a> {
-    /// Reads the content.
+    /// Reads the content. There is no use for a key where `takes_keys` is false.
     ///
     /// # Errors
     /// [`ErrorCode::InvalidNotification`], with the member that is at fault.
-    pub fn read(&self) -> Result<Publication<'a>, CommandError> {
-        let code = ErrorCode::InvalidNotification;
+    pub fn read(&self, takes_keys: bool) -> Result<Publication<'a>, CommandError> {
         let kind = match self.kind {
             Member::Absent => TYPE_DEFAULT,
             Member::Once(json) => check_type(json)?,
-            Member::Duplicate => return Err(CommandError::new(code, "duplicate member type")),
+            Member::Duplicate => return Err(invalid("duplicate member type")),
         };
         let json = match self.notification {
-            Member::Absent => return Err(CommandError::new(code, "notification is missing")),
+            Member::Absent => return Err(invalid("notification is missing")),
             Member::Once(json) => json,
-            Member::Duplicate => {
-                return Err(CommandError::new(code, "duplicate member notification"));
-            }
+            Member::Duplicate => return Err(invalid("duplicate member notification")),
         };
+        let is_kept = self.read_keep()?;
+        let key = self.read_key()?;
+        if key.is_some() && !is_kept {
+            return Err(invalid("key and keep:false exclude each other"));
+        }
+        if key.is_some() && !takes_keys {
+            return Err(invalid("key needs a history, which is off"));
+        }
         Ok(Publication {
             notification: read_notification(json)?,
-            kind,
-            text: json.0,
+            content: Content {
+                kind,
+                notification: json.0,
+            },
+            is_kept,
+            key,
         })
+    }
+
+    fn read_keep(&self) -> Result<bool, CommandError> {
+        match self.keep {
+            Member::Absent => Ok(true),
+            Member::Once(Json("true")) => Ok(true),
+            Member::Once(Json("false")) => Ok(false),
+            Member::Once(_) => Err(invalid("keep must be true or false")),
+            Member::Duplicate => Err(invalid("duplicate member keep")),
+        }
+    }
+
+    fn read_key(&self) -> Result<Option<Cow<'a, str>>, CommandError> {
+        let json = match self.key {
+            Member::Absent => return Ok(None),
+            Member::Once(json) => json,
+            Member::Duplicate => return Err(invalid("duplicate member key")),
+        };
+        let key = json.text().filter(|key| KEY_BYTES.contains(&key.len()));
+        match key {
+            Some(key) => Ok(Some(key)),
+            None => Err(invalid("key must be a string of 1 to 128 bytes")),
+        }
     }
 }
 
-impl Publication<'_> {
-    /// The frame that every recipient gets: the notification is copied once, as it was sent.
-    #[must_use]
-    pub fn frame(&self) -> EncodedFrame {
-        EncodedFrame::text(&[
-            br#"{"type":"#,
-            self.kind.as_bytes(),
-            br#","notification":"#,
-            self.text.as_bytes(),
-            b"}",
-        ])
-    }
+fn invalid(detail: &str) -> CommandError {
+    CommandError::new(ErrorCode::InvalidNotification, detail)
 }
 
 /// The JSON of a publisher's `type`, which is passed on as it was written.
@@ -295,6 +286,9 @@ struct Envelope<'a> {
     subscriptions: Member<'a>,
     notification: Member<'a>,
     token: Member<'a>,
+    since: Member<'a>,
+    keep: Member<'a>,
+    key: Member<'a>,
 }
 
 impl<'a> Envelope<'a> {
@@ -316,6 +310,8 @@ impl<'a> Envelope<'a> {
             token: self.token.text(),
             kind: self.kind,
             notification: self.notification,
+            keep: self.keep,
+            key: self.key,
         }
     }
 
@@ -332,17 +328,25 @@ impl<'a> Envelope<'a> {
     }
 
     fn read_from_client(&self, limits: &HubLimits) -> Result<Command<'a>, CommandError> {
-        match self.subscriptions {
-            Member::Absent => Err(unknown("subscriptions is missing")),
-            Member::Once(json) => Ok(Command::Subscribe {
-                subscriptions: read_subscriptions(json, limits)?,
-                token: self.token.text(),
-            }),
-            Member::Duplicate => Err(CommandError::new(
-                ErrorCode::InvalidSubscription,
-                "duplicate member subscriptions",
-            )),
-        }
+        let invalid = |detail: &str| CommandError::new(ErrorCode::InvalidSubscription, detail);
+        let json = match self.subscriptions {
+            Member::Absent => return Err(unknown("subscriptions is missing")),
+            Member::Once(json) => json,
+            Member::Duplicate => return Err(invalid("duplicate member subscriptions")),
+        };
+        let since = match self.since {
+            Member::Absent => None,
+            Member::Once(json) => {
+                let text = json.text();
+                Some(text.ok_or_else(|| invalid("since must be a string"))?)
+            }
+            Member::Duplicate => return Err(invalid("duplicate member since")),
+        };
+        Ok(Command::Subscribe {
+            subscriptions: read_subscriptions(json, limits)?,
+            token: self.token.text(),
+            since,
+        })
     }
 
     fn read_without_sender(&self) -> Result<Command<'a>, CommandError> {
@@ -374,7 +378,16 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        const NAMES: [&str; 5] = ["sender", "type", "subscriptions", "notification", "token"];
+        const NAMES: [&str; 8] = [
+            "sender",
+            "type",
+            "subscriptions",
+            "notification",
+            "token",
+            "since",
+            "keep",
+            "key",
+        ];
         let mut envelope = Envelope::default();
         while let Some(name) = next_member(&mut map, &NAMES)? {
             let member = match name {
@@ -382,6 +395,9 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 "type" => &mut envelope.kind,
                 "subscriptions" => &mut envelope.subscriptions,
                 "notification" => &mut envelope.notification,
+                "since" => &mut envelope.since,
+                "keep" => &mut envelope.keep,
+                "key" => &mut envelope.key,
                 _ => &mut envelope.token,
             };
             member.put(map.next_value()?);

@@ -2,17 +2,22 @@
 //!
 //! Owns drivers that turn bytes into commands and into operations on the index, and assert what
 //! must hold whatever the bytes are. Knows nothing that the product needs. The index is held
-//! against a list of subscriptions and [`filter::matches`] after each operation.
+//! against a list of subscriptions and [`filter::matches`] after each operation, and so is what the
+//! fingerprints find against a row of notifications.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::command::{self, Command};
 use super::filter::{
     self, Criterion, Filter, NameMap, Notification, NotificationValues, Page, Subscription, Values,
 };
+use super::fingerprints::Fingerprinter;
 use super::index::SubscriptionIndex;
 use crate::config::HubLimits;
 use crate::id::ConnectionId;
+use crate::journal::column::{Column, Fingerprints, Search};
 
 /// Reads `bytes` as a message, and the answer or the frame that follows from it.
 pub fn fuzz_command(bytes: &[u8]) {
@@ -25,12 +30,13 @@ pub fn fuzz_command(bytes: &[u8]) {
             assert!(subscriptions.len() <= limits.subscriptions_max);
         }
         Ok(Command::Ping) => {}
-        Ok(Command::Publish(publish)) => match publish.read() {
+        Ok(Command::Publish(publish)) => match publish.read(true) {
             Ok(publication) => {
                 let notification = &publication.notification;
                 assert!(notification.page.is_some() || notification.channel.is_some());
-                let frame = publication.frame();
+                let frame = publication.content.plain();
                 assert!(frame.as_bytes().len() <= text.len() + 64);
+                assert!(publication.is_kept || publication.key.is_none());
             }
             Err(error) => check_error(&error),
         },
@@ -135,6 +141,101 @@ impl Model {
     }
 }
 
+/// Notifications that the driver of the fingerprints keeps: a few blocks of them.
+const ROW_MAX: usize = 3000;
+
+/// Reads `bytes` as a row of notifications that comes and goes, and as searches in it. Asserts that what
+/// matches is found, in order, by bounded steps.
+pub fn fuzz_fingerprints(bytes: &[u8]) {
+    let mut source = Source(bytes.iter());
+    let mut row = Row::default();
+    while let Some(operation) = source.next() {
+        match operation % 8 {
+            0 | 1 => row.push(source.notification(), 1),
+            2 => row.push(
+                source.notification(),
+                1 + usize::from(source.below(8)) * 100,
+            ),
+            3 => row.push(source.rich_notification(), 1),
+            4 => row.pop(1),
+            5 => row.pop(usize::from(source.below(8)) * 100),
+            _ => row.search(&mut source),
+        }
+        row.check_invariants();
+    }
+    row.search(&mut source);
+}
+
+/// A column beside what it stands for.
+#[derive(Default)]
+struct Row {
+    fingerprinter: Fingerprinter,
+    fingerprints: Fingerprints,
+    column: Column,
+    /// Each with the bytes that it was charged for.
+    notifications: VecDeque<(Rc<Notification<'static>>, usize)>,
+}
+
+impl Row {
+    fn push(&mut self, notification: Notification<'static>, count: usize) {
+        self.fingerprinter
+            .write(&notification, &mut self.fingerprints);
+        let notification = Rc::new(notification);
+        for _ in 0..count.min(ROW_MAX - self.notifications.len()) {
+            let bytes = self.column.push(&self.fingerprints);
+            self.notifications.push_back((notification.clone(), bytes));
+        }
+    }
+
+    fn pop(&mut self, count: usize) {
+        for _ in 0..count {
+            let charged = self.notifications.pop_front().map(|(_, bytes)| bytes);
+            assert_eq!(self.column.pop_front(), charged);
+        }
+    }
+
+    /// Looks from somewhere to the end, in steps of some length, for what some subscriptions ask for.
+    fn search(&self, source: &mut Source<'_>) {
+        let count = [1, 1, 2, 6][usize::from(source.below(4))];
+        let subscriptions: Vec<_> = (0..count).map(|_| source.subscription()).collect();
+        let step = [1, 7, 300, 1024, usize::MAX][usize::from(source.below(5))];
+        let len = self.notifications.len();
+        let begin = len * usize::from(source.below(8)) / 8;
+        let needles = self.fingerprinter.needles(&subscriptions);
+        let wants = |notification: &Notification<'_>| {
+            let mut subscriptions = subscriptions.iter();
+            subscriptions.any(|subscription| filter::matches(subscription, notification))
+        };
+        let is_missed = |at: &usize| wants(&self.notifications[*at].0);
+        let mut from = begin;
+        while from < len {
+            let next = match self.column.search(&needles, from, step) {
+                Search::Hit(at) => {
+                    assert!(at >= from && at - from < step && at < len);
+                    assert_eq!((from..at).find(is_missed), None, "{subscriptions:?}");
+                    at + 1
+                }
+                Search::LookedTo(to) => {
+                    assert!(to == len || to == from + step, "not {to} from {from}");
+                    assert_eq!((from..to).find(is_missed), None, "{subscriptions:?}");
+                    to
+                }
+            };
+            from = next;
+        }
+        assert_eq!(
+            self.column.search(&needles, len, step),
+            Search::LookedTo(len)
+        );
+    }
+
+    fn check_invariants(&self) {
+        self.column.check_invariants();
+        assert_eq!(self.column.len(), self.notifications.len());
+        assert_eq!(self.column.is_empty(), self.notifications.is_empty());
+    }
+}
+
 /// Small things made of bytes; when the bytes end, of zeros.
 struct Source<'a>(std::slice::Iter<'a, u8>);
 
@@ -186,6 +287,24 @@ impl Source<'_> {
         Subscription::Page(self.page(), filter)
     }
 
+    /// One with more values than are kept of one, or as many.
+    fn rich_notification(&mut self) -> Notification<'static> {
+        let numbers = (0..60 + self.below(8)).map(|number| Cow::Owned(number.to_string()));
+        let texts = [self.text(), self.text()].into_iter();
+        let values = Values::new(numbers.chain(texts).collect());
+        let values = match self.below(2) {
+            0 => NotificationValues::Nameless(values),
+            _ => {
+                let more = self.names(Self::values).map(|_| values.clone());
+                NotificationValues::Named(more)
+            }
+        };
+        Notification {
+            values,
+            ..self.notification()
+        }
+    }
+
     fn notification(&mut self) -> Notification<'static> {
         let shape = self.below(8);
         Notification {
@@ -230,6 +349,19 @@ mod tests {
     #[test]
     fn corpus_of_index_operations() {
         run_corpus("index", fuzz_index);
+    }
+
+    #[test]
+    fn corpus_of_fingerprints() {
+        run_corpus("fingerprints", fuzz_fingerprints);
+    }
+
+    #[test]
+    fn the_fingerprints_agree_with_the_oracle_on_random_operations() {
+        for seed in 0..100 {
+            let seed = Seed(seed);
+            fuzz_fingerprints(&random_bytes(seed.0, 600));
+        }
     }
 
     #[test]

@@ -15,12 +15,17 @@ pub mod command;
 mod connections;
 mod figures;
 pub mod filter;
+pub mod fingerprints;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod holdings;
 pub mod index;
 mod post;
 mod publish;
+#[doc(hidden)]
+pub mod replay;
+mod replays;
+mod slot_set;
 mod subscribe;
 
 use std::time::Duration;
@@ -33,14 +38,33 @@ use self::answers::{close, reply_error, word_for};
 use self::clearances::Clearances;
 use self::command::{Command, ErrorCode};
 use self::connections::Connections;
+use self::fingerprints::Fingerprinter;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
-use crate::application::{CloseCause, Message, Outbox, Request};
-use crate::config::HubConfig;
+use self::replay::Slice;
+use self::replays::Replays;
+use self::slot_set::SlotSet;
+use crate::application::{CloseCause, Message, Outbox, Request, WriteBarrier};
+use crate::config::{HistoryLimits, HubConfig};
 use crate::id::ConnectionId;
+use crate::journal::Journal;
+use crate::journal::column::Fingerprints;
+use crate::journal::segments::Restored;
+use crate::journal::write_ahead::WriteAhead;
 use crate::log_limit::{ListLog, LogLimit};
 use crate::metrics::HubMetrics;
+use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
+
+impl WriteBarrier for WriteAhead {
+    fn is_pending(&self) -> bool {
+        self.is_pending()
+    }
+
+    fn commit(&self) {
+        self.commit();
+    }
+}
 
 /// The application behind the shell.
 pub struct Hub {
@@ -53,19 +77,37 @@ pub struct Hub {
     /// Where clients need tokens: what they have shown.
     clearances: Clearances,
     index: SubscriptionIndex,
+    journal: Journal,
+    fingerprinter: Fingerprinter,
+    /// Of the notification that is being published; kept so that this doesn't allocate.
+    fingerprints: Fingerprints,
+    /// The connections whose deliveries are numbered.
+    numbered: SlotSet,
+    /// Those that are being caught up.
+    replays: Replays,
+    slice: Slice,
+    /// When entries that are too old are looked for.
+    expiry_due: Option<Timestamp>,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
     metrics: HubMetrics,
     list_log: ListLog,
     /// Lines about peers that may not publish.
     forbidden_log: LogLimit,
+    /// Lines about clients that don't get what they have missed.
+    resume_log: LogLimit,
 }
 
 impl Hub {
-    /// A hub without connections. It tells clients that the shell pings after a silence of
-    /// `ping_interval`.
+    /// A hub without connections, whose notifications go into `journal`. It tells clients that the shell pings
+    /// after a silence of `ping_interval`.
     #[must_use]
-    pub fn new(config: HubConfig, ping_interval: Duration, policy: Policy) -> Self {
+    pub fn new(
+        config: HubConfig,
+        ping_interval: Duration,
+        policy: Policy,
+        journal: Journal,
+    ) -> Self {
         Self {
             addresses: Addresses::new(policy.address_limits, Holdings::share(&config.limits)),
             config,
@@ -75,10 +117,18 @@ impl Hub {
             connections: Connections::default(),
             clearances: Clearances::default(),
             index: SubscriptionIndex::default(),
+            journal,
+            fingerprinter: Fingerprinter::default(),
+            fingerprints: Fingerprints::default(),
+            numbered: SlotSet::default(),
+            replays: Replays::default(),
+            slice: Slice::default(),
+            expiry_due: None,
             recipients: Vec::new(),
             metrics: HubMetrics::default(),
             list_log: ListLog::default(),
             forbidden_log: LogLimit::default(),
+            resume_log: LogLimit::default(),
         }
     }
 
@@ -88,6 +138,54 @@ impl Hub {
     pub fn with_reload(mut self, reload: impl FnMut(&mut Policy) + 'static) -> Self {
         self.reload = Box::new(reload);
         self
+    }
+
+    /// Has clients caught up in slices of another size, so that a test needs no long history.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_slices(mut self, slice: Slice) -> Self {
+        self.slice = slice;
+        self
+    }
+
+    /// Goes on with the history that an earlier process has left, which `write_ahead` adds to; `unix_now` is the
+    /// time of the wall clock.
+    #[must_use]
+    pub fn with_history(
+        mut self,
+        limits: HistoryLimits,
+        restored: &Restored,
+        write_ahead: WriteAhead,
+        unix_now: Duration,
+    ) -> Self {
+        let fingerprint = |notification: &str, fingerprints: &mut Fingerprints| {
+            if let Some(notification) = command::parse_notification(notification) {
+                self.fingerprinter.write(&notification, fingerprints);
+            }
+        };
+        self.journal = Journal::restore(limits, restored, write_ahead, unix_now, fingerprint);
+        self.schedule_expiry(Timestamp::ZERO);
+        self
+    }
+
+    /// Notes that the history isn't kept beside memory, though it should be.
+    #[must_use]
+    pub const fn without_directory(mut self) -> Self {
+        self.metrics.history_write_errors += 1;
+        self
+    }
+
+    /// What has to be written before anything is sent.
+    #[must_use]
+    pub fn write_barrier(&self) -> Option<Box<dyn WriteBarrier>> {
+        let write_ahead = self.journal.write_ahead()?.clone();
+        Some(Box::new(write_ahead))
+    }
+
+    /// What was published lately.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// What connections subscribed to.
@@ -109,6 +207,7 @@ impl Hub {
             + self.clearances.heap_bytes()
             + self.index.heap_bytes()
             + self.list_log.heap_bytes()
+            + self.numbered.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
@@ -119,23 +218,54 @@ impl Hub {
         self.connections.check_invariants();
         let is_connected = |id| self.connections.find(id).is_some();
         self.clearances.check_invariants(is_connected);
-        assert!(self.index.connection_count() <= self.connections.len());
+        let connected = self.connections.len();
+        assert!(self.index.connection_count() + self.replays.len() <= connected);
+        self.numbered.check_invariants(connected);
+        self.journal.check_invariants();
+        self.replays.check_invariants(|id| {
+            is_connected(id) && self.numbered.contains(id) && self.index.subscriptions_of(id) == 0
+        });
     }
 
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
         // Apps send it so often, and always like this, that it is worth a look.
         if text == command::PING {
-            return outbox.reply(id, command::PONG_REPLY);
+            return self.answer_ping(id, outbox);
         }
         match command::parse(text, &self.config.limits) {
+            Ok(Command::Subscribe { since: None, .. }) if self.replays.contains(id) => {
+                self.hold(id, text, outbox);
+            }
             Ok(Command::Subscribe {
                 subscriptions,
                 token,
-            }) => self.subscribe(id, &subscriptions, token.as_deref(), outbox),
-            Ok(Command::Ping) => outbox.reply(id, command::PONG_REPLY),
+                since,
+            }) => self.subscribe(
+                id,
+                &subscriptions,
+                token.as_deref(),
+                since.as_deref(),
+                outbox,
+            ),
+            Ok(Command::Ping) => self.answer_ping(id, outbox),
             Ok(Command::Publish(publish)) => self.handle_publish(id, &publish, outbox),
             Err(error) => reply_error(id, &error, outbox),
         }
+    }
+
+    fn answer_ping(&self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        if self.numbered.is_empty() || !self.numbered.contains(id) {
+            return outbox.reply(id, command::PONG_REPLY);
+        }
+        let cursor = self.replays.get(id);
+        let position = cursor.map_or_else(|| self.journal.head(), |cursor| cursor.position);
+        outbox.reply(id, &command::numbered_pong_reply(self.journal.id(position)));
+    }
+
+    /// What the list of a connection amounts to.
+    fn holdings_of(&self, id: ConnectionId) -> Holdings {
+        let being_caught_up = self.replays.holdings_of(id);
+        being_caught_up.unwrap_or_else(|| self.index.holdings_of(id))
     }
 
     /// Takes a message of an admitted connection.
@@ -179,6 +309,8 @@ impl Hub {
         if let Some((rights, peer)) = self.connections.remove(id) {
             self.uncount(id, rights.publish, peer);
             self.index.remove(id);
+            self.replays.remove(id);
+            self.numbered.remove(id);
             self.list_log.forget(id);
             self.clearances.remove(id);
             if self.recipients.capacity() > 4 * self.index.connection_count() {

@@ -17,6 +17,24 @@ use crate::id::ConnectionId;
 use crate::time::Timestamp;
 
 impl Hub {
+    /// Answers a request for the position now, which is told to whoever may publish.
+    pub fn answer_position(&mut self, request: &Request<'_>, decision: &Decision) -> Response {
+        if decision.publish == PublishRight::Never || !decision.is_origin_allowed {
+            let why = "this connection may not publish";
+            return self.forbid(decision.peer, request.now, why);
+        }
+        if decision.publish != PublishRight::Granted {
+            if bearer(request.head).is_some() {
+                let why = "the token is not a publisher's";
+                return self.forbid(decision.peer, request.now, why);
+            }
+            return unauthorized();
+        }
+        let id = self.journal.id(self.journal.head());
+        Response::json(Status::OK, command::position_reply(id))
+            .with_field("Cache-Control", "no-store".to_owned())
+    }
+
     /// Decides by its head whether the body of a request to publish is read.
     ///
     /// # Errors
@@ -126,18 +144,27 @@ impl Hub {
             self.metrics.notifications_forbidden += 1;
             return response;
         }
-        let publications = match read_all(&batch) {
+        let publications = match read_all(&batch, self.journal.is_on()) {
             Ok(publications) => publications,
             Err(error) => {
                 self.metrics.notifications_invalid += 1;
                 return bad_request(&error);
             }
         };
-        let delivered: Vec<_> = publications
-            .iter()
-            .map(|publication| self.deliver(id, publication, outbox))
+        let (start, now) = (self.journal.head(), outbox.now());
+        let places = publications.iter();
+        let places: Vec<_> = places
+            .map(|publication| self.enter(publication, now))
             .collect();
-        Response::json(Status::OK, command::batch_reply(&delivered, batch.is_array))
+        self.journal.seal(start, outbox);
+        let entered = publications.iter().zip(places);
+        let receipts: Vec<_> = entered
+            .map(|(publication, place)| {
+                let start = outbox.now();
+                self.deliver(id, publication, place, start, outbox)
+            })
+            .collect();
+        Response::json(Status::OK, command::batch_reply(&receipts, batch.is_array))
     }
 
     /// Checks that every notification has a good token beside it.
@@ -155,9 +182,9 @@ impl Hub {
     }
 }
 
-fn read_all<'a>(batch: &Batch<'a>) -> Result<Vec<Publication<'a>>, CommandError> {
+fn read_all<'a>(batch: &Batch<'a>, takes_keys: bool) -> Result<Vec<Publication<'a>>, CommandError> {
     let read = |(position, publish): (usize, &command::Publish<'a>)| {
-        publish.read().map_err(|error| {
+        publish.read(takes_keys).map_err(|error| {
             if batch.is_array {
                 error.at(position)
             } else {

@@ -1,4 +1,4 @@
-//! Publishing: permission first, then the content, then a frame for every recipient.
+//! Publishing: permission first, then the content, then the log, then a frame for every recipient.
 
 use std::time::Duration;
 
@@ -7,10 +7,24 @@ use log::{info, log};
 use super::Hub;
 use super::access::policy::PublishRight;
 use super::answers::{PUBLISHER_TOKEN_NEEDED, refuse, reply_error};
-use super::command::{self, CommandError, ErrorCode, Publication, Publish};
+use super::command::{self, CommandError, ErrorCode, Publication, Publish, Receipt};
 use crate::application::{Delivered, Deliveries, Outbox};
 use crate::id::ConnectionId;
+use crate::journal::entry::{Content, Encoding};
+use crate::journal::id::Position;
+use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
+
+/// Where a notification is in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// It is for those who are there now.
+    Nowhere,
+    /// At this position.
+    At(Position),
+    /// Another with its key is, at this position: it isn't published again.
+    Repeated(Position),
+}
 
 impl Hub {
     /// Takes a notification that came over a connection, and answers.
@@ -41,9 +55,9 @@ impl Hub {
             return refuse(id, &error, outbox);
         }
         match self.publish(id, publish, outbox) {
-            Ok(delivered) if rights.stays => outbox.reply(id, &command::published_reply(delivered)),
-            Ok(delivered) => {
-                outbox.close(id, CloseCode::NORMAL, &command::published_reason(delivered));
+            Ok(receipt) if rights.stays => outbox.reply(id, &command::published_reply(&receipt)),
+            Ok(receipt) => {
+                outbox.close(id, CloseCode::NORMAL, &command::published_reason(&receipt));
             }
             Err(error) if rights.stays => reply_error(id, &error, outbox),
             Err(error) => refuse(id, &error, outbox),
@@ -78,30 +92,60 @@ impl Hub {
         id: ConnectionId,
         publish: &Publish<'_>,
         outbox: &mut dyn Outbox,
-    ) -> Result<Delivered, CommandError> {
-        let publication = publish.read().inspect_err(|_| {
+    ) -> Result<Receipt, CommandError> {
+        let publication = publish.read(self.journal.is_on()).inspect_err(|_| {
             self.metrics.notifications_invalid += 1;
         })?;
-        Ok(self.deliver(id, &publication, outbox))
+        let (start, now) = (self.journal.head(), outbox.now());
+        let place = self.enter(&publication, now);
+        self.journal.seal(start, outbox);
+        Ok(self.deliver(id, &publication, place, now, outbox))
     }
 
-    /// Hands a notification to every connection that subscribed to it.
+    /// Appends a notification to the log, if it is to be kept and wasn't before.
+    pub(super) fn enter(&mut self, publication: &Publication<'_>, now: Timestamp) -> Place {
+        if !publication.is_kept {
+            return Place::Nowhere;
+        }
+        let key = publication.key.as_deref();
+        if let Some(first) = key.and_then(|key| self.journal.find_key(key)) {
+            return Place::Repeated(first);
+        }
+        self.fingerprints.clear();
+        self.fingerprinter
+            .write(&publication.notification, &mut self.fingerprints);
+        // Most likely the one that is needed first; the other is made when somebody needs it.
+        let encoding = match self.numbered.is_empty() {
+            true => Encoding::Plain,
+            false => Encoding::Numbered,
+        };
+        let content = publication.content;
+        let position = self
+            .journal
+            .push(content, encoding, key, &self.fingerprints, now);
+        self.schedule_expiry(now);
+        Place::At(position)
+    }
+
+    /// Hands a notification to every connection that subscribed to it, from `start` on.
     pub(super) fn deliver(
         &mut self,
         id: ConnectionId,
         publication: &Publication<'_>,
+        place: Place,
+        start: Timestamp,
         deliveries: &mut dyn Deliveries,
-    ) -> Delivered {
-        let start = deliveries.now();
+    ) -> Receipt {
+        let position = match place {
+            Place::Repeated(first) => return self.repeat(id, first),
+            Place::At(position) => Some(position),
+            Place::Nowhere => None,
+        };
         self.recipients.clear();
         self.index
             .collect_recipients(&publication.notification, &mut self.recipients);
         let matched = deliveries.now();
-        let delivered = if self.recipients.is_empty() {
-            Delivered::default()
-        } else {
-            deliveries.deliver(&publication.frame(), &self.recipients)
-        };
+        let delivered = self.fan_out(publication.content, position, deliveries);
         let end = deliveries.now();
         let micros = |time: Duration| time.as_micros() as u64;
         self.metrics.notifications_delivered += 1;
@@ -110,9 +154,59 @@ impl Hub {
             .observe(self.recipients.len() as u64);
         self.metrics.match_micros.observe(micros(matched - start));
         self.metrics.fan_out_micros.observe(micros(end - matched));
+        if let (Some(position), Some(_)) = (position, &publication.key) {
+            self.journal.note_delivered(position, delivered.queued);
+        }
         let micros = micros(end - start);
         let Delivered { queued, dropped } = delivered;
         info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
+        Receipt {
+            delivered,
+            id: position.map(|position| self.journal.id(position)),
+            is_repeated: false,
+        }
+    }
+
+    /// Hands what is at `position` in the log to the recipients that were found, each in the encoding that it
+    /// wants. What isn't in the log has no id.
+    fn fan_out(
+        &mut self,
+        content: Content<'_>,
+        position: Option<Position>,
+        deliveries: &mut dyn Deliveries,
+    ) -> Delivered {
+        let mut numbered_len = 0;
+        if position.is_some() && !self.numbered.is_empty() {
+            numbered_len = self.numbered.partition(&mut self.recipients);
+        }
+        let (numbered, plain) = self.recipients.split_at(numbered_len);
+        let mut delivered = Delivered::default();
+        for (recipients, encoding) in [(numbered, Encoding::Numbered), (plain, Encoding::Plain)] {
+            if recipients.is_empty() {
+                continue;
+            }
+            let frame = position.and_then(|position| self.journal.frame(position, encoding));
+            // It isn't in the history, or was too long for it.
+            let frame = frame.unwrap_or_else(|| match (encoding, position) {
+                (Encoding::Numbered, Some(position)) => content.numbered(self.journal.id(position)),
+                _ => content.plain(),
+            });
+            let Delivered { queued, dropped } = deliveries.deliver(&frame, recipients);
+            delivered.queued += queued;
+            delivered.dropped += dropped;
+        }
         delivered
+    }
+
+    /// The answer to a notification whose key was there before.
+    fn repeat(&mut self, id: ConnectionId, first: Position) -> Receipt {
+        self.metrics.notifications_repeated += 1;
+        let queued = self.journal.delivered(first);
+        info!(connection:% = id; "{id} published again what was published before, by its key");
+        Receipt {
+            delivered: Delivered { queued, dropped: 0 },
+            id: Some(self.journal.id(first)),
+            is_repeated: true,
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::Hub;
 use super::access::policy::PublishRight;
 use super::answers::{close, reply_error};
 use super::clearances::{Uncleared, Verifier};
-use super::command::{self, CommandError, ErrorCode};
+use super::command::{CommandError, ErrorCode};
 use super::filter::Subscription;
 use super::holdings::Holdings;
 use crate::application::Outbox;
@@ -25,16 +25,18 @@ struct Change {
 }
 
 impl Hub {
-    /// Gives a connection these subscriptions in place of what it had, or tells it why not.
+    /// Gives a connection these subscriptions in place of what it had, or tells it why not. With `since` it
+    /// numbers its deliveries, and may be caught up first.
     pub(super) fn subscribe(
         &mut self,
         id: ConnectionId,
         subscriptions: &[Subscription<'_>],
         token: Option<&str>,
+        since: Option<&str>,
         outbox: &mut dyn Outbox,
     ) {
         let change = Change {
-            before: self.index.holdings_of(id),
+            before: self.holdings_of(id),
             after: Holdings::of(subscriptions),
             counts_for: self.address_of(id),
         };
@@ -53,16 +55,17 @@ impl Hub {
                 return close(id, CloseCode::UNAUTHORIZED, why.reason(), outbox);
             }
         }
-        self.index.replace(id, subscriptions);
         if let Some(address) = change.counts_for {
             self.addresses
                 .exchange(address, change.before, change.after);
         }
         self.list_log.note(id, subscriptions.len(), outbox.now());
-        outbox.reply(
-            id,
-            &command::subscribed_reply(subscriptions.len(), self.ping_interval),
-        );
+        // Whatever it was being caught up with, it has asked for something else.
+        self.replays.remove(id);
+        match since {
+            Some(since) => self.subscribe_since(id, subscriptions, since, outbox),
+            None => self.go_live(id, subscriptions, outbox),
+        }
     }
 
     /// The address whose share the subscriptions of a connection count against.
@@ -79,7 +82,8 @@ impl Hub {
         change: &Change,
     ) -> Result<(), CommandError> {
         let limits = &self.config.limits;
-        let detail = if !self.index.has_room_for(id, subscriptions, limits) {
+        let others = self.replays.holdings_beside(id);
+        let detail = if !self.index.has_room_for(id, subscriptions, others, limits) {
             self.metrics.subscriptions_refused_full += 1;
             "the server has no room for more subscriptions, values or texts"
         } else if change.counts_for.is_some_and(|address| {

@@ -6,10 +6,11 @@ use super::*;
 use crate::application::{
     Admission, Delivered, Deliveries, Lane, Peer, PeerAddress, Replies, Response,
 };
-use crate::config::HubLimits;
+use crate::config::{HistoryLimits, HubLimits};
 use crate::http::head::Head;
 use crate::hub::access::jwt::ClientKeys;
 use crate::hub::access::token_file::PublishTokens;
+use crate::journal::id::Generation;
 use crate::time::{Clock, Timestamp};
 use crate::ws::error::ProtocolError;
 use crate::ws::frame::EncodedFrame;
@@ -20,6 +21,8 @@ enum Sent {
     Reply(String),
     Delivery(String, Vec<ConnectionId>),
     Close(u16, String),
+    Pause(ConnectionId),
+    Resume(ConnectionId),
 }
 
 /// An outbox that notes what goes out, and cuts off the slow ones.
@@ -27,6 +30,8 @@ enum Sent {
 struct Record {
     sent: Vec<Sent>,
     slow: Vec<ConnectionId>,
+    awaited: Vec<ConnectionId>,
+    closed: Vec<ConnectionId>,
 }
 
 impl Clock for Record {
@@ -55,7 +60,12 @@ impl Deliveries for Record {
         }
     }
 
-    fn close(&mut self, _: ConnectionId, code: CloseCode, reason: &str) {
+    fn has_room(&mut self, id: ConnectionId, _: &EncodedFrame) -> bool {
+        !self.slow.contains(&id)
+    }
+
+    fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        self.closed.push(id);
         self.sent
             .push(Sent::Close(code.as_u16(), reason.to_owned()));
     }
@@ -80,8 +90,20 @@ impl Replies for Record {
 
     fn readmit(&mut self, _: ConnectionId, _: &Admission) {}
 
-    fn await_drained(&mut self, _: ConnectionId) {
-        unreachable!("the hub waits for nobody");
+    fn is_drained(&mut self, id: ConnectionId) -> bool {
+        !self.slow.contains(&id)
+    }
+
+    fn await_drained(&mut self, id: ConnectionId) {
+        self.awaited.push(id);
+    }
+
+    fn pause_input(&mut self, id: ConnectionId) {
+        self.sent.push(Sent::Pause(id));
+    }
+
+    fn resume_input(&mut self, id: ConnectionId) {
+        self.sent.push(Sent::Resume(id));
     }
 }
 
@@ -98,8 +120,13 @@ fn hub() -> Hub {
     })
 }
 
+fn hub_of(config: HubConfig, policy: Policy) -> Hub {
+    let journal = Journal::new(HistoryLimits::default(), Generation(1));
+    Hub::new(config, PING_INTERVAL, policy, journal)
+}
+
 fn hub_with(policy: Policy) -> Hub {
-    Hub::new(HubConfig::default(), PING_INTERVAL, policy)
+    hub_of(HubConfig::default(), policy)
 }
 
 fn request<'a>(address: &str, head: &'a Head<'a>) -> Request<'a> {
@@ -166,7 +193,10 @@ fn a_notification_reaches_its_subscribers_and_closes_its_publisher() {
     let sent = send(&mut hub, id(1), PUBLISH);
     assert_eq!(
         sent,
-        [delivery(&[id(3), id(0)]), close(1000, r#"{"delivered":2}"#)]
+        [
+            delivery(&[id(3), id(0)]),
+            close(1000, r#"{"delivered":2,"id":"0000000000000001-1"}"#)
+        ]
     );
     let mut outbox = Record {
         slow: vec![id(0)],
@@ -175,12 +205,18 @@ fn a_notification_reaches_its_subscribers_and_closes_its_publisher() {
     hub.handle_message(id(1), Message::Text(PUBLISH), &mut outbox);
     assert_eq!(
         outbox.sent.last(),
-        Some(&close(1000, r#"{"delivered":1,"dropped":1}"#))
+        Some(&close(
+            1000,
+            r#"{"delivered":1,"dropped":1,"id":"0000000000000001-2"}"#
+        ))
     );
     hub.handle_gone(id(3));
     hub.handle_gone(id(0));
     let sent = send(&mut hub, id(1), PUBLISH);
-    assert_eq!(sent, [close(1000, r#"{"delivered":0}"#)]);
+    assert_eq!(
+        sent,
+        [close(1000, r#"{"delivered":0,"id":"0000000000000001-3"}"#)]
+    );
 }
 
 #[test]
@@ -195,7 +231,10 @@ fn a_publisher_that_subscribed_gets_its_own() {
     let sent = send(&mut hub, id(1), PUBLISH);
     assert_eq!(
         sent,
-        [delivery(&[id(1)]), close(1000, r#"{"delivered":1}"#)]
+        [
+            delivery(&[id(1)]),
+            close(1000, r#"{"delivered":1,"id":"0000000000000001-1"}"#)
+        ]
     );
 }
 
@@ -230,13 +269,14 @@ fn a_bad_notification_closes_its_publisher_unless_it_stays() {
     let reason = r#"{"reason":"invalid-notification","retry":4200}"#;
     assert_eq!(sent[1..], [close(1008, reason)]);
 
-    for target in ["/publish", "/publish?token=x"] {
+    for (target, position) in [("/publish", 1), ("/publish?token=x", 2)] {
         connect(&mut hub, id(2), LOCAL, target);
         let sent = send(&mut hub, id(2), BAD_PUBLISH);
         assert!(is_error(&sent[0], "invalid-notification") && sent.len() == 1);
         let sent = send(&mut hub, id(2), PUBLISH);
-        let reply = r#"{"type":"published","delivered":0}"#;
-        assert_eq!(sent, [Sent::Reply(reply.to_owned())]);
+        let reply =
+            format!(r#"{{"type":"published","delivered":0,"id":"0000000000000001-{position}"}}"#);
+        assert_eq!(sent, [Sent::Reply(reply)]);
         hub.handle_gone(id(2));
     }
 }
@@ -271,7 +311,7 @@ fn hub_of_totals(subscriptions: usize, share_percent: usize, policy: Policy) -> 
         limits,
         ..HubConfig::default()
     };
-    Hub::new(config, PING_INTERVAL, policy)
+    hub_of(config, policy)
 }
 
 #[test]
@@ -337,6 +377,69 @@ fn a_list_that_the_server_has_no_room_for_is_refused_and_counted() {
     ));
     assert_eq!(hub.metrics().subscriptions_refused_full, 1);
 }
+
+#[test]
+fn lists_in_a_row_queue_no_more_than_one_replay() {
+    let mut hub = hub();
+    connect(&mut hub, id(1), LOCAL, "/publish");
+    send(&mut hub, id(1), PUBLISH);
+    connect(&mut hub, id(2), REMOTE, "/");
+    let list = r#"{"sender":"client","subscriptions":["a"],"since":"0000000000000001-0"}"#;
+    let told = |sent: &[Sent]| {
+        let kinds = sent.iter().map(|sent| match sent {
+            Sent::Reply(text) if text.contains("caught-up") => "caught up",
+            Sent::Reply(_) => "subscribed",
+            Sent::Delivery(..) => "delivery",
+            _ => "other",
+        });
+        kinds.collect::<Vec<_>>()
+    };
+    let sent = send(&mut hub, id(2), list);
+    assert_eq!(told(&sent), ["subscribed", "delivery", "caught up"]);
+    let mut outbox = Record {
+        slow: vec![id(2)],
+        ..Record::default()
+    };
+    for _ in 0..3 {
+        hub.handle_message(id(2), Message::Text(list), &mut outbox);
+        hub.check_invariants();
+    }
+    assert_eq!(told(&outbox.sent), ["subscribed"; 3]);
+    assert_ne!(hub.next_work(), Some(Timestamp::ZERO));
+    hub.handle_drained(id(2));
+    let mut outbox = Record::default();
+    hub.handle_work(&mut outbox);
+    assert_eq!(told(&outbox.sent), ["delivery", "caught up"]);
+}
+
+#[test]
+fn the_longest_list_that_is_held_goes_when_too_much_is() {
+    const MIB: usize = 1024 * 1024;
+    let mut hub = hub();
+    connect(&mut hub, id(0), LOCAL, "/publish");
+    send(&mut hub, id(0), PUBLISH);
+    let mut outbox = Record::default();
+    for (client, len) in [(1, 6 * MIB), (2, 7 * MIB), (3, 100), (4, 4 * MIB), (5, 100)] {
+        connect(&mut hub, id(client), REMOTE, "/");
+        outbox.slow.push(id(client));
+        let since = r#"{"sender":"client","subscriptions":["a"],"since":"0000000000000001-0"}"#;
+        hub.handle_message(id(client), Message::Text(since), &mut outbox);
+        let list = r#"{"sender":"client","subscriptions":[]}"#;
+        let list = format!("{list}{}", " ".repeat(len - list.len()));
+        outbox.sent.clear();
+        hub.handle_message(id(client), Message::Text(&list), &mut outbox);
+        hub.check_invariants();
+        let expected = match client {
+            4 => vec![Sent::Pause(id(4)), close(1013, OVERLOAD)],
+            _ => vec![Sent::Pause(id(client))],
+        };
+        assert_eq!(outbox.sent, expected);
+    }
+    // The second one's.
+    assert_eq!(outbox.closed, [id(2)]);
+}
+
+const OVERLOAD: &str = r#"{"reason":"overload","retry":4200}"#;
 
 #[test]
 fn binary_messages_are_closed_with_1003() {

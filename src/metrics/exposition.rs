@@ -4,6 +4,7 @@
 //! Knows the counters and the format, no requests. Main entry: [`Snapshot::to_text`].
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::text::{Metric, MetricsText};
 use super::{
@@ -36,8 +37,25 @@ pub struct Snapshot<'a> {
     pub subscriptions: u64,
     /// Values in them.
     pub subscription_values: u64,
+    /// The history.
+    pub history: HistoryFigures,
+    /// Clients that are being sent what they have missed.
+    pub catching_up: u64,
     /// When the process started, since the Unix epoch.
     pub start_seconds: f64,
+}
+
+/// How much history there is.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct HistoryFigures {
+    /// Notifications.
+    pub entries: u64,
+    /// Memory that they take.
+    pub bytes: u64,
+    /// Age of the oldest.
+    pub age: Duration,
+    /// Writes to its directory that have failed.
+    pub write_errors: u64,
 }
 
 /// One metric, and where its samples come from.
@@ -262,6 +280,7 @@ static TABLE: &[Row] = &[
             label: "result",
             of: &[
                 ("delivered", |s| s.hub.notifications_delivered),
+                ("repeated", |s| s.hub.notifications_repeated),
                 ("invalid", |s| s.hub.notifications_invalid),
                 ("forbidden", |s| s.hub.notifications_forbidden),
                 ("rate_limited", |s| s.hub.notifications_rate_limited),
@@ -313,6 +332,54 @@ static TABLE: &[Row] = &[
         name: "crieur_subscription_values",
         help: "Values in all subscriptions.",
         samples: Samples::Gauge(|s| Some(s.subscription_values)),
+    },
+    Row {
+        name: "crieur_history_entries",
+        help: "Notifications in the history.",
+        samples: Samples::Gauge(|s| Some(s.history.entries)),
+    },
+    Row {
+        name: "crieur_history_bytes",
+        help: "Memory that they take.",
+        samples: Samples::Gauge(|s| Some(s.history.bytes)),
+    },
+    Row {
+        name: "crieur_history_oldest_seconds",
+        help: "Age of the oldest of them.",
+        samples: Samples::Seconds(|s| s.history.age.as_secs_f64()),
+    },
+    Row {
+        name: "crieur_history_write_errors_total",
+        help: "Failed writes to the history directory, which is not used after the first.",
+        samples: Samples::Counter(|s| s.history.write_errors),
+    },
+    Row {
+        name: "crieur_resumes_total",
+        help: "Clients that have shown an id.",
+        samples: Samples::Counters {
+            label: "result",
+            of: &[
+                ("resumed", |s| s.hub.resumes.resumed),
+                ("expired", |s| s.hub.resumes.expired),
+                ("unknown", |s| s.hub.resumes.unknown),
+                ("forbidden", |s| s.hub.resumes.forbidden),
+            ],
+        },
+    },
+    Row {
+        name: "crieur_replayed_total",
+        help: "Notifications queued to clients that had missed them.",
+        samples: Samples::Counter(|s| s.hub.entries_replayed),
+    },
+    Row {
+        name: "crieur_replays_lost_total",
+        help: "Clients closed because what they were promised had left the history.",
+        samples: Samples::Counter(|s| s.hub.replays_lost),
+    },
+    Row {
+        name: "crieur_catching_up",
+        help: "Clients that are being sent what they have missed.",
+        samples: Samples::Gauge(|s| Some(s.catching_up)),
     },
     Row {
         name: "crieur_log_lines_dropped_total",

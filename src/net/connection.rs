@@ -6,8 +6,9 @@
 //! Invariants: it is known to the application from its admission to `List::Gone`; it has a place among
 //! those that are let in while it is known to the application, or publishes over HTTP.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
+use std::time::Duration;
 
 use log::{debug, log};
 
@@ -15,7 +16,7 @@ use crate::application::{Admission, Lane, Peer};
 use crate::config::Timeouts;
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
-use crate::wire::send_queue::SLICES_MAX;
+use crate::wire::shared::SharedBytes;
 
 use super::context::Context;
 use super::places::Kind;
@@ -23,16 +24,10 @@ use super::protocol::Protocol;
 use super::schedule::{List, Membership, Priority};
 use super::throttle::Throttle;
 use super::transport::{READ_BYTES_MAX, Transport};
-
-/// Frames that are smaller than this on average are copied together: one piece costs the
-/// kernel less than many, and the copy less than that.
-const COPIED_BYTES_MAX: usize = 512;
+use super::writer::Writer;
 
 /// Bytes that are read at once of a connection of which little is expected.
 pub(super) const BRIEF_READ_BYTES: usize = 4096;
-
-/// Bytes that are copied together at most.
-const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What §7.4.1 of RFC 6455 calls an end without a Close.
 pub(super) const NO_CLOSE: u16 = 1006;
@@ -88,6 +83,8 @@ pub(super) struct Grants {
     pub(super) has_place_on_trial: bool,
     /// The application is to be told when its queue has drained.
     pub(super) awaits_drained: bool,
+    /// The application takes none of its messages for now.
+    pub(super) is_paused: bool,
 }
 
 /// A connection in its slot.
@@ -257,10 +254,17 @@ impl<T> Connection<T> {
         throttle.until().filter(|_| self.is_heard())
     }
 
-    /// Time in which it was not read, being throttled, is not its fault. Says whether there was any.
+    /// Time in which it was not read, being throttled or paused, is not its fault. Says whether there was any.
     pub(super) fn handle_pause(&mut self, now: Timestamp) -> bool {
         let throttle = self.throttle.as_mut();
-        let pause = throttle.and_then(|throttle| throttle.take_pause(now));
+        let mut pause = throttle.and_then(|throttle| throttle.take_pause(now));
+        if self.is_paused() {
+            pause = Some(
+                self.protocol
+                    .unfinished_since()
+                    .map_or(Duration::ZERO, |begun| now - begun),
+            );
+        }
         if let Some(pause) = pause {
             self.protocol.handle_pause(pause, now);
         }
@@ -287,7 +291,17 @@ impl<T> Connection<T> {
     /// is read.
     pub(super) fn is_to_be_read(&self) -> bool {
         let is_readable = self.io.is_readable && self.throttled_until().is_none();
-        (is_readable || self.io.has_input) && !self.protocol.is_closed() && !self.is_answer_due()
+        (is_readable || self.io.has_input)
+            && !self.protocol.is_closed()
+            && !self.is_answer_due()
+            && !self.is_paused()
+    }
+
+    /// Whether the application takes none of its messages for now. What a peer has sent that has hung up is read
+    /// all the same: nothing comes behind it, and the end has to be seen.
+    pub(super) const fn is_paused(&self) -> bool {
+        let has_hung_up = self.io.read_to_end || self.io.is_write_failed;
+        self.grants.is_paused && !has_hung_up && self.protocol.is_open()
     }
 
     /// Whether it has hung up while it isn't read, and nothing of it is left to be handled.
@@ -380,16 +394,56 @@ impl<T> Connection<T> {
         schedule.add(List::Overflowed, self.id, &mut self.membership);
     }
 
-    /// Whether the send queue takes a frame of `frame_len` bytes. An empty one takes any.
+    /// Whether the send queue takes a frame, or one more that the history holds. An empty one takes any.
     #[inline]
-    pub fn has_room(&self, frame_len: usize, send_queue_bytes_max: usize) -> bool {
-        let unsent_bytes = self.protocol.queue().unsent_bytes();
-        unsent_bytes == 0 || unsent_bytes + frame_len <= send_queue_bytes_max
+    pub(super) fn has_room(&mut self, frame: &SharedBytes, send_queue_bytes_max: usize) -> bool {
+        let (len, unsent_bytes) = (frame.as_bytes().len(), self.protocol.queue().unsent_bytes());
+        unsent_bytes == 0
+            || unsent_bytes + len <= send_queue_bytes_max
+            || self.has_room_beside_history(frame, send_queue_bytes_max)
     }
 
-    /// Whether more waits to be written than may.
-    pub const fn is_over(&self, send_queue_bytes_max: usize) -> bool {
+    #[cold]
+    fn has_room_beside_history(&mut self, frame: &SharedBytes, bytes_max: usize) -> bool {
+        let queue = self.protocol.update_queue();
+        let len = match frame.is_retained() {
+            true => 0,
+            false => frame.as_bytes().len(),
+        };
+        let (pinned_bytes, behind_bytes) = (queue.pinned_bytes(), queue.pinned_bytes_behind());
+        // A first frame that is longer than the queue may be isn't held against those behind it.
+        let is_first_too_long = pinned_bytes - behind_bytes > bytes_max;
+        let counted_bytes = match is_first_too_long || frame.is_retained() {
+            true => behind_bytes,
+            false => pinned_bytes,
+        };
+        counted_bytes + len <= bytes_max
+    }
+
+    /// Whether more waits to be written than may, beside what the history holds.
+    pub(super) fn is_over(&mut self, send_queue_bytes_max: usize) -> bool {
+        self.is_behind(send_queue_bytes_max)
+            && self.protocol.update_queue().pinned_bytes() > send_queue_bytes_max
+    }
+
+    /// Whether the history has let go of more than may wait, behind what is on its way.
+    pub(super) fn is_left_behind(&mut self, send_queue_bytes_max: usize) -> bool {
+        self.is_behind(send_queue_bytes_max)
+            && self.protocol.update_queue().pinned_bytes_behind() > send_queue_bytes_max
+    }
+
+    /// Whether more waits to be written than its queue has room for on its own account.
+    #[inline]
+    pub(super) const fn is_behind(&self, send_queue_bytes_max: usize) -> bool {
         self.protocol.queue().unsent_bytes() > send_queue_bytes_max
+    }
+
+    /// Has it looked at again as long as it is behind.
+    pub(super) fn note_behind<C>(&mut self, context: &mut Context<C>) {
+        if self.is_behind(context.limits.send_queue_bytes_max) {
+            let schedule = &mut context.schedule;
+            schedule.add(List::Behind, self.id, &mut self.membership);
+        }
     }
 
     // What follows from a change.
@@ -540,7 +594,7 @@ impl<T: Transport> Connection<T> {
         if !self.is_over(bytes_max) {
             return;
         }
-        self.write_queue_at_last(&mut context.scratch, now);
+        self.write_queue_at_last(&mut context.writer, now);
         if self.is_over(bytes_max) {
             let level = context.fault_log.level(now);
             log!(
@@ -557,7 +611,7 @@ impl<T: Transport> Connection<T> {
     /// Writes what the transport takes, shuts it for writing when all is said, and settles.
     #[inline]
     pub(super) fn flush<C>(&mut self, context: &mut Context<C>, now: Timestamp) {
-        self.write_queue(&mut context.scratch, now);
+        self.write_queue(&mut context.writer, now);
         if !self.transport.wants_write() && self.protocol.take_shutdown() {
             // A peer that is gone already has no use for it.
             let _ = self.transport.shutdown_write();
@@ -572,11 +626,11 @@ impl<T: Transport> Connection<T> {
 
     /// Writes as much of the send queue as the transport takes, unless it is known to take
     /// nothing.
-    pub(super) fn write_queue(&mut self, scratch: &mut Vec<u8>, now: Timestamp) {
+    pub(super) fn write_queue(&mut self, writer: &mut Writer, now: Timestamp) {
         if self.io.is_write_failed || self.io.is_blocked {
             return;
         }
-        if self.write(scratch, now).is_err() {
+        if self.write(writer, now).is_err() {
             // What the peer has sent before it went is read first; then this is believed.
             self.io.is_write_failed = true;
             self.io.is_readable = true;
@@ -586,19 +640,19 @@ impl<T: Transport> Connection<T> {
 
     /// The same for a connection that is about to be cut off: that there is room again may be among what
     /// has come and is yet to be looked at.
-    pub(super) fn write_queue_at_last(&mut self, scratch: &mut Vec<u8>, now: Timestamp) {
+    pub(super) fn write_queue_at_last(&mut self, writer: &mut Writer, now: Timestamp) {
         self.io.is_blocked = false;
-        self.write_queue(scratch, now);
+        self.write_queue(writer, now);
     }
 
     /// A write that was taken in part means that the next would block: it isn't tried.
-    fn write(&mut self, scratch: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
+    fn write(&mut self, writer: &mut Writer, now: Timestamp) -> io::Result<()> {
         while !self.protocol.queue().is_empty() || self.transport.wants_write() {
             let written = if self.protocol.queue().is_empty() {
                 // That is progress, as if bytes of the queue had been taken.
                 self.transport.flush().map(|()| (0, 0))
             } else {
-                self.write_once(scratch)
+                writer.write_once(self.protocol.queue(), &mut self.transport)
             };
             match written {
                 Ok((0, 0)) => self.protocol.handle_sent(0, now),
@@ -624,32 +678,5 @@ impl<T: Transport> Connection<T> {
     fn handle_blocked(&mut self, now: Timestamp) {
         self.io.is_blocked = true;
         self.protocol.handle_blocked(now);
-    }
-
-    fn write_once(&mut self, scratch: &mut Vec<u8>) -> io::Result<(usize, usize)> {
-        let queue = self.protocol.queue();
-        if let Some(bytes) = queue.single() {
-            return Ok((bytes.len(), self.transport.write(bytes)?));
-        }
-        let segments = queue.segments_len();
-        if queue.unsent_bytes() <= segments * COPIED_BYTES_MAX {
-            scratch.clear();
-            queue.copy_into(scratch, SCRATCH_BYTES);
-            if !scratch.is_empty() {
-                return Ok((scratch.len(), self.transport.write(scratch)?));
-            }
-        }
-        // Clearing a thousand slices costs as much as writing a few.
-        if queue.segments_len() <= 64 {
-            let mut slices = [IoSlice::new(&[]); 64];
-            let filled = queue.gather(&mut slices);
-            let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
-            Ok((offered, self.transport.write_vectored(&slices[..filled])?))
-        } else {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let filled = queue.gather(&mut slices);
-            let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
-            Ok((offered, self.transport.write_vectored(&slices[..filled])?))
-        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::application::{Figures, Gauges, Response, Status};
+use crate::application::{Figures, Gauges, Response, Status, WriteBarrier};
 use crate::config::{ServerLimits, Timeouts};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -16,6 +16,7 @@ use fastrand::Rng;
 use super::places::{Kind, NoPlace, Places};
 use super::schedule::Schedule;
 use super::timers::Timers;
+use super::writer::Writer;
 
 /// How long a client that is closed for its own sake stays away, in milliseconds.
 const RETRY_MS: (u64, u64) = (1_000, 10_000);
@@ -28,8 +29,7 @@ pub(super) struct Context<C> {
     pub(super) schedule: Schedule,
     pub(super) timers: Timers,
     pub(super) places: Places,
-    /// Where small frames are copied together for a write; empty in between.
-    pub(super) scratch: Vec<u8>,
+    pub(super) writer: Writer,
     pub(super) pinned: PinnedBytes,
     pub(super) metrics: Metrics,
     /// The lines about connections that are closed for what they did.
@@ -39,7 +39,13 @@ pub(super) struct Context<C> {
 
 impl<C> Context<C> {
     /// Nothing yet; `seed` is the jitter's.
-    pub(super) fn new(clock: C, limits: ServerLimits, timeouts: Timeouts, seed: u64) -> Self {
+    pub(super) fn new(
+        clock: C,
+        limits: ServerLimits,
+        timeouts: Timeouts,
+        barrier: Option<Box<dyn WriteBarrier>>,
+        seed: u64,
+    ) -> Self {
         Self {
             clock,
             limits,
@@ -47,7 +53,7 @@ impl<C> Context<C> {
             schedule: Schedule::default(),
             timers: Timers::default(),
             places: Places::new(&limits),
-            scratch: Vec::new(),
+            writer: Writer::new(barrier),
             pinned: PinnedBytes::new(limits.buffer_bytes_max),
             metrics: Metrics::default(),
             fault_log: LogLimit::default(),

@@ -59,6 +59,12 @@ const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
 /// How long an iteration tells the application of queues that have drained.
 const DRAINED_TIME_MAX: Duration = Duration::from_millis(1);
 
+/// How long an iteration does what the application has to do that no event asks for.
+const WORK_TIME_MAX: Duration = Duration::from_millis(1);
+
+/// How many connections whose queue is over its limit are looked at in an iteration.
+const BEHIND_A_TURN: usize = 64;
+
 /// How long an iteration handles what is due. One connection may take longer by the reads that it
 /// gets before it is taken for late.
 const TIMERS_TIME_MAX: Duration = Duration::from_millis(1);
@@ -78,6 +84,8 @@ pub enum Step {
     Input,
     /// What the operator has asked for was done.
     Commands,
+    /// The application did what no event asks for, for a while.
+    Work,
     /// Deliveries were written, for a while.
     Deliveries,
     /// Publishers were told that the server stops, if it was time.
@@ -147,9 +155,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         timeouts: Timeouts,
         seed: u64,
     ) -> Self {
+        let barrier = application.write_barrier();
         Self {
             application,
-            shell: Shell::new(clock, limits, timeouts, seed),
+            shell: Shell::new(clock, limits, timeouts, barrier, seed),
             read_buffer: vec![0; READ_BYTES_MAX],
             turn_began: Timestamp::ZERO,
             unwritten_before: 0,
@@ -219,6 +228,25 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.conclude(&mut self.application, now);
     }
 
+    /// Has the application do what no event asks for, for a slice of time; and connections cut off whose queue is
+    /// over its limit.
+    fn continue_work(&mut self, now: Timestamp) {
+        if self.has_application_work(now) {
+            let began = self.now();
+            while self.has_application_work(now) && self.now() - began < WORK_TIME_MAX {
+                self.act(now, |application, outbox| application.handle_work(outbox));
+            }
+        }
+        if !self.shell.context.schedule.is_empty(List::Behind) {
+            self.shell.check_behind(BEHIND_A_TURN, now);
+            self.shell.conclude(&mut self.application, now);
+        }
+    }
+
+    fn has_application_work(&self, now: Timestamp) -> bool {
+        self.application.next_work().is_some_and(|due| due <= now)
+    }
+
     /// Tells the application of connections whose queue has drained, as far as it has asked to be told, for a
     /// slice of time; what is left comes in the next iteration.
     fn handle_drained(&mut self, now: Timestamp) {
@@ -257,6 +285,8 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.gather(driver, began)?;
         driver.handle_commands(self)?;
         driver.observe(self, Step::Commands);
+        self.continue_work(driver.step_time(self.now()));
+        driver.observe(self, Step::Work);
         self.flush_slice(driver);
         let now = driver.step_time(self.now());
         self.handle_drained(now);
@@ -379,11 +409,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         }
     }
 
-    /// Whether there is something to do now: to be read, to be written, or to be told to the application.
+    /// Whether there is something to do now: to be read, to be written, to be told to the application, or by it.
     pub fn has_work(&self) -> bool {
         let schedule = &self.shell.context.schedule;
         let lists = [List::Replies, List::Deliveries, List::Drained];
-        schedule.has_ready() || lists.into_iter().any(|list| !schedule.is_empty(list))
+        schedule.has_ready()
+            || lists.into_iter().any(|list| !schedule.is_empty(list))
+            || self.has_application_work(self.now())
     }
 
     /// Whether connections wait to be read again.
@@ -506,7 +538,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let timers = self.shell.context.timers.first();
         let timers = timers.map(|(deadline, _)| deadline).into_iter();
         let stop = self.shutdown.map(|shutdown| shutdown.next_deadline());
-        timers.chain(self.trimmer.due()).chain(stop).min()
+        let work = self.application.next_work();
+        timers
+            .chain(self.trimmer.due())
+            .chain(stop)
+            .chain(work)
+            .min()
     }
 
     /// The next time at which a connection has something to do.
@@ -671,7 +708,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let mut left = 0;
         while let Some((connection, context)) = self.shell.pop(List::Closed) {
             // The peer may have shut only its sending side: what it is owed is tried once.
-            connection.write_queue(&mut context.scratch, now);
+            connection.write_queue(&mut context.writer, now);
             connection.protocol.release(&context.pinned);
             let id = connection.id;
             self.shell.remove(id);

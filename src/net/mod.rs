@@ -31,3 +31,4 @@ pub mod throttle;
 pub mod timers;
 pub mod transport;
 mod turn;
+mod writer;

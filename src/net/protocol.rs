@@ -135,6 +135,12 @@ impl Protocol {
         }
     }
 
+    /// When the first byte came of what is unfinished.
+    #[must_use]
+    pub const fn unfinished_since(&self) -> Option<Timestamp> {
+        self.buffers().begun()
+    }
+
     #[inline]
     const fn buffers(&self) -> &Buffers {
         match self {
@@ -269,8 +275,16 @@ impl Protocol {
 
     /// Bytes that the connection makes the process keep, shared frames counted in full.
     #[must_use]
-    pub const fn pinned_bytes(&self) -> usize {
+    pub fn pinned_bytes(&self) -> usize {
         self.buffers().pinned_bytes()
+    }
+
+    /// What waits to be written, when it has been looked at again what of it the history holds.
+    pub fn update_queue(&mut self) -> &SendQueue {
+        match self {
+            Self::Http(exchange) => exchange.buffers().queue(),
+            Self::WebSocket(session) => session.update_queue(),
+        }
     }
 
     /// Brings what is charged to the process up to date. To be called at the end of whatever changed

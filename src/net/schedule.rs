@@ -49,12 +49,14 @@ pub(super) enum List {
     Gone,
     /// The send queue has drained, and the application is to be told.
     Drained,
+    /// The send queue is over its limit, which is allowed as long as the history holds what is in it.
+    Behind,
     /// The connection is to be dropped.
     Closed,
 }
 
 impl List {
-    const COUNT: usize = 9;
+    const COUNT: usize = 10;
 
     const fn index(self) -> usize {
         match self {
@@ -65,6 +67,7 @@ impl List {
             Self::Gone => 6,
             Self::Drained => 7,
             Self::Closed => 8,
+            Self::Behind => 9,
         }
     }
 
@@ -72,7 +75,7 @@ impl List {
     const fn bit(self) -> u8 {
         match self {
             Self::Ready(_) => 1,
-            other => 1 << (other.index() - 1),
+            other => 1 << (other.index() - 2),
         }
     }
 }
@@ -182,6 +185,7 @@ impl Schedule {
             List::Overflowed,
             List::Gone,
             List::Drained,
+            List::Behind,
             List::Closed,
         ];
         let ready: Vec<_> = ready.into_iter().flat_map(|list| self.ids(list)).collect();

@@ -10,6 +10,7 @@ use log::{debug, log};
 
 use crate::application::{
     Admission, Application, CloseCause, Delivered, Deliveries, Peer, Replies, Response, Status,
+    WriteBarrier,
 };
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
@@ -31,10 +32,16 @@ pub(super) struct Shell<T, C> {
 
 impl<T: Transport, C: Clock> Shell<T, C> {
     /// No connections yet; `seed` is the jitter's.
-    pub(super) fn new(clock: C, limits: ServerLimits, timeouts: Timeouts, seed: u64) -> Self {
+    pub(super) fn new(
+        clock: C,
+        limits: ServerLimits,
+        timeouts: Timeouts,
+        barrier: Option<Box<dyn WriteBarrier>>,
+        seed: u64,
+    ) -> Self {
         Self {
             connections: Connections::default(),
-            context: Context::new(clock, limits, timeouts, seed),
+            context: Context::new(clock, limits, timeouts, barrier, seed),
         }
     }
 
@@ -266,7 +273,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
     fn relieve(&mut self, now: Timestamp) {
         for id in self.context.schedule.ids(List::Deliveries) {
             if let Some(connection) = self.connections.get_mut(id) {
-                connection.write_queue(&mut self.context.scratch, now);
+                connection.write_queue(&mut self.context.writer, now);
             }
         }
         self.context.schedule.note_written();
@@ -285,19 +292,43 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         if connection.is_overflowed() || !connection.protocol.is_open() {
             return None;
         }
-        let (frame_len, bytes_max) = (frame.as_bytes().len(), context.limits.send_queue_bytes_max);
-        if !connection.has_room(frame_len, bytes_max) {
+        let (bytes, bytes_max) = (frame.shared(), context.limits.send_queue_bytes_max);
+        if !connection.has_room(bytes, bytes_max) {
             // It may be long only because nobody has tried to write it yet.
-            connection.write_queue_at_last(&mut context.scratch, now);
-            if !connection.has_room(frame_len, bytes_max) {
+            connection.write_queue_at_last(&mut context.writer, now);
+            if !connection.has_room(bytes, bytes_max) {
                 connection.overflow(context);
                 return Some(false);
             }
         }
         let session = connection.protocol.open_session_mut()?;
         session.send_shared(frame);
+        connection.note_behind(context);
         connection.mark_delivery(context);
         Some(true)
+    }
+
+    /// Cuts off connections whose queue is over its limit, as the history has let go of what is in it; looks at
+    /// `connections_max` of those that are behind.
+    pub(super) fn check_behind(&mut self, connections_max: usize, now: Timestamp) {
+        let len = self.context.schedule.len(List::Behind);
+        for _ in 0..len.min(connections_max) {
+            let Some((connection, context)) = self.pop(List::Behind) else {
+                break;
+            };
+            let bytes_max = context.limits.send_queue_bytes_max;
+            if !connection.protocol.is_open() || connection.is_overflowed() {
+                continue;
+            }
+            if connection.is_left_behind(bytes_max) {
+                connection.write_queue_at_last(&mut context.writer, now);
+                if connection.is_left_behind(bytes_max) {
+                    connection.overflow(context);
+                }
+                connection.mark_delivery(context);
+            }
+            connection.note_behind(context);
+        }
     }
 
     /// Queues a message to one connection; nothing behind a delivery that its queue did not take.
@@ -312,10 +343,10 @@ impl<T: Transport, C: Clock> Shell<T, C> {
             session.send(opcode, payload);
         }
         let bytes_max = context.limits.send_queue_bytes_max;
-        if connection.is_over(bytes_max) {
-            connection.write_queue_at_last(&mut context.scratch, now);
+        if connection.is_left_behind(bytes_max) {
+            connection.write_queue_at_last(&mut context.writer, now);
             // A peer that asks without reading the answers is a slow consumer too.
-            if connection.is_over(bytes_max) {
+            if connection.is_left_behind(bytes_max) {
                 connection.overflow(context);
             }
         }
@@ -394,6 +425,13 @@ impl<T: Transport, C: Clock> Deliveries for ShellOutbox<'_, T, C> {
         delivered
     }
 
+    fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool {
+        let entry = self.shell.entry(id);
+        entry.is_none_or(|(connection, context)| {
+            connection.has_room(frame.shared(), context.limits.send_queue_bytes_max)
+        })
+    }
+
     fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
         let Some((connection, context)) = self.shell.entry(id) else {
             return;
@@ -402,6 +440,8 @@ impl<T: Transport, C: Clock> Deliveries for ShellOutbox<'_, T, C> {
             context.metrics.closed.count(code.as_u16());
             session.close(&CloseFrame::new(code, reason), self.now);
             connection.settle_standing(context);
+            // If it was paused, what waited is discarded.
+            connection.schedule(context);
         }
         connection.mark_reply(context);
     }
@@ -433,10 +473,32 @@ impl<T: Transport, C: Clock> Replies for ShellOutbox<'_, T, C> {
         }
     }
 
+    fn is_drained(&mut self, id: ConnectionId) -> bool {
+        let entry = self.shell.entry(id);
+        entry.is_none_or(|(connection, _)| connection.protocol.queue().is_empty())
+    }
+
     fn await_drained(&mut self, id: ConnectionId) {
         if let Some((connection, context)) = self.shell.entry(id) {
             connection.grants.awaits_drained = true;
             connection.mark_delivery(context);
+        }
+    }
+
+    fn pause_input(&mut self, id: ConnectionId) {
+        if let Some((connection, _)) = self.shell.entry(id) {
+            connection.grants.is_paused = true;
+        }
+    }
+
+    fn resume_input(&mut self, id: ConnectionId) {
+        if let Some((connection, context)) = self.shell.entry(id) {
+            connection.handle_pause(self.now);
+            connection.grants.is_paused = false;
+            // What came meanwhile waits in the buffer of its connection, or in its socket.
+            connection.io.has_input |= connection.protocol.unfinished_bytes() > 0;
+            connection.schedule(context);
+            connection.mark_reply(context);
         }
     }
 }

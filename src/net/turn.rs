@@ -78,7 +78,9 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
     fn handle_events(&mut self, input: &mut Input<'_>, unsent_bytes_max: usize) -> bool {
         let (id, now) = (self.id, self.now);
         while let Some((connection, context)) = self.shell.entry(id) {
-            if connection.protocol.queue().unsent_bytes() > unsent_bytes_max {
+            if connection.protocol.queue().unsent_bytes() > unsent_bytes_max
+                || connection.is_paused()
+            {
                 return !input.is_used_up();
             }
             let is_served = connection.io.is_served;

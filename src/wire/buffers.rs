@@ -130,8 +130,8 @@ impl Buffers {
 
     /// Bytes that the connection makes the process keep, shared frames counted in full.
     #[must_use]
-    pub const fn pinned_bytes(&self) -> usize {
-        self.queue.kept_bytes() + self.queue.charged_bytes() + self.charged_bytes as usize
+    pub fn pinned_bytes(&self) -> usize {
+        self.queue.pinned_bytes() + self.queue.charged_bytes() + self.charged_bytes as usize
     }
 
     /// Brings what is charged to the process up to date. `more_bytes` is the memory of the unfinished input

@@ -3,6 +3,7 @@
 //!
 //! Knows neither frames nor requests, and no sockets.
 
+mod backlog;
 pub mod buffers;
 pub mod input;
 pub mod lingering;

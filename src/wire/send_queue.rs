@@ -8,9 +8,9 @@
 //! Invariants: `unsent_bytes` is what the segments hold less `front_sent`; without a first
 //! segment there are no others; an empty queue owns no memory.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use super::backlog::{Backlog, Segment};
 use super::pinned::PinnedBytes;
 use super::shared::SharedBytes;
 
@@ -20,37 +20,12 @@ const OWN_SEGMENT_BYTES_MAX: usize = 4096;
 /// How many segments go into one vectored write at most; what Linux calls `IOV_MAX`.
 pub const SLICES_MAX: usize = 1024;
 
-#[derive(Debug)]
-enum Segment {
-    Shared(SharedBytes),
-    Own(Vec<u8>),
-}
-
-impl Segment {
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Shared(bytes) => bytes.as_bytes(),
-            Self::Own(bytes) => bytes,
-        }
-    }
-
-    fn own_capacity(&self) -> usize {
-        match self {
-            Self::Shared(_) => 0,
-            Self::Own(bytes) => bytes.capacity(),
-        }
-    }
-}
-
 /// The bytes that a connection has not been sent yet, in order.
 #[derive(Default, Debug)]
 pub struct SendQueue {
     front: Option<Segment>,
-    #[expect(
-        clippy::box_collection,
-        reason = "few connections have more than one segment, and all would be 24 bytes wider"
-    )]
-    rest: Option<Box<VecDeque<Segment>>>,
+    /// Boxed, because few connections have more than one segment.
+    rest: Option<Box<Backlog>>,
     /// How much of the first segment has been sent.
     front_sent: u32,
     unsent_bytes: usize,
@@ -83,6 +58,33 @@ impl SendQueue {
         self.front_sent as usize + self.unsent_bytes
     }
 
+    /// Of these, what nobody else pays for: all but what was retained when [`SendQueue::update_retained`] looked.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> usize {
+        let front = self.front.as_ref().map_or(0, Segment::retained_bytes);
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.retained_bytes());
+        self.kept_bytes() - front - rest
+    }
+
+    /// The same without a frame that is on its way, which is the first segment. What is for this connection alone
+    /// counts there too.
+    #[must_use]
+    pub fn pinned_bytes_behind(&self) -> usize {
+        let front = match &self.front {
+            Some(Segment::Shared(bytes) | Segment::Retained(bytes)) => bytes.as_bytes().len(),
+            Some(Segment::Own(_)) | None => 0,
+        };
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.retained_bytes());
+        self.kept_bytes() - front - rest
+    }
+
+    /// Looks again what is retained still.
+    pub fn update_retained(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest.update_retained();
+        }
+    }
+
     /// The position in the stream of bytes behind the last one that is queued.
     #[must_use]
     pub const fn end_position(&self) -> u64 {
@@ -111,12 +113,17 @@ impl SendQueue {
     #[inline]
     pub fn push_shared(&mut self, bytes: SharedBytes) {
         self.unsent_bytes += bytes.as_bytes().len();
-        self.push_segment(Segment::Shared(bytes));
+        let segment = if bytes.is_retained() {
+            Segment::Retained(bytes)
+        } else {
+            Segment::Shared(bytes)
+        };
+        self.push_segment(segment);
     }
 
     /// Queues what `write` appends to the buffer that it is given.
     pub fn push_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let rest = self.rest.as_mut().and_then(|rest| rest.back_mut());
+        let rest = self.rest.as_mut().and_then(|rest| rest.last_mut());
         let last = rest.or(self.front.as_mut());
         if let Some(Segment::Own(bytes)) = last
             && bytes.len() < OWN_SEGMENT_BYTES_MAX
@@ -141,7 +148,7 @@ impl SendQueue {
         if self.front.is_none() {
             self.front = Some(segment);
         } else {
-            self.rest.get_or_insert_default().push_back(segment);
+            self.rest.get_or_insert_default().push(segment);
         }
     }
 
@@ -217,7 +224,7 @@ impl SendQueue {
             sent -= left;
             self.own_bytes -= saturate(front.own_capacity());
             self.front_sent = 0;
-            self.front = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            self.front = self.rest.as_mut().and_then(|rest| rest.pop());
         }
         // Nobody is served by what an idle connection keeps.
         self.rest = None;
@@ -238,7 +245,6 @@ impl SendQueue {
         self.front = self.front.take().filter(&mut is_kept);
         self.rest = self.rest.take().and_then(|mut rest| {
             rest.truncate(rest.iter().take_while(|one| is_kept(one)).count());
-            rest.shrink_to_fit();
             (!rest.is_empty()).then_some(rest)
         });
         self.unsent_bytes = (end - self.sent_bytes_total) as usize;
@@ -264,14 +270,17 @@ impl SendQueue {
         assert_eq!(self.kept_bytes(), queued);
         let own: usize = segments.iter().map(|one| one.own_capacity()).sum();
         assert_eq!(self.own_bytes as usize, own);
+        if let Some(rest) = &self.rest {
+            rest.check_invariants();
+        }
     }
 
     /// Brings the charge to the process up to date with what the queue pins: its own segments
     /// and its entries. To be called after the queue was changed.
     #[inline]
     pub fn settle(&mut self, pinned: &PinnedBytes) {
-        let rest_capacity = self.rest.as_ref().map_or(0, |rest| rest.capacity());
-        let pins = saturate(self.own_bytes as usize + rest_capacity * size_of::<Segment>());
+        let rest_bytes = self.rest.as_ref().map_or(0, |rest| rest.heap_bytes());
+        let pins = saturate(self.own_bytes as usize + rest_bytes);
         if pins > self.charged_bytes {
             pinned.add((pins - self.charged_bytes) as usize);
         } else if pins < self.charged_bytes {
@@ -406,6 +415,48 @@ mod tests {
                 assert_eq!(pinned.bytes(), 0);
             }
         }
+    }
+
+    #[test]
+    fn what_is_retained_is_not_pinned_until_it_is_released() {
+        let frames: Vec<_> = (0..4).map(|_| SharedBytes::new(vec![b'x'; 10])).collect();
+        frames[..3].iter().for_each(SharedBytes::retain);
+        let mut queue = SendQueue::default();
+        for frame in &frames {
+            queue.push_shared(frame.clone());
+            own(&mut queue, b"own");
+        }
+        assert_eq!((queue.kept_bytes(), queue.pinned_bytes()), (52, 22));
+        assert_eq!(queue.pinned_bytes_behind(), 22);
+        frames[0].release();
+        queue.update_retained();
+        assert_eq!(
+            (queue.pinned_bytes(), queue.pinned_bytes_behind()),
+            (32, 22)
+        );
+        frames[1].release();
+        assert_eq!(queue.pinned_bytes(), 32, "nobody has looked");
+        queue.update_retained();
+        assert_eq!(
+            (queue.pinned_bytes(), queue.pinned_bytes_behind()),
+            (42, 32)
+        );
+        queue.check_invariants();
+        // What has been looked at, and what hasn't, leaves with its count.
+        frames[2].release();
+        for _ in 0..52 {
+            queue.advance(1);
+            queue.check_invariants();
+            assert!(queue.pinned_bytes() <= queue.kept_bytes());
+        }
+        assert_eq!((queue.pinned_bytes(), queue.pinned_bytes_behind()), (0, 0));
+        queue.push_shared(frames[3].clone());
+        frames[3].retain();
+        queue.push_shared(frames[3].clone());
+        queue.push_shared(frames[3].clone());
+        queue.discard_unsent(0);
+        assert_eq!(queue.pinned_bytes(), 0);
+        queue.check_invariants();
     }
 
     #[test]

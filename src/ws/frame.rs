@@ -260,6 +260,15 @@ fn encode_header(into: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked:
     }
 }
 
+/// Bytes of such a header that isn't masked.
+const fn header_len(payload_len: usize) -> usize {
+    match payload_len {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
 /// Appends a whole unmasked frame, as a server sends it.
 pub fn encode_frame(into: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     into.reserve(HEADER_BYTES_MAX + payload.len());
@@ -288,7 +297,8 @@ impl EncodedFrame {
     #[must_use]
     pub fn text(parts: &[&[u8]]) -> Self {
         let payload_len = parts.iter().map(|part| part.len()).sum();
-        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + payload_len);
+        // Exactly, or the bytes would be moved when they are shared.
+        let mut bytes = Vec::with_capacity(header_len(payload_len) + payload_len);
         encode_header(&mut bytes, Opcode::Text, payload_len, false);
         for part in parts {
             bytes.extend_from_slice(part);
@@ -301,6 +311,24 @@ impl EncodedFrame {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    /// The frame again, of which another handle was kept.
+    #[must_use]
+    pub const fn of(shared: SharedBytes) -> Self {
+        Self(shared)
+    }
+
+    /// The message that it carries.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.as_bytes();
+        let header_len = match bytes[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        &bytes[header_len..]
     }
 
     /// The same as bytes that send queues share.

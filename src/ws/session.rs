@@ -29,6 +29,7 @@ use crate::wire::buffers::Buffers;
 use crate::wire::input::Input;
 use crate::wire::lingering::Lingering;
 use crate::wire::pinned::PinnedBytes;
+use crate::wire::send_queue::SendQueue;
 
 use super::close::CloseFrame;
 use super::error::ProtocolError;
@@ -104,6 +105,13 @@ impl Session {
     #[must_use]
     pub const fn buffers(&self) -> &Buffers {
         &self.buffers
+    }
+
+    /// What waits to be written, when it has been looked at again what of it others pay for.
+    pub fn update_queue(&mut self) -> &SendQueue {
+        let queue = self.buffers.queue_mut();
+        queue.update_retained();
+        queue
     }
 
     /// Whether messages are exchanged.

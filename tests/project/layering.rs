@@ -15,12 +15,13 @@ const COMMON: &str = "id config log_limit memory metrics time";
 /// grants that module and what is in it, not the rest of `http`.
 const MAY_NAME: &str = "
     application: http ws
-    cli: application client http hub net routes web ws
+    cli: application client http hub journal net routes web ws
     client: http ws
     config:
     http: wire
-    hub: application http::head ws::close ws::frame
+    hub: application http::head journal ws::close ws::frame
     id:
+    journal: wire ws::frame
     log_limit:
     main: cli
     memory:
@@ -37,7 +38,9 @@ const MAY_NAME: &str = "
 /// their fuzz targets start from.
 const TESTS_MAY_NAME: &str = "
     hub: run_corpus ws::error
+    journal: run_corpus
     net: run_corpus
+    routes: journal
     ws: run_corpus
 ";
 

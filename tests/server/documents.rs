@@ -14,14 +14,17 @@ const README: &str = include_str!("../../README.md");
 const FROM_PHP: &str = include_str!("../../docs/from-php.md");
 const CLOSE_CODES: &str = include_str!("../../src/ws/close_code.rs");
 
-/// Options of other programs, which the documents use as well.
-const FOREIGN_OPTIONS: [&str; 10] = [
+/// Options of other programs and of the other commands, which the documents use as well.
+const FOREIGN_OPTIONS: [&str; 13] = [
     "--bench",
     "--full",
     "--help",
+    "--key",
+    "--no-keep",
     "--nocapture",
     "--now",
     "--release",
+    "--since",
     "--test",
     "--token-file",
     "--ulimit",

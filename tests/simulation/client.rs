@@ -5,6 +5,7 @@
 
 mod due;
 mod got;
+mod replay;
 mod speech;
 
 use std::cell::RefCell;
@@ -20,7 +21,8 @@ use crate::dice::Dice;
 use crate::trust::{Papers, Right, Trust};
 use crate::wire::{End, Wire};
 
-pub(crate) use due::{Cause, Counts, Expected};
+pub(crate) use due::{Cause, Counts, Expected, Receipt};
+pub(crate) use replay::{Memory, Replay};
 use speech::Mark;
 pub(crate) use speech::Said;
 
@@ -98,6 +100,16 @@ pub(crate) struct Client {
     pub(crate) is_end_told: bool,
     pub(crate) stage: Stage,
     pub(crate) subscriptions: Vec<Subscription<'static>>,
+    /// It asks for ids, some time.
+    pub(crate) numbers: bool,
+    /// What it gets has ids, by what the server has handled.
+    pub(crate) is_numbered: bool,
+    /// It is being caught up.
+    pub(crate) replay: Option<Replay>,
+    /// All that was for it up to here it has read.
+    pub(crate) last_id: Option<Rc<str>>,
+    /// The furthest position in the log of which a text has told that it has read.
+    told: u64,
     expected: VecDeque<Expected>,
     pub(crate) cause: Option<Cause>,
     /// A write was refused at some time: Pongs may have been left out since.
@@ -174,6 +186,11 @@ impl Client {
             is_end_told: false,
             stage: Stage::Connecting,
             subscriptions: Vec::new(),
+            numbers: false,
+            is_numbered: false,
+            replay: None,
+            last_id: None,
+            told: 0,
             expected: VecDeque::new(),
             cause: None,
             was_refused: false,
@@ -287,6 +304,9 @@ impl Client {
     pub(crate) fn heard(&mut self, payload: &[u8], is_text: bool) -> Said {
         assert_eq!(self.stage, Stage::Open, "{}", self.id);
         assert!(self.cause.is_none(), "{}: heard behind its end", self.id);
+        // What comes behind a list that waits does too, unless nothing more can come.
+        let may_hear = !self.is_held() || self.has_hung_up();
+        assert!(may_hear, "{}: heard while a list waits", self.id);
         let said = self.next_said();
         assert_eq!(is_text, !matches!(said, Said::Binary(_)));
         assert!(said.is_message() && said.payload() == payload, "{said:?}");
@@ -319,6 +339,14 @@ impl Client {
         self.expected.push_back(expected);
     }
 
+    /// A notification of it can't be taken.
+    pub(crate) fn refuse_notification(&mut self) {
+        self.expect(Expected::Error("invalid-notification"));
+        if !self.stays {
+            self.cause = Some(Cause::Policy("invalid-notification"));
+        }
+    }
+
     /// Whether its socket doesn't take all that is sent.
     pub(crate) fn is_slow(&self) -> bool {
         let wire = self.wire.borrow();
@@ -347,10 +375,11 @@ impl Client {
     // What must hold.
 
     /// What waits for it is bounded: behind the text that is being written, which may be large,
-    /// there is no more than a queue takes.
-    pub(crate) fn check_bound(&self, send_queue_bytes_max: usize) {
+    /// there is no more than a queue takes, beside what the history holds. Entries up to `gone` have left it.
+    pub(crate) fn check_bound(&self, send_queue_bytes_max: usize, gone: u64) {
         let waiting = self.expected.iter().skip(1);
-        let bytes: usize = waiting.map(Expected::bytes_min).sum();
+        let bytes = waiting.map(|one| one.bytes_min(|position| position <= gone));
+        let bytes: usize = bytes.sum();
         let is_bounded = self.stage != Stage::Open || bytes <= send_queue_bytes_max;
         assert!(is_bounded, "{}: {bytes} bytes wait; {self}", self.id);
     }
@@ -361,7 +390,7 @@ impl Client {
         let id = self.id;
         // A client that can't be answered may have been refused already.
         let is_refused = self.is_refused_http || self.stage == Stage::Connecting && wire.is_refused;
-        if self.stage != Stage::Gone && !is_refused && !self.is_limited {
+        if self.stage != Stage::Gone && !is_refused && !self.is_limited && !self.is_held() {
             assert!(wire.to_server.is_empty(), "{id}: not read");
             let front = self.marks.front();
             assert!(
@@ -378,6 +407,7 @@ impl Client {
             Stage::Open => {
                 assert!(self.has_head && self.got.is_empty(), "{id}: half a frame");
                 assert!(self.expected.is_empty(), "{id}: lost {:?}", self.expected);
+                assert!(self.replay.is_none(), "{id}: is never caught up");
                 let ping = self.pings.front();
                 assert!(
                     self.is_limited || ping.is_none_or(|ping| ping.0 > self.arrived),

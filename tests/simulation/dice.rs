@@ -33,6 +33,10 @@ impl Dice {
         from[self.below(from.len())]
     }
 
+    pub(crate) const fn rng(&mut self) -> &mut Rng {
+        &mut self.0
+    }
+
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
         self.0.shuffle(list);
     }

@@ -2,6 +2,7 @@
 //! the model never has to read any.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crieur::hub::filter::{
     Criterion, Filter, NameMap, Notification, NotificationValues, Page, Subscription, Values,
@@ -18,9 +19,39 @@ pub(crate) struct Publication {
     pub(crate) has_token: bool,
     /// The whole message.
     pub(crate) text: String,
-    /// What each subscriber gets.
-    pub(crate) delivered: String,
+    /// What each subscriber gets that doesn't number what it gets.
+    pub(crate) delivered: Rc<str>,
+    /// The `type` and the notification, as they were written.
+    kind: &'static str,
+    json: String,
+    /// Whether it is to be kept.
+    pub(crate) is_kept: bool,
+    /// What its publisher calls it by.
+    pub(crate) key: Option<&'static str>,
 }
+
+impl Publication {
+    /// What each subscriber gets that numbers what it gets.
+    pub(crate) fn numbered(&self, id: &str) -> Rc<str> {
+        let Self { kind, json, .. } = self;
+        format!(r#"{{"type":{kind},"id":"{id}","notification":{json}}}"#).into()
+    }
+
+    /// Whether it can't be taken where the history is on or not.
+    pub(crate) fn is_bad(&self, has_history: bool) -> bool {
+        self.key.is_some() && !(self.is_kept && has_history)
+    }
+}
+
+/// What publishers send in a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    /// Some notifications have keys, or aren't kept, and more of them are long.
+    pub(crate) has_keys: bool,
+}
+
+/// What publishers call notifications by; few, so that many come again.
+const KEYS: [&str; 6] = ["1", "2", "order 17", "é", "a:b", "x"];
 
 /// One of a few texts, so that things meet.
 fn text(dice: &mut Dice) -> &'static str {
@@ -67,11 +98,17 @@ pub(crate) fn subscription(dice: &mut Dice) -> Subscription<'static> {
     Subscription::Page(page(dice), filter)
 }
 
-pub(crate) fn subscribe_text(subscriptions: &[Subscription<'_>], dice: &mut Dice) -> String {
+pub(crate) fn subscribe_text(
+    subscriptions: &[Subscription<'_>],
+    since: Option<&str>,
+    dice: &mut Dice,
+) -> String {
     let list: Vec<_> = subscriptions.iter().map(subscription_json).collect();
     let space = dice.pick(&["", " ", "\r\n\t"]);
+    let since = since.map(|since| format!(r#","since":{space}"{since}""#));
+    let since = since.unwrap_or_default();
     format!(
-        r#"{{"sender":{space}"client",{space}"subscriptions":[{}]{space}}}"#,
+        r#"{{"sender":{space}"client",{space}"subscriptions":[{}]{since}{space}}}"#,
         list.join(",")
     )
 }
@@ -109,8 +146,25 @@ fn object_json<T>(map: &NameMap<'_, T>, entry: impl Fn(&T) -> String) -> String 
     format!("{{{}}}", members.join(","))
 }
 
+/// How long the text of a notification is.
+fn padding(dice: &mut Dice, style: Style) -> usize {
+    let percent = dice.below(100);
+    match percent {
+        0 => dice.between(60_000, 70_000),
+        1..=15 => dice.between(500, 9_000),
+        // A few of them are more than is sent at once to a client that is being caught up.
+        16..=24 if style.has_keys => dice.between(15_000, 40_000),
+        _ => dice.below(200),
+    }
+}
+
 /// A notification that no other is equal to, because of its `number`.
-pub(crate) fn publication(dice: &mut Dice, number: u64, has_token: bool) -> Publication {
+pub(crate) fn publication(
+    dice: &mut Dice,
+    number: u64,
+    has_token: bool,
+    style: Style,
+) -> Publication {
     let shape = dice.below(8);
     let notification = Notification {
         page: (shape != 0).then(|| page(dice)),
@@ -135,11 +189,7 @@ pub(crate) fn publication(dice: &mut Dice, number: u64, has_token: bool) -> Publ
             members.push(format!(r#""\u0066ilters":{{ "values":{values}}}"#));
         }
     }
-    let padding = match dice.below(100) {
-        0 => dice.between(60_000, 70_000),
-        1..=15 => dice.between(500, 9_000),
-        _ => dice.below(200),
-    };
+    let padding = padding(dice, style);
     members.push(format!(r#""text":"\u00e9é{}""#, ".".repeat(padding)));
     dice.shuffle(&mut members);
     let json = format!("{{{}}}", members.join(dice.pick(&[",", " , ", ",\n"])));
@@ -150,15 +200,25 @@ pub(crate) fn publication(dice: &mut Dice, number: u64, has_token: bool) -> Publ
     } else {
         String::new()
     };
+    let is_kept = !(style.has_keys && dice.chance(15));
+    let has_key = style.has_keys && dice.chance(if is_kept { 30 } else { 5 });
+    let key = has_key.then(|| dice.pick(&KEYS));
+    let mut more = token_member;
+    if !is_kept || (style.has_keys && dice.chance(10)) {
+        more += &format!(r#","keep":{is_kept}"#);
+    }
+    if let Some(key) = key {
+        more += &format!(r#", "key":"{key}""#);
+    }
+    let written = kind.unwrap_or(r#""notification""#);
     Publication {
         notification,
         has_token,
-        text: format!(
-            r#"{{{kind_member}"sender":"server","notification": {json} {token_member}}}"#
-        ),
-        delivered: format!(
-            r#"{{"type":{},"notification":{json}}}"#,
-            kind.unwrap_or(r#""notification""#)
-        ),
+        text: format!(r#"{{{kind_member}"sender":"server","notification": {json} {more}}}"#),
+        delivered: format!(r#"{{"type":{written},"notification":{json}}}"#).into(),
+        kind: written,
+        json,
+        is_kept,
+        key,
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
+use crieur::journal::simulated::SimulatedDisk;
 use crieur::net::transport::{Received, Transport};
 
 /// How a peer has ended its side.
@@ -61,12 +62,15 @@ impl Wire {
 }
 
 /// The server's end.
-#[derive(Debug)]
-pub(crate) struct Socket(pub Rc<RefCell<Wire>>);
+pub(crate) struct Socket {
+    wire: Rc<RefCell<Wire>>,
+    /// The disk of the server's process, which knows whether that was killed.
+    disk: Option<SimulatedDisk>,
+}
 
 impl Socket {
     /// A new connection, both ends.
-    pub(crate) fn pair() -> (Self, Rc<RefCell<Wire>>) {
+    pub(crate) fn pair(disk: Option<SimulatedDisk>) -> (Self, Rc<RefCell<Wire>>) {
         let wire = Rc::new(RefCell::new(Wire {
             to_server: VecDeque::new(),
             end: End::None,
@@ -79,13 +83,17 @@ impl Socket {
             is_shut: false,
             is_dropped: false,
         }));
-        (Self(Rc::clone(&wire)), wire)
+        let socket = Self {
+            wire: Rc::clone(&wire),
+            disk,
+        };
+        (socket, wire)
     }
 }
 
 impl Transport for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.wire.borrow_mut();
         wire.interrupt()?;
         if wire.to_server.is_empty() {
             return match wire.end {
@@ -114,13 +122,17 @@ impl Transport for Socket {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.wire.borrow_mut();
         wire.interrupt()?;
         assert!(!wire.is_shut, "the server writes behind its own end");
         if wire.end == End::Reset {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.disk.as_ref().is_some_and(SimulatedDisk::is_killed) {
+            // Nobody writes this.
+            return Ok(offered);
+        }
         let taken = offered.min(wire.room);
         if wire.room != usize::MAX {
             wire.room -= taken;
@@ -139,13 +151,13 @@ impl Transport for Socket {
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        self.0.borrow_mut().is_shut = true;
+        self.wire.borrow_mut().is_shut = true;
         Ok(())
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.0.borrow_mut().is_dropped = true;
+        self.wire.borrow_mut().is_dropped = true;
     }
 }

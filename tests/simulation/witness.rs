@@ -1,28 +1,82 @@
 //! The hub, and a record of the order in which it is asked for what.
+//!
+//! When a client that is being caught up gets how much of it is the server's own business; so that is noted
+//! too, at the hub's way out: how often something was queued to such a client, and when it was told that it is
+//! caught up. What that has to be is not looked at here.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crieur::application::{
-    Admission, Application, CloseCause, Decision, Figures, Framing, Message, Outbox, Refused,
-    Request,
+    Admission, Answer, Application, CloseCause, Decision, Delivered, Deliveries, Figures, Framing,
+    Message, Outbox, Refused, Replies, Request, Response, WriteBarrier,
 };
 use crieur::id::ConnectionId;
 use crieur::routes::Routes;
+use crieur::time::{Clock, Timestamp};
+use crieur::ws::close::CloseCode;
+use crieur::ws::frame::EncodedFrame;
 
-/// What the hub was asked for.
+/// What the hub was asked for, and some of what it did.
 #[derive(Debug)]
 pub(crate) enum Note {
     /// To let somebody in, and whether it did.
     Asked(ConnectionId, bool),
     Heard(ConnectionId, Vec<u8>, bool),
+    /// To take what a request brings.
+    Posted,
+    /// A client that is being caught up, or isn't because of this, was told something about it.
+    Told(ConnectionId, String),
+    /// One more notification was queued to a client that is being caught up.
+    Replayed(ConnectionId),
+    /// What was heard just before was taken for a repetition.
+    Repeated,
+    /// What a client was promised is not there any more.
+    Broken(ConnectionId),
     Gone(ConnectionId),
+}
+
+impl Note {
+    /// What a client was told.
+    pub(crate) fn told_to(&self, client: ConnectionId) -> Option<&str> {
+        match self {
+            Self::Told(id, text) if *id == client => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// What the engine drives in place of the routes to the hub.
 pub(crate) struct Witness {
     pub(crate) routes: Rc<RefCell<Routes>>,
     pub(crate) notes: Rc<RefCell<Vec<Note>>>,
+    /// Clients that are being caught up, by what they were told.
+    pub(crate) replaying: HashSet<ConnectionId>,
+}
+
+impl Witness {
+    /// Has the hub do something, and watches its way out.
+    fn watch(&mut self, outbox: &mut dyn Outbox, act: impl FnOnce(&mut Routes, &mut dyn Outbox)) {
+        let mut watched = Watched {
+            outbox,
+            notes: &self.notes,
+            replaying: &mut self.replaying,
+        };
+        act(&mut self.routes.borrow_mut(), &mut watched);
+    }
+
+    /// Hands the body of a request to the hub that shows that its sender may publish.
+    pub(crate) fn post(&mut self, body: &str, outbox: &mut dyn Outbox) -> Answer {
+        self.notes.borrow_mut().push(Note::Posted);
+        let nobody = ConnectionId {
+            index: u32::MAX,
+            serial: 0,
+        };
+        let mut routes = self.routes.borrow_mut();
+        routes.handle_body(nobody, body.as_bytes(), true, outbox)
+    }
 }
 
 impl Application for Witness {
@@ -56,19 +110,142 @@ impl Application for Witness {
         };
         let note = Note::Heard(id, payload.to_vec(), is_text);
         self.notes.borrow_mut().push(note);
-        self.routes.borrow_mut().handle_message(id, message, outbox);
+        self.watch(outbox, |routes, outbox| {
+            routes.handle_message(id, message, outbox);
+        });
     }
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         self.routes.borrow_mut().handle_deadline(id, outbox);
     }
 
+    fn handle_drained(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        self.watch(outbox, |routes, outbox| routes.handle_drained(id, outbox));
+    }
+
+    fn write_barrier(&self) -> Option<Box<dyn WriteBarrier>> {
+        self.routes.borrow().write_barrier()
+    }
+
+    fn next_work(&self) -> Option<Timestamp> {
+        self.routes.borrow().next_work()
+    }
+
+    fn handle_work(&mut self, outbox: &mut dyn Outbox) {
+        self.watch(outbox, |routes, outbox| routes.handle_work(outbox));
+    }
+
     fn handle_gone(&mut self, id: ConnectionId) {
+        self.replaying.remove(&id);
         self.notes.borrow_mut().push(Note::Gone(id));
         self.routes.borrow_mut().handle_gone(id);
     }
 
     fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
         self.routes.borrow().close_reason(cause, retry_ms)
+    }
+}
+
+/// A way out that is watched.
+struct Watched<'a> {
+    outbox: &'a mut dyn Outbox,
+    notes: &'a RefCell<Vec<Note>>,
+    replaying: &'a mut HashSet<ConnectionId>,
+}
+
+impl Watched<'_> {
+    fn note(&self, note: Note) {
+        self.notes.borrow_mut().push(note);
+    }
+
+    fn note_receipt(&self, text: &str) {
+        if text.ends_with(r#""repeated":true}"#) {
+            self.note(Note::Repeated);
+        }
+    }
+}
+
+impl Clock for Watched<'_> {
+    fn now(&self) -> Timestamp {
+        self.outbox.now()
+    }
+
+    fn unix_now(&self) -> Duration {
+        self.outbox.unix_now()
+    }
+}
+
+impl Deliveries for Watched<'_> {
+    fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered {
+        if let [id] = recipients
+            && self.replaying.contains(id)
+        {
+            self.note(Note::Replayed(*id));
+        }
+        self.outbox.deliver(frame, recipients)
+    }
+
+    fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool {
+        self.outbox.has_room(id, frame)
+    }
+
+    fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        self.note_receipt(reason);
+        if code == CloseCode::TRY_AGAIN_LATER {
+            self.note(Note::Broken(id));
+        }
+        self.outbox.close(id, code, reason);
+    }
+
+    fn retry_ms(&mut self) -> u64 {
+        self.outbox.retry_ms()
+    }
+}
+
+impl Replies for Watched<'_> {
+    fn reply(&mut self, to: ConnectionId, payload: &str) {
+        let is = |kind: &str| payload.starts_with(&format!(r#"{{"type":"{kind}""#));
+        if is("published") {
+            self.note_receipt(payload);
+        }
+        let was_replaying = self.replaying.contains(&to);
+        let is_answer = is("subscribed") && payload.contains(r#""resumed":"#);
+        if is_answer || (was_replaying && (is("pong") || is("caught-up"))) {
+            self.note(Note::Told(to, payload.to_owned()));
+        }
+        if is("subscribed") && payload.ends_with(r#""resumed":true}"#) {
+            self.replaying.insert(to);
+        } else if was_replaying && (is("subscribed") || is("caught-up")) {
+            self.replaying.remove(&to);
+        }
+        self.outbox.reply(to, payload);
+    }
+
+    fn reply_binary(&mut self, to: ConnectionId, payload: &[u8]) {
+        self.outbox.reply_binary(to, payload);
+    }
+
+    fn respond(&mut self, to: ConnectionId, response: &Response) {
+        self.outbox.respond(to, response);
+    }
+
+    fn readmit(&mut self, id: ConnectionId, admission: &Admission) {
+        self.outbox.readmit(id, admission);
+    }
+
+    fn is_drained(&mut self, id: ConnectionId) -> bool {
+        self.outbox.is_drained(id)
+    }
+
+    fn await_drained(&mut self, id: ConnectionId) {
+        self.outbox.await_drained(id);
+    }
+
+    fn pause_input(&mut self, id: ConnectionId) {
+        self.outbox.pause_input(id);
+    }
+
+    fn resume_input(&mut self, id: ConnectionId) {
+        self.outbox.resume_input(id);
     }
 }

@@ -2,6 +2,8 @@
 //! readiness is told, and what time it is; and holds what comes out against what must.
 
 mod judge;
+mod post;
+mod process;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,50 +12,41 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crieur::application::Lane;
-use crieur::config::{Console, HubConfig, ServerLimits, Timeouts};
+use crieur::config::{Console, HistoryLimits, HubConfig, ServerLimits};
 use crieur::hub::Hub;
+use crieur::hub::replay::Slice;
 use crieur::id::ConnectionId;
+use crieur::journal::Journal;
+use crieur::journal::id::Generation;
+use crieur::journal::simulated::SimulatedDisk;
 use crieur::net::engine::{Driver, Engine, Readiness, Step};
 use crieur::routes::Routes;
-use crieur::time::{Clock, Timestamp};
+use crieur::time::Timestamp;
 
-use crate::client::{Client, Stage};
+use crate::client::{Client, Memory, Stage};
+use crate::clock::VirtualClock;
 use crate::dice::Dice;
+use crate::log::Log;
+use crate::texts::Style;
 use crate::trust::{Papers, Trust};
 use crate::wire::{End, Socket};
 use crate::witness::{Note, Witness};
+
+use self::post::Post;
 
 /// How long clients get to take their Close.
 const DRAIN: Duration = Duration::from_secs(5);
 
 const SECOND: u64 = 1_000_000;
 
+/// By how many microseconds the wall clock is ahead at first.
+const WALL_AHEAD: i64 = 1_000_000_000_000;
+
 /// How many turns of the loop a run has before it comes to its end.
 const TURNS: (usize, usize) = (50, 350);
 
-/// A clock that is moved by hand. Within a turn of the loop each look at it costs some time, so that
-/// turns come to the end of theirs; what is done is still done at the turn's time.
-pub(crate) struct VirtualClock {
-    micros: Rc<Cell<u64>>,
-    /// What the looks of this turn have cost.
-    spent_micros: Rc<Cell<u64>>,
-    look_micros: Rc<Cell<u64>>,
-}
-
 /// The server's engine in this world.
 pub(crate) type WorldEngine = Engine<Socket, Witness, VirtualClock>;
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        let spent_micros = self.spent_micros.get() + self.look_micros.get();
-        self.spent_micros.set(spent_micros);
-        Timestamp::from_micros(self.micros.get() + spent_micros)
-    }
-
-    fn unix_now(&self) -> Duration {
-        Duration::from_micros(self.micros.get())
-    }
-}
 
 /// What the engine is doing; a connection may come to its end for reasons of its own in each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +73,22 @@ pub(crate) struct Tally {
     pub(crate) displaced: u64,
     /// Clients that were throttled.
     pub(crate) throttled: u64,
+    /// Ids that clients have shown, and got what was missed; or were told that something may be missing.
+    pub(crate) resumed: u64,
+    pub(crate) not_resumed: u64,
+    /// Notifications that were missed and came then.
+    pub(crate) replayed: u64,
+    /// Notifications that were there already, by their key.
+    pub(crate) repeated: u64,
+    /// Lists that have waited until a client was caught up, and clients that couldn't be, since the history had no
+    /// room for what they had missed.
+    pub(crate) held: u64,
+    pub(crate) broken: u64,
+    /// Processes that have ended before the run has; after those that went on with the history of the one before, and
+    /// those that didn't.
+    pub(crate) restarts: u64,
+    pub(crate) survived: u64,
+    pub(crate) forgotten: u64,
 }
 
 /// The server, its clients, and what is to be true of them.
@@ -95,8 +104,31 @@ pub(crate) struct World {
     trust: Trust,
     /// How many clients there are at most, and how many come at once.
     crowd: (usize, usize),
+    /// In percent, how often a client reads on that has stopped to.
+    eagerness: usize,
     /// Whether clients send more at once than a read returns.
     has_bursts: bool,
+    /// Whether clients come that number what they get.
+    numbers: bool,
+    history: HistoryLimits,
+    slice: Slice,
+    log: Log,
+    disk: Option<SimulatedDisk>,
+    /// A write of the process has failed.
+    has_failed: bool,
+    /// Of what is in the log up to here, somebody has got something, or was told.
+    leaked: u64,
+    /// Whether processes end before the run does, and when this one began.
+    restarts: bool,
+    began: Rc<Cell<u64>>,
+    /// By how many microseconds the wall clock is ahead.
+    wall_ahead: Rc<Cell<i64>>,
+    /// What has left the history, as it was when the turn began.
+    gone: u64,
+    /// Of clients that were there once.
+    memories: Vec<Memory>,
+    /// What is being published by HTTP.
+    posted: Option<Post>,
     routes: Rc<RefCell<Routes>>,
     notes: Rc<RefCell<Vec<Note>>>,
     phase: Phase,
@@ -121,16 +153,55 @@ pub(crate) fn run(seed: u64) -> Tally {
     let turns = world.dice.between(TURNS.0, TURNS.1);
     for _ in 0..turns {
         world.live(&mut engine);
+        if world.restarts && world.dice.chance(3) {
+            world.dangerous_turn(&mut engine);
+            if world.is_killed() || world.dice.chance(30) {
+                engine = world.restart(engine);
+            }
+            continue;
+        }
         world.turn(&mut engine);
         if world.dice.chance(4) {
             world.jump(&mut engine);
         }
     }
     world.end(&mut engine);
-    let metrics = engine.metrics();
-    world.tally.displaced = metrics.connections_displaced;
-    world.tally.throttled = metrics.reads_throttled;
+    world.count(&engine);
     world.tally
+}
+
+/// How far back the history reaches.
+fn history_limits(numbers: bool, dice: &mut Dice) -> HistoryLimits {
+    let default = HistoryLimits::default();
+    if !numbers {
+        return default;
+    }
+    match dice.below(10) {
+        0..=3 => default,
+        4..=6 => HistoryLimits {
+            bytes_max: dice.pick(&[3_000, 10_000, 50_000, 200_000]),
+            ..default
+        },
+        7 | 8 => HistoryLimits {
+            age_max: Duration::from_secs(dice.between(1, 20) as u64),
+            ..default
+        },
+        _ => HistoryLimits {
+            bytes_max: 0,
+            ..default
+        },
+    }
+}
+
+/// How far clients are caught up at once.
+fn slice(numbers: bool, dice: &mut Dice) -> Slice {
+    if !numbers || dice.chance(25) {
+        return Slice::default();
+    }
+    Slice {
+        entries: dice.pick(&[1, 3, 1000]),
+        bytes: dice.pick(&[1, 500, 10_000]),
+    }
 }
 
 impl World {
@@ -147,36 +218,42 @@ impl World {
         };
         let trust = Trust::new(&mut dice);
         let crowd = if dice.chance(10) { (150, 12) } else { (30, 1) };
-        let ping_interval = Timeouts::default().ping_interval;
-        let hub = Hub::new(HubConfig::default(), ping_interval, trust.policy());
-        let routes = Rc::new(RefCell::new(Routes::new(hub, Console::Off)));
-        let notes = Rc::new(RefCell::new(Vec::new()));
-        let witness = Witness {
-            routes: Rc::clone(&routes),
-            notes: Rc::clone(&notes),
-        };
-        let clock = Rc::new(Cell::new(0));
-        let spent_micros = Rc::new(Cell::new(0));
-        let look_micros = Rc::new(Cell::new(0));
-        let virtual_clock = VirtualClock {
-            micros: Rc::clone(&clock),
-            spent_micros: Rc::clone(&spent_micros),
-            look_micros: Rc::clone(&look_micros),
-        };
-        let engine = Engine::new(witness, virtual_clock, limits, Timeouts::default(), seed);
-        let world = Self {
+        let numbers = seed % 5 > 1;
+        let history = history_limits(numbers, &mut dice);
+        let eagerness = if numbers { dice.pick(&[30, 5]) } else { 30 };
+        let slice = slice(numbers, &mut dice);
+        let has_disk = numbers && history.is_on() && dice.chance(60);
+        let policy = trust.policy();
+        let journal = Journal::new(history, Generation(0));
+        let nobody = Hub::new(HubConfig::default(), Duration::ZERO, policy, journal);
+        let mut world = Self {
+            history,
+            disk: has_disk.then(SimulatedDisk::default),
+            has_failed: false,
+            leaked: 0,
+            began: Rc::default(),
+            wall_ahead: Rc::new(Cell::new(WALL_AHEAD)),
+            restarts: numbers && dice.chance(60),
             dice,
-            clock,
-            spent_micros,
-            look_micros,
+            clock: Rc::default(),
+            spent_micros: Rc::default(),
+            look_micros: Rc::default(),
             has_time: seed.is_multiple_of(3),
             limits,
             trust,
             crowd,
+            eagerness,
             // By the seed itself: what other seeds have found stays where it was.
             has_bursts: seed.is_multiple_of(4) && limits.messages_per_second.is_none(),
-            routes,
-            notes,
+            slice,
+            numbers,
+            log: Log::new(history, 0, WALL_AHEAD),
+            gone: 0,
+            memories: Vec::new(),
+            posted: None,
+            // The first process replaces it.
+            routes: Rc::new(RefCell::new(Routes::new(nobody, Console::Off))),
+            notes: Rc::default(),
             phase: Phase::Input,
             clients: Vec::new(),
             past: Vec::new(),
@@ -188,11 +265,13 @@ impl World {
             slow_consumers: 0,
             tally: Tally::default(),
         };
+        let engine = world.start();
         (world, engine)
     }
 
+    /// The time of the process.
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.clock.get())
+        Timestamp::from_micros(self.clock.get() - self.began.get())
     }
 
     // What clients do.
@@ -209,6 +288,9 @@ impl World {
             let which = self.dice.below(self.clients.len());
             self.act(which);
         }
+        if self.numbers && self.dice.chance(4) {
+            self.post(engine);
+        }
         for client in &mut self.clients {
             if self.dice.chance(60) {
                 let bytes = self.dice.pick(&[1, 2, 7, 100, 10_000, usize::MAX]);
@@ -219,7 +301,7 @@ impl World {
             if wire.room != usize::MAX && is_cut_off && self.dice.chance(20) {
                 wire.room = usize::MAX;
             }
-            if wire.room != usize::MAX && self.dice.chance(30) {
+            if wire.room != usize::MAX && self.dice.chance(self.eagerness) {
                 // Reading slowly, or at last all.
                 wire.room = self
                     .dice
@@ -235,7 +317,7 @@ impl World {
         if !engine.has_room(papers.lane) {
             return;
         }
-        let (socket, wire) = Socket::pair();
+        let (socket, wire) = Socket::pair(self.disk.clone());
         if self.dice.chance(10) {
             wire.borrow_mut().room = self.dice.below(300);
         }
@@ -245,25 +327,41 @@ impl World {
         let has_rate =
             self.limits.messages_per_second.is_some() || self.limits.bytes_per_second.is_some();
         client.is_limited = has_rate && papers.is_limited(self.trust);
+        if self.numbers {
+            client.numbers = self.dice.chance(60);
+            if !self.memories.is_empty() && self.dice.chance(60) {
+                let which = self.dice.below(self.memories.len());
+                let memory = self.memories.swap_remove(which);
+                client.come_back(memory, &mut self.dice);
+            }
+        }
         self.clients.push(client);
         self.tally.clients += 1;
     }
 
     fn act(&mut self, which: usize) {
+        let style = self.style();
         let (client, dice) = (&mut self.clients[which], &mut self.dice);
         if client.is_done || client.hang_up.is_some() {
             return;
         }
         match dice.below(100) {
-            0..=29 => client.chat(dice),
+            0..=29 => client.chat(&self.log, dice),
             30..=84 if !client.is_audience => {
                 self.tally.published += 1;
-                client.publish(self.tally.published, dice);
+                client.publish(self.tally.published, style, dice);
             }
             85..=93 => client.wire.borrow_mut().room = dice.pick(&[0, 1, 50, 400, 5000]),
             94..=96 => client.finish(self.clock.get(), dice),
             97 if self.has_bursts => client.burst(dice),
+            98 if client.numbers => client.lose_connection(dice),
             _ => {}
+        }
+    }
+
+    const fn style(&self) -> Style {
+        Style {
+            has_keys: self.numbers,
         }
     }
 
@@ -285,6 +383,9 @@ impl World {
         self.came = false;
         engine.run_iteration(self).expect("no poll fails here");
         let came = self.came;
+        if self.is_killed() {
+            return false;
+        }
         while engine.next_timer().is_some_and(|next| next <= self.now()) {
             self.told = (0, 1);
             engine.run_iteration(self).expect("no poll fails here");
@@ -352,7 +453,12 @@ impl World {
         for _ in 0..10_000 {
             self.told = (100, 1);
             let came = self.iterate(engine);
-            if !came && !engine.has_work() {
+            // As of this time, and not a moment later.
+            let look_micros = self.look_micros.replace(0);
+            self.spent_micros.set(0);
+            let has_work = engine.has_work();
+            self.look_micros.set(look_micros);
+            if !came && !has_work {
                 // Time watches over every connection.
                 let has_deadline = engine.next_timer().is_some();
                 assert_eq!(has_deadline, !self.clients.is_empty());
@@ -472,7 +578,7 @@ impl Driver<Socket, Witness, VirtualClock> for World {
         self.phase = match step {
             // As `handle_commands` left it.
             Step::Commands => self.phase,
-            Step::Input | Step::Deliveries | Step::Ends => Phase::Input,
+            Step::Input | Step::Work | Step::Deliveries | Step::Ends => Phase::Input,
             Step::Stopping => Phase::LastShutdown,
             Step::Memory => Phase::Shed,
             Step::Timers => Phase::Timers,

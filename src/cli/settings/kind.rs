@@ -26,6 +26,10 @@ pub(super) enum Kind {
     Seconds {
         field: fn(&mut Config) -> &mut Duration,
     },
+    /// The same, or 0 for nothing at all.
+    SecondsOrZero {
+        field: fn(&mut Config) -> &mut Duration,
+    },
     /// So many `unit`, or no limit.
     Limit {
         field: fn(&mut Config) -> &mut Option<NonZeroU32>,
@@ -37,6 +41,10 @@ pub(super) enum Kind {
     },
     /// A file.
     File {
+        field: fn(&mut Config) -> &mut Option<PathBuf>,
+    },
+    /// A directory.
+    Directory {
         field: fn(&mut Config) -> &mut Option<PathBuf>,
     },
     /// May be given several times, or several together, with commas.
@@ -97,12 +105,22 @@ impl Kind {
                 *field(config) = read_number(value, min, max)?;
             }
             Self::Seconds { field } => *field(config) = read_seconds(value)?,
+            Self::SecondsOrZero { field } => {
+                *field(config) = match value {
+                    "0" => Duration::ZERO,
+                    value => read_seconds(value).map_err(|expected| format!("0, or {expected}"))?,
+                }
+            }
             Self::Limit { field, .. } => *field(config) = read_limit(value)?,
             Self::Rate { field } => *field(config) = read_rate(value)?,
             // An unset variable of a script must not lift a restriction.
             Self::File { field } => {
                 let path = (!value.is_empty()).then(|| value.into());
                 *field(config) = Some(path.ok_or("the path of a file")?);
+            }
+            Self::Directory { field } => {
+                let path = (!value.is_empty()).then(|| value.into());
+                *field(config) = Some(path.ok_or("the path of a directory")?);
             }
             Self::List { field, .. } => {
                 let entries = entries(value).map(str::to_owned);
@@ -155,9 +173,10 @@ impl Kind {
         Some(match *self {
             Self::Count { .. } => "N",
             Self::Bytes { .. } => "BYTES",
-            Self::Seconds { .. } => "SECONDS",
+            Self::Seconds { .. } | Self::SecondsOrZero { .. } => "SECONDS",
             Self::Rate { .. } => "RATE",
             Self::File { .. } => "FILE",
+            Self::Directory { .. } => "DIRECTORY",
             Self::Mode { .. } => "MODE",
             Self::Addresses { .. } => "ADDRESS:PORT",
             Self::PublishAddresses { .. } => "ADDRESS",
@@ -174,16 +193,19 @@ impl Kind {
         let limit = |limit: Option<String>| limit.unwrap_or_else(|| OFF.to_owned());
         Some(match *self {
             Self::Count { field, .. } | Self::Bytes { field, .. } => field(defaults).to_string(),
-            Self::Seconds { field } => field(defaults).as_secs_f64().to_string(),
+            Self::Seconds { field } | Self::SecondsOrZero { field } => {
+                field(defaults).as_secs_f64().to_string()
+            }
             Self::Limit { field, .. } => limit(field(defaults).map(|rate| rate.to_string())),
             Self::Rate { field } => limit(field(defaults).map(|rate| rate.to_string())),
             Self::Addresses { field } => {
                 let addresses: Vec<_> = field(defaults).iter().map(SocketAddr::to_string).collect();
                 addresses.join(",")
             }
-            Self::File { .. } | Self::List { .. } | Self::PublishAddresses { .. } => {
-                NONE.to_owned()
-            }
+            Self::File { .. }
+            | Self::Directory { .. }
+            | Self::List { .. }
+            | Self::PublishAddresses { .. } => NONE.to_owned(),
             Self::Mode { field } => format!("0{:o}", field(defaults)),
             Self::Word { default, .. } => default.to_owned(),
             Self::Text { field, .. } => field(defaults).clone(),

@@ -266,6 +266,29 @@ pub(super) static SETTINGS: &[Setting] = &[
         help: "Bytes kept for all connections; beyond: the worst get Close 1013",
     },
     Setting {
+        name: "history-seconds",
+        kind: Kind::SecondsOrZero {
+            field: |config| &mut config.history.age_max,
+        },
+        help: "How long notifications are kept for clients that come back; 0: not at all",
+    },
+    Setting {
+        name: "history-bytes",
+        kind: Kind::Bytes {
+            field: |config| &mut config.history.bytes_max,
+            min: 0,
+            max: GIB,
+        },
+        help: "Memory that they may take; 0: none are kept",
+    },
+    Setting {
+        name: "history-directory",
+        kind: Kind::Directory {
+            field: |config| &mut config.history_directory,
+        },
+        help: "Where they are kept beside memory, so that they outlive the process",
+    },
+    Setting {
         name: "messages-per-second",
         kind: Kind::Limit {
             field: |config| &mut config.server.limits.messages_per_second,

@@ -2,7 +2,8 @@
 //! form of JWS (RFC 7515), signed with HS256 (RFC 7518 §3.2) and with nothing else.
 //!
 //! Two claims are this server's business: `exp`, which has to be there, and `nbf`; and `allow`,
-//! a list of subscriptions as a client would send it. All others are ignored. Main type:
+//! a list of subscriptions as a client would send it, with `history`, which may withhold what was published
+//! before. All others are ignored. Main type:
 //! [`ClientKeys`]. Invariant: nothing of a token's claims is looked at before its signature.
 
 use std::fmt;
@@ -43,6 +44,8 @@ pub struct ClientKeys(Vec<Hmac<Sha256>>);
 pub struct Grant {
     /// What its bearer may subscribe to: what one of these covers.
     pub allow: Vec<Subscription<'static>>,
+    /// Whether its bearer may be caught up with what was published before.
+    pub history: bool,
     /// When it ends, counted from the Unix epoch. A token is taken for the leeway longer.
     pub expires: Duration,
 }
@@ -239,6 +242,8 @@ struct Claims<'a> {
     nbf: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     allow: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    history: Option<&'a RawValue>,
 }
 
 impl Claims<'_> {
@@ -259,8 +264,11 @@ impl Claims<'_> {
                 .map_err(|error| TokenError::BadAllow(error.code))?,
             None => Vec::new(),
         };
+        // Whatever else it may mean, it doesn't say yes.
+        let history = matches!(self.history.map(RawValue::get), None | Some("true"));
         Ok(Grant {
             allow,
+            history,
             expires: exp,
         })
     }

@@ -1,11 +1,15 @@
 //! What commands are read as, and which errors answer what breaks a rule.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::application::Delivered;
 use crate::hub::filter::matches;
 use crate::hub::index::SubscriptionIndex;
 use crate::id::ConnectionId;
+use crate::journal::id::EntryId;
 
 fn parse_default(text: &str) -> Result<Command<'_>, CommandError> {
     parse(text, &HubLimits::default())
@@ -24,10 +28,8 @@ fn subscribe(list: &str) -> Result<String, CommandError> {
 fn publish(text: &str) -> Result<String, CommandError> {
     match parse_default(text)? {
         Command::Publish(publish) => {
-            let frame = publish.read()?.frame();
-            let bytes = frame.as_bytes();
-            let start = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
-            Ok(String::from_utf8(bytes[start..].to_vec()).expect("text"))
+            let frame = publish.read(true)?.content.plain();
+            Ok(String::from_utf8(frame.payload().to_vec()).expect("text"))
         }
         other => panic!("{other:?}"),
     }
@@ -73,7 +75,7 @@ fn matching_cases_by_the_oracle_and_by_the_index() {
         let Ok(Command::Publish(publish)) = parse_default(&publish) else {
             panic!("{case}")
         };
-        let notification = publish.read().expect("valid").notification;
+        let notification = publish.read(true).expect("valid").notification;
         assert_eq!(
             matches(&subscriptions[0], &notification),
             case["matches"],
@@ -488,7 +490,7 @@ fn numbers_written_out_at_max_and_one_more() {
     let publish = |values: &str| {
         let text = format!(r#"{{"sender":"server","notification":{}}}"#, member(values));
         parse(&text, &HubLimits::default()).and_then(|command| match command {
-            Command::Publish(publish) => publish.read().map(drop),
+            Command::Publish(publish) => publish.read(true).map(drop),
             other => panic!("{other:?}"),
         })
     };
@@ -632,31 +634,147 @@ fn notifications_that_are_refused() {
 fn answers() {
     let seconds = Duration::from_secs;
     assert_eq!(
-        subscribed_reply(2, seconds(25)),
+        subscribed_reply(2, seconds(25), None),
         r#"{"type":"subscribed","subscriptions":2,"heartbeat":25}"#
     );
-    let half = subscribed_reply(0, Duration::from_millis(500));
+    let half = subscribed_reply(0, Duration::from_millis(500), None);
     assert!(half.ends_with(r#""heartbeat":0.5}"#), "{half}");
-    let some = Delivered {
-        queued: 3,
-        dropped: 0,
+    let receipt = |dropped| Receipt {
+        delivered: Delivered { queued: 3, dropped },
+        id: None,
+        is_repeated: false,
     };
-    let cut = Delivered {
-        queued: 3,
-        dropped: 1,
-    };
-    assert_eq!(published_reason(some), r#"{"delivered":3}"#);
-    assert_eq!(published_reason(cut), r#"{"delivered":3,"dropped":1}"#);
+    let (some, cut) = (receipt(0), receipt(1));
+    assert_eq!(published_reason(&some), r#"{"delivered":3}"#);
+    assert_eq!(published_reason(&cut), r#"{"delivered":3,"dropped":1}"#);
     assert_eq!(
-        published_reply(some),
+        published_reply(&some),
         r#"{"type":"published","delivered":3}"#
     );
     assert_eq!(
-        published_reply(cut),
+        published_reply(&cut),
         r#"{"type":"published","delivered":3,"dropped":1}"#
     );
     assert_eq!(
         close_reason("slow-consumer", 4200),
         r#"{"reason":"slow-consumer","retry":4200}"#
     );
+}
+
+#[test]
+fn answers_with_ids() {
+    let id: EntryId = "0123456789abcdef-42".parse().expect("an id");
+    let subscribed = |resumption| subscribed_reply(1, Duration::from_secs(25), Some(resumption));
+    let start =
+        r#"{"type":"subscribed","subscriptions":1,"heartbeat":25,"id":"0123456789abcdef-42""#;
+    assert_eq!(subscribed(Resumption::From(id)), format!("{start}}}"));
+    let since = "0123456789abcdef-42";
+    assert_eq!(
+        subscribed(Resumption::Resumed { since }),
+        format!(r#"{start},"resumed":true}}"#)
+    );
+    let reason = "expired";
+    assert_eq!(
+        subscribed(Resumption::NotResumed { now: id, reason }),
+        format!(r#"{start},"resumed":false,"reason":"expired"}}"#)
+    );
+    assert_eq!(
+        caught_up_message(id, 3),
+        r#"{"type":"caught-up","id":"0123456789abcdef-42","missed":3}"#
+    );
+    assert_eq!(
+        numbered_pong_reply(id),
+        r#"{"type":"pong","id":"0123456789abcdef-42"}"#
+    );
+    assert_eq!(position_reply(id), r#"{"id":"0123456789abcdef-42"}"#);
+    let delivered = Delivered {
+        queued: 1_000_000,
+        dropped: 1_000_000,
+    };
+    let longest = Receipt {
+        delivered,
+        id: "ffffffffffffffff-18446744073709551615".parse().ok(),
+        is_repeated: true,
+    };
+    // What a Close frame has room for.
+    assert!(published_reason(&longest).len() <= 123);
+    let repeated = Receipt {
+        delivered: Delivered {
+            queued: 2,
+            dropped: 0,
+        },
+        id: Some(id),
+        is_repeated: true,
+    };
+    assert_eq!(
+        batch_reply(&[repeated], true),
+        r#"[{"delivered":2,"id":"0123456789abcdef-42","repeated":true}]"#
+    );
+}
+
+#[test]
+fn since_is_a_string() {
+    let since = |members: &str| {
+        let text = format!(r#"{{"sender":"client","subscriptions":[]{members}}}"#);
+        match parse_default(&text)? {
+            Command::Subscribe { since, .. } => Ok(since.map(Cow::into_owned)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(since(""), Ok(None));
+    assert_eq!(since(r#","since":"""#), Ok(Some(String::new())));
+    assert_eq!(since(r#","since":"\u0061""#), Ok(Some("a".to_owned())));
+    for members in [
+        r#","since":null"#,
+        r#","since":1"#,
+        r#","since":[]"#,
+        r#","since":"\ud800""#,
+        r#","since":"","since":"""#,
+    ] {
+        assert_eq!(code(since(members)), "invalid-subscription", "{members}");
+    }
+}
+
+#[test]
+fn keep_and_key_are_checked() {
+    let read = |members: &str, takes_keys| {
+        let notification = r#""notification":{"channel":"a"}"#;
+        let text = format!(r#"{{"sender":"server",{notification}{members}}}"#);
+        // What is read borrows from the text.
+        let text: &'static str = Box::leak(text.into_boxed_str());
+        match parse_default(text)? {
+            Command::Publish(publish) => publish.read(takes_keys).map(|publication| {
+                let key = publication.key.map(Cow::into_owned);
+                (publication.is_kept, key)
+            }),
+            other => panic!("{other:?}"),
+        }
+    };
+    let key = |text: &str| Some(text.to_owned());
+    assert_eq!(read("", false), Ok((true, None)));
+    assert_eq!(read(r#","keep":true"#, false), Ok((true, None)));
+    assert_eq!(read(r#","keep":false"#, false), Ok((false, None)));
+    assert_eq!(read(r#","key":"\u0061""#, true), Ok((true, key("a"))));
+    let longest = "é".repeat(64);
+    let members = format!(r#","key":"{longest}""#);
+    assert_eq!(read(&members, true), Ok((true, key(&longest))));
+    for members in [
+        r#","keep":null"#,
+        r#","keep":0"#,
+        r#","keep":"false""#,
+        r#","keep":true,"keep":true"#,
+        r#","key":"""#,
+        r#","key":null"#,
+        r#","key":1"#,
+        r#","key":"a","key":"a""#,
+        r#","key":"a","keep":false"#,
+        &format!(r#","key":"{longest}a""#),
+    ] {
+        assert_eq!(
+            code(read(members, true)),
+            "invalid-notification",
+            "{members}"
+        );
+    }
+    assert_eq!(code(read(r#","key":"a""#, false)), "invalid-notification");
 }

@@ -12,13 +12,14 @@ use crate::id::ConnectionId;
 
 impl SubscriptionIndex {
     /// Whether `id` can have `subscriptions` in place of what it has, within what `limits` grant
-    /// to all connections together. A list of subscriptions that are there already has room, and
-    /// so has an empty one.
+    /// to all connections together, of which `others` have some that aren't here. A list of
+    /// subscriptions that are there already has room, and so has an empty one.
     #[must_use]
     pub fn has_room_for(
         &self,
         id: ConnectionId,
         subscriptions: &[Subscription<'_>],
+        others: Holdings,
         limits: &HubLimits,
     ) -> bool {
         let own = self
@@ -26,10 +27,15 @@ impl SubscriptionIndex {
             .get(id.slot())
             .map_or_else(Holdings::default, |slot| slot.holdings);
         let values: usize = subscriptions.iter().map(Subscription::values_len).sum();
-        self.subscriptions - own.subscriptions as usize + subscriptions.len()
-            <= limits.subscriptions_total_max
-            && self.values - own.values as usize + values <= limits.values_total_max
-            && self.has_room_for_texts(subscriptions, limits.text_bytes_max)
+        let subscriptions_len = self.subscriptions - own.subscriptions as usize
+            + others.subscriptions as usize
+            + subscriptions.len();
+        let values_len = self.values - own.values as usize + others.values as usize + values;
+        let other_bytes = usize::try_from(others.text_bytes).unwrap_or(usize::MAX);
+        let text_bytes_max = limits.text_bytes_max.saturating_sub(other_bytes);
+        subscriptions_len <= limits.subscriptions_total_max
+            && values_len <= limits.values_total_max
+            && self.has_room_for_texts(subscriptions, text_bytes_max)
     }
 
     /// Adding the lengths up is mostly enough; only then is each text looked for.
@@ -102,16 +108,21 @@ mod tests {
         };
         let mut index = SubscriptionIndex::default();
         index.replace(id(0), &channels(&["a", "b"]));
-        assert!(index.has_room_for(id(1), &channels(&["a"]), &limits));
-        assert!(!index.has_room_for(id(1), &channels(&["a", "a"]), &limits));
+        assert!(index.has_room_for(id(1), &channels(&["a"]), Holdings::default(), &limits));
+        assert!(!index.has_room_for(id(1), &channels(&["a", "a"]), Holdings::default(), &limits));
         index.replace(id(1), &channels(&["a"]));
-        assert!(!index.has_room_for(id(2), &channels(&["a"]), &limits));
-        assert!(index.has_room_for(id(2), &[], &limits));
+        assert!(!index.has_room_for(id(2), &channels(&["a"]), Holdings::default(), &limits));
+        assert!(index.has_room_for(id(2), &[], Holdings::default(), &limits));
         // What it has makes room for as many.
-        assert!(index.has_room_for(id(0), &channels(&["c", "d"]), &limits));
-        assert!(!index.has_room_for(id(0), &channels(&["c", "d", "e"]), &limits));
+        assert!(index.has_room_for(id(0), &channels(&["c", "d"]), Holdings::default(), &limits));
+        assert!(!index.has_room_for(
+            id(0),
+            &channels(&["c", "d", "e"]),
+            Holdings::default(),
+            &limits
+        ));
         index.remove(id(0));
-        assert!(index.has_room_for(id(2), &channels(&["c", "d"]), &limits));
+        assert!(index.has_room_for(id(2), &channels(&["c", "d"]), Holdings::default(), &limits));
     }
 
     #[test]
@@ -123,15 +134,30 @@ mod tests {
         let mut index = SubscriptionIndex::default();
         index.replace(id(0), &[three_values(["1", "2"])]);
         assert_eq!(index.value_count(), 3);
-        assert!(index.has_room_for(id(1), &channels(&["a", "b"]), &limits));
-        assert!(!index.has_room_for(id(1), &channels(&["a", "b", "c"]), &limits));
+        assert!(index.has_room_for(id(1), &channels(&["a", "b"]), Holdings::default(), &limits));
+        assert!(!index.has_room_for(
+            id(1),
+            &channels(&["a", "b", "c"]),
+            Holdings::default(),
+            &limits
+        ));
         index.replace(id(1), &channels(&["a", "b"]));
-        assert!(index.has_room_for(id(0), &[three_values(["3", "4"])], &limits));
+        assert!(index.has_room_for(
+            id(0),
+            &[three_values(["3", "4"])],
+            Holdings::default(),
+            &limits
+        ));
         let four = [&[three_values(["3", "4"])][..], &channels(&["a"])].concat();
-        assert!(!index.has_room_for(id(0), &four, &limits));
+        assert!(!index.has_room_for(id(0), &four, Holdings::default(), &limits));
         index.remove(id(0));
-        assert!(!index.has_room_for(id(1), &[&four[..], &four].concat(), &limits));
-        assert!(index.has_room_for(id(1), &four, &limits));
+        assert!(!index.has_room_for(
+            id(1),
+            &[&four[..], &four].concat(),
+            Holdings::default(),
+            &limits
+        ));
+        assert!(index.has_room_for(id(1), &four, Holdings::default(), &limits));
         index.check_invariants();
     }
 
@@ -143,20 +169,25 @@ mod tests {
         };
         let mut index = SubscriptionIndex::default();
         let seven = [three_values(["1", "2"])];
-        assert!(index.has_room_for(id(0), &seven, &limits));
+        assert!(index.has_room_for(id(0), &seven, Holdings::default(), &limits));
         index.replace(id(0), &seven);
         assert_eq!(index.text_bytes(), 7);
-        assert!(index.has_room_for(id(1), &channels(&["abc"]), &limits));
-        assert!(!index.has_room_for(id(1), &channels(&["abcd"]), &limits));
+        assert!(index.has_room_for(id(1), &channels(&["abc"]), Holdings::default(), &limits));
+        assert!(!index.has_room_for(id(1), &channels(&["abcd"]), Holdings::default(), &limits));
         index.replace(id(1), &channels(&["abc"]));
         // What is stored already is free for everybody, and for its own connection too.
         let both = [&seven[..], &channels(&["abc", "pp", "1"])].concat();
-        assert!(index.has_room_for(id(2), &both, &limits));
-        assert!(index.has_room_for(id(0), &both, &limits));
-        assert!(!index.has_room_for(id(2), &channels(&["x"]), &limits));
+        assert!(index.has_room_for(id(2), &both, Holdings::default(), &limits));
+        assert!(index.has_room_for(id(0), &both, Holdings::default(), &limits));
+        assert!(!index.has_room_for(id(2), &channels(&["x"]), Holdings::default(), &limits));
         index.remove(id(0));
-        assert!(index.has_room_for(id(2), &channels(&["1234567"]), &limits));
-        assert!(!index.has_room_for(id(2), &channels(&["12345678"]), &limits));
+        assert!(index.has_room_for(id(2), &channels(&["1234567"]), Holdings::default(), &limits));
+        assert!(!index.has_room_for(
+            id(2),
+            &channels(&["12345678"]),
+            Holdings::default(),
+            &limits
+        ));
         index.check_invariants();
     }
 
@@ -172,7 +203,7 @@ mod tests {
             let from = turn % all.len();
             let list = channels(&all[from..(from + turn % 4).min(all.len())]);
             let id = id(turn as u32 * 7 % 5);
-            if index.has_room_for(id, &list, &limits) {
+            if index.has_room_for(id, &list, Holdings::default(), &limits) {
                 index.replace(id, &list);
             }
             assert!(index.text_bytes() <= 8);

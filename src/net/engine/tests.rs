@@ -1386,3 +1386,66 @@ fn the_application_is_told_of_drained_queues_for_a_while() {
     }
     engine.check_invariants();
 }
+
+#[test]
+fn input_that_is_taken_again_is_read_without_an_event() {
+    let mut engine = engine();
+    let (talker, wire) = connect(&mut engine);
+    let (_, other) = connect(&mut engine);
+    let now = Timestamp::ZERO;
+    engine.act(now, |_, outbox| outbox.pause_input(talker));
+    say(&wire, "it waits");
+    engine.handle_ready(talker, READABLE, now);
+    engine.read_again(now);
+    engine.check_invariants();
+    assert!(!engine.has_ready() && !engine.has_deliveries());
+    engine.act(now, |_, outbox| outbox.resume_input(talker));
+    engine.check_invariants();
+    assert!(engine.has_ready());
+    engine.read_again(now);
+    engine.flush_deliveries(2, now);
+    assert_eq!(texts(&other), ["it waits"]);
+}
+
+#[test]
+fn what_a_paused_client_has_sent_is_discarded_when_it_is_closed() {
+    let mut engine = engine();
+    let (talker, wire) = connect(&mut engine);
+    let now = Timestamp::ZERO;
+    say(&wire, "1");
+    say(&wire, "2");
+    engine.act(now, |_, outbox| outbox.pause_input(talker));
+    engine.handle_ready(talker, READABLE, now);
+    assert!(!engine.has_ready());
+    engine.act(now, |_, outbox| {
+        outbox.close(talker, CloseCode::TRY_AGAIN_LATER, "")
+    });
+    engine.check_invariants();
+    engine.read_again(now);
+    engine.flush_replies(now);
+    assert_eq!(engine.metrics().messages_discarded, 2);
+}
+
+#[test]
+fn a_client_that_asks_while_a_long_frame_is_on_its_way_is_not_cut_off_for_that_frame() {
+    let mut engine = engine_with(
+        ServerLimits {
+            send_queue_bytes_max: 100,
+            ..ServerLimits::default()
+        },
+        Timeouts::default(),
+    );
+    let (client, wire) = connect(&mut engine);
+    let now = Timestamp::ZERO;
+    let frame = EncodedFrame::text(&[&[b'x'; 1000]]);
+    wire.room.set(10);
+    engine.act(now, |_, outbox| {
+        outbox.deliver(&frame, &[client]);
+    });
+    engine.flush_deliveries(1, now);
+    let reply = |engine: &mut TestEngine| {
+        engine.act(now, |_, outbox| outbox.reply(client, &"a".repeat(40)));
+        engine.metrics().slow_consumers
+    };
+    assert_eq!([0; 3].map(|_| reply(&mut engine)), [0, 0, 1]);
+}

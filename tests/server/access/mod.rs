@@ -1,6 +1,7 @@
 //! Permission to publish, admission, and how much of everything one client may have.
 
 mod client_tokens;
+mod history;
 mod origins_and_addresses;
 mod permission;
 mod publish_lane;

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::Server;
+use super::receipts::without_ids;
 
 /// The fields of a good upgrade. The key is the one of RFC 6455 §1.3.
 pub(crate) const UPGRADE_FIELDS: [&str; 5] = [
@@ -220,8 +221,13 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// The next frame, which must be a text message.
+    /// The next frame, which must be a text message; a receipt without its id.
     pub(crate) fn text(&mut self) -> String {
+        without_ids(self.whole_text())
+    }
+
+    /// The next frame, which must be a text message.
+    pub(crate) fn whole_text(&mut self) -> String {
         match self.receive() {
             Received::Text(text) => text,
             other => panic!("{other:?} instead of a text message"),
@@ -235,8 +241,13 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// Reads a Close with `code` and returns its reason.
+    /// Reads a Close with `code` and returns its reason; a receipt without its id.
     pub(crate) fn expect_close(&mut self, code: u16) -> String {
+        without_ids(self.expect_whole_close(code))
+    }
+
+    /// Reads a Close with `code` and returns its reason.
+    pub(crate) fn expect_whole_close(&mut self, code: u16) -> String {
         match self.receive() {
             Received::Close(received, reason) if received == code => reason,
             other => panic!("{other:?} instead of Close {code}"),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::receipts::without_ids;
 use super::{Client, Received, Server, delivery, frame, message, subscriber};
 
 /// Subscribers of a crowd.
@@ -79,11 +80,11 @@ impl Crowd {
     }
 }
 
-/// The next text; Pings before it are answered.
+/// The next text, without its id if it is a receipt; Pings before it are answered.
 fn text(client: &mut Client) -> String {
     loop {
         match client.receive() {
-            Received::Text(text) => return text,
+            Received::Text(text) => return without_ids(text),
             Received::Ping(payload) => client.send_bytes(&frame(0x8a, &payload)),
             other => panic!("{other:?} instead of a text message"),
         }

@@ -7,7 +7,10 @@
 mod client;
 mod crowd;
 pub(crate) mod http;
+pub(crate) mod numbered;
 mod program;
+pub(crate) mod receipts;
+pub(crate) mod replay;
 mod scene;
 pub(crate) mod secrets;
 mod server;
@@ -37,12 +40,12 @@ pub(crate) fn subscriber(server: &Server, subscriptions: &str) -> Client {
     client
 }
 
-/// Publishes `notification` on an ephemeral connection and returns the reason of the Close 1000.
+/// Publishes `notification` on an ephemeral connection and returns the reason of the Close 1000, without the id.
 pub(crate) fn publish(server: &Server, notification: &str) -> String {
     publish_message(server, &message(notification))
 }
 
-/// Sends a publisher's whole message and returns the reason of the Close 1000.
+/// Sends a publisher's whole message and returns the reason of the Close 1000, without the id.
 pub(crate) fn publish_message(server: &Server, message: &str) -> String {
     let mut publisher = Client::connect(server);
     publisher.send(message);

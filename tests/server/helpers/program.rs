@@ -191,6 +191,12 @@ impl Program {
         kill_process(self.pid(), Signal::TERM).expect("the program runs");
     }
 
+    /// Kills it, as nobody can keep it from doing.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Asks it to read its files again.
     pub(crate) fn hang_up(&self) {
         kill_process(self.pid(), Signal::HUP).expect("the program runs");
@@ -296,7 +302,15 @@ impl Lines {
             .changed
             .wait_timeout_while(self.lock(), DEADLINE, is_awaited);
         let (state, _) = waited.expect("nobody panics with the lines");
-        find(&state).unwrap_or_else(|| panic!("no line says {what:?}: {:#?}", state.lines))
+        let found = find(&state);
+        let lines = state
+            .lines
+            .split_at(state.lines.len().saturating_sub(LINES_SHOWN))
+            .1
+            .to_vec();
+        // A panic with the lines in hand would be one for everybody who wants to see them.
+        drop(state);
+        found.unwrap_or_else(|| panic!("no line says {what:?}: {lines:#?}"))
     }
 
     fn wait_for_end(&self) {

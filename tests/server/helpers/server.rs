@@ -173,6 +173,11 @@ impl Server {
         self.program.terminate();
     }
 
+    /// Kills it: it is gone afterwards.
+    pub(crate) fn kill(&mut self) {
+        self.program.kill();
+    }
+
     /// Asks it to read its files again.
     pub(crate) fn hang_up(&self) {
         self.program.hang_up();

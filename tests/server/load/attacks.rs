@@ -191,12 +191,24 @@ fn fragments_of_one_byte() {
 
 #[test]
 fn subscribers_that_never_read() {
-    let flags = ["--send-queue-bytes", "262144", "--close-timeout", "30"];
+    let flags = ["--history-bytes", "0"];
+    withstand_unread("subscribers that never read", &flags, 16 * MIB);
+}
+
+#[test]
+fn subscribers_that_never_read_what_is_kept() {
+    let flags = ["--history-bytes", "4194304"];
+    withstand_unread("the same, with a history", &flags, 24 * MIB);
+}
+
+fn withstand_unread(name: &str, flags: &[&str], memory_bytes_max: usize) {
+    let own = ["--send-queue-bytes", "262144", "--close-timeout", "30"];
+    let flags = [&own[..], flags].concat();
     let notification = |number: usize| {
         let text = "x".repeat(64_000);
         format!(r#"{{"channel":"c","n":{number},"text":"{text}"}}"#)
     };
-    withstand("subscribers that never read", &flags, 16 * MIB, |scene| {
+    withstand(name, &flags, memory_bytes_max, |scene| {
         let mut slow: Vec<_> = (0..20).map(|_| narrow_subscriber(&scene.server)).collect();
         let mut publisher = Client::connect_with(&scene.server, "/publish", &[]);
         let mut number = 0;
@@ -265,6 +277,8 @@ fn the_worst_queue_goes_first() {
         "64000000",
         "--close-timeout",
         "0.3",
+        "--history-bytes",
+        "0",
     ];
     let notification = |channel: usize| {
         let text = "x".repeat(64_000);

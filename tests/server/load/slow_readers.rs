@@ -1,4 +1,6 @@
 //! Clients that read too slowly, or not at all: they cost nobody else anything.
+//!
+//! Nothing is kept here for clients that are behind, but where it changes nothing; `behind` is about those.
 
 use std::io::Write;
 use std::thread;
@@ -9,6 +11,8 @@ use crate::helpers::{
     Client, Received, Server, close_reason, delivery, error_code, frame, message, publish,
     subscriber, upgrade,
 };
+
+const NO_HISTORY: [&str; 2] = ["--history-bytes", "0"];
 
 /// A subscriber to `c` whose connection backs up soon.
 fn narrow_subscriber(server: &Server) -> Client {
@@ -47,7 +51,13 @@ fn read_until_cut_off(client: &mut Client, word: &str) -> usize {
 
 #[test]
 fn a_client_that_does_not_read_is_cut_off_and_others_get_everything() {
-    let server = Server::with(&["--send-queue-bytes", "65536", "--close-timeout", "30"]);
+    let server = Server::with(
+        &[
+            &NO_HISTORY[..],
+            &["--send-queue-bytes", "65536", "--close-timeout", "30"],
+        ]
+        .concat(),
+    );
     let mut slow = narrow_subscriber(&server);
     let mut fast = subscriber(&server, r#"["c"]"#);
     let mut publisher = Client::connect_with(&server, "/publish", &[]);
@@ -74,7 +84,7 @@ fn a_client_that_does_not_read_is_cut_off_and_others_get_everything() {
 
 #[test]
 fn an_ephemeral_publisher_is_told_how_many_were_cut_off() {
-    let server = Server::with(&["--send-queue-bytes", "65536"]);
+    let server = Server::with(&[&NO_HISTORY[..], &["--send-queue-bytes", "65536"]].concat());
     let slow = [narrow_subscriber(&server), narrow_subscriber(&server)];
     let mut dropped = 0;
     for number in 0.. {
@@ -95,7 +105,7 @@ fn an_ephemeral_publisher_is_told_how_many_were_cut_off() {
 
 #[test]
 fn a_client_that_reads_in_the_end_gets_everything() {
-    let server = Server::with(&["--send-queue-bytes", "16000000"]);
+    let server = Server::with(&[&NO_HISTORY[..], &["--send-queue-bytes", "16000000"]].concat());
     let mut slow = narrow_subscriber(&server);
     let mut publisher = Client::connect_with(&server, "/publish", &[]);
     for number in 0..800 {
@@ -215,7 +225,7 @@ fn the_worst_is_cut_off_when_the_process_keeps_too_much() {
         "--send-queue-bytes",
         "64000000",
     ];
-    let server = Server::with(&[&flags[..], &["--close-timeout", "30"]].concat());
+    let server = Server::with(&[&flags[..], &NO_HISTORY, &["--close-timeout", "30"]].concat());
     let mut slow = narrow_subscriber(&server);
     let mut idle = subscriber(&server, r#"["c","other"]"#);
     let mut publisher = Client::connect_with(&server, "/publish", &[]);
@@ -256,7 +266,7 @@ fn kernel_bytes(client: &Client) -> usize {
 
 #[test]
 fn the_kernel_keeps_little_for_a_client_that_does_not_read() {
-    let server = Server::with(&["--send-queue-bytes", "100000000"]);
+    let server = Server::with(&[&NO_HISTORY[..], &["--send-queue-bytes", "100000000"]].concat());
     let slow = narrow_subscriber(&server);
     let mut publisher = Client::connect_with(&server, "/publish", &[]);
     for number in 0..600 {

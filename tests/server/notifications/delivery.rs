@@ -94,7 +94,16 @@ fn the_type_is_the_publishers() {
 fn the_servers_own_types_are_reserved() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c","marker"]"#);
-    for reserved in ["subscribed", "pong", "error", "published", r"p\u006fng"] {
+    for reserved in [
+        "subscribed",
+        "pong",
+        "error",
+        "published",
+        "caught-up",
+        "gap",
+        r"p\u006fng",
+        r"g\u0061p",
+    ] {
         let mut publisher = Client::connect(&server);
         publisher.send(&format!(
             r#"{{"sender":"server","type":"{reserved}","notification":{{"channel":"c"}}}}"#

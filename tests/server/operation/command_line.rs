@@ -12,9 +12,14 @@ use socket2::{Domain, Socket, Type};
 
 const C: &str = r#"{"channel":"c"}"#;
 
-/// What `publish` prints.
-const DELIVERED: &str = concat!(r#"{"delivered":1}"#, "\n");
-const DELIVERED_TO_NONE: &str = concat!(r#"{"delivered":0}"#, "\n");
+/// The counts in the receipts that `publish` has printed, one a line. Of other members it says nothing.
+fn counts(stdout: &str) -> Vec<u64> {
+    let count = |line: &str| {
+        let receipt: serde_json::Value = serde_json::from_str(line).expect("a receipt is JSON");
+        receipt["delivered"].as_u64().expect("a receipt counts")
+    };
+    stdout.lines().map(count).collect()
+}
 
 /// A URL where nobody listens, for as long as the socket is kept.
 fn nobody() -> (Socket, String) {
@@ -75,6 +80,10 @@ fn a_wrong_command_line_is_status_2_and_one_line() {
         &["publish", "--nonsense", C],
         &["publish", "--url", "http://127.0.0.1/", C],
         &["publish", C, C],
+        &["publish", "--key", "", C],
+        &["publish", "--key", "k", "--no-keep", C],
+        &["publish", "--key", "k", "-"],
+        &["subscribe", "c", "--since"],
         &["subscribe"],
         &["subscribe", "{"],
         &["subscribe", "--url", "nonsense", "c"],
@@ -117,7 +126,7 @@ fn several_addresses_are_one_server() {
     let subscriber = Program::start(command);
     subscriber.stderr.wait_for("subscribed");
     let published = run(&["publish", "--url", &url("127.0.0.2"), C], "");
-    assert_eq!(published.stdout, DELIVERED);
+    assert_eq!(counts(&published.stdout), [1]);
 }
 
 #[test]
@@ -199,7 +208,7 @@ fn publish_prints_the_count() {
     let server = Server::start();
     let mut client = subscriber(&server, r#"["c"]"#);
     let published = run(&["publish", "--url", &server.url(), C], "");
-    assert_eq!(published.stdout, DELIVERED);
+    assert_eq!(counts(&published.stdout), [1]);
     assert_eq!((published.status, published.stderr.as_str()), (Some(0), ""));
     assert_eq!(client.text(), delivery(C));
     let typed = [
@@ -267,10 +276,7 @@ fn publish_reads_one_notification_a_line() {
     let nobody = r#"{"channel":"nobody"}"#;
     let input = format!("{C}\n\n{nobody}\n  {C}\n{C}");
     let published = run(&["publish", "--url", &url, "-"], &input);
-    assert_eq!(
-        published.stdout,
-        [DELIVERED, DELIVERED_TO_NONE, DELIVERED, DELIVERED].concat()
-    );
+    assert_eq!(counts(&published.stdout), [1, 0, 1, 1]);
     assert_eq!(published.status, Some(0), "{published:?}");
     client.expect_texts(&vec![delivery(C); 3]);
 }
@@ -282,7 +288,7 @@ fn publish_goes_on_after_a_bad_line() {
     for bad in [r#"{"channel":[]}"#, "nonsense"] {
         let input = format!("{C}\n{bad}\n{C}\n");
         let published = run(&["publish", "--url", &server.url(), "-"], &input);
-        assert_eq!(published.stdout, DELIVERED.repeat(2));
+        assert_eq!(counts(&published.stdout), [1, 1]);
         assert_eq!(published.stderr.lines().count(), 1, "{published:?}");
         assert_eq!(published.status, Some(1), "{published:?}");
         client.expect_texts(&[delivery(C), delivery(C)]);
@@ -425,10 +431,7 @@ fn a_token_file_is_shown_to_the_server() {
     assert!(refused.stderr.contains("forbidden"), "{}", refused.stderr);
     let flags = ["publish", "--url", &url, "--token-file", tokens.path()];
     let taken = run(&[&flags[..], &[r#"{"channel":"c"}"#]].concat(), "");
-    assert_eq!(
-        (taken.status, taken.stdout.as_str()),
-        (Some(0), DELIVERED_TO_NONE)
-    );
+    assert_eq!((taken.status, counts(&taken.stdout)), (Some(0), vec![0]));
 
     let missing = run(&["subscribe", "--url", &url, "c"], "");
     assert_eq!(missing.status, Some(1));

@@ -7,5 +7,7 @@ mod descriptors;
 mod logs;
 mod metrics;
 mod reloading;
+mod resuming_commands;
 mod service_manager;
 mod stopping;
+mod surviving;

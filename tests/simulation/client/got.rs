@@ -4,7 +4,7 @@ use crate::dice::Dice;
 use crate::frames::{CLOSE, Frame, PING, PONG, TEXT, push_frame, take_frame};
 use crate::wire::End;
 
-use super::due::{Cause, Expected};
+use super::due::{Cause, Expected, id_told_by};
 use super::speech::Said;
 use super::{Circumstances, Client, REQUEST_MICROS, Stage};
 
@@ -91,15 +91,19 @@ impl Client {
             panic!("{}: got {text} and should get nothing", self.id);
         };
         let is_right = match &expected {
-            Expected::Exactly(expected) => text == &**expected,
+            Expected::Exactly(expected) | Expected::Kept(_, expected) => text == &**expected,
             Expected::Error(code) => {
                 let start = format!(r#"{{"type":"error","error":{{"code":"{code}","#);
                 text.starts_with(&start)
             }
-            Expected::Published(counts) => counts.are_told_by(text, r#"{"type":"published","#),
+            Expected::Published(receipt) => receipt.is_told_by(text, r#"{"type":"published","#),
         };
         assert!(is_right, "{}: got {text} for {expected:?}", self.id);
         self.deliveries_got += u64::from(text.contains(r#""notification":"#));
+        if let Some(id) = id_told_by(text) {
+            self.last_id = Some(id.into());
+        }
+        self.told = self.told.max(expected.position());
     }
 
     fn take_pong(&mut self, payload: &[u8]) {
@@ -137,16 +141,18 @@ impl Client {
         let says = |word: &str| reason.starts_with(&format!(r#"{{"reason":"{word}","retry":"#));
         let front = self.marks.front().map(|mark| &mark.said);
         let is_right = match (&self.cause, code, front) {
-            (Some(Cause::Published(counts)), Some(1000), _) => {
+            (Some(Cause::Published(receipt)), Some(1000), _) => {
                 // Its own queue may be among those that did not take it: it is told so.
                 if self.was_refused && reason.contains("dropped") && self.expected.len() == 1 {
                     self.expected.clear();
                 }
-                counts.are_told_by(reason, "{")
+                self.told = self.told.max(receipt.position());
+                receipt.is_told_by(reason, "{")
             }
             (Some(Cause::Policy(word)), Some(1008), _) => says(word),
             (Some(Cause::Binary), Some(1003), _) => says("binary-message"),
             (Some(Cause::Shutdown), Some(1001), _) => says("shutdown"),
+            (Some(Cause::Broken), Some(1013), _) => says("slow-consumer"),
             (Some(_), ..) => false,
             (None, Some(1013), _) if says("slow-consumer") => {
                 self.expected.clear();

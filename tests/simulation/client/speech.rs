@@ -1,18 +1,21 @@
 //! What a client says: messages whole and in fragments, control frames in between, and what must
 //! not be said.
 
+use std::rc::Rc;
+
 use crieur::hub::filter::Subscription;
 
 use crate::dice::Dice;
 use crate::frames::{BINARY, CLOSE, PING, PONG, TEXT, push_frame};
-use crate::texts::{self, Publication};
+use crate::log::Log;
+use crate::texts::{self, Publication, Style};
 use crate::trust::Right;
 use crate::wire::End;
 
 use super::Client;
 
 /// Texts that can't be followed, with the code of the answer.
-const BAD_TEXTS: [(&str, &str); 6] = [
+const BAD_TEXTS: [(&str, &str); 7] = [
     ("{", "invalid-json"),
     ("", "invalid-json"),
     ("{}", "unknown-message"),
@@ -25,6 +28,10 @@ const BAD_TEXTS: [(&str, &str); 6] = [
         r#"{"sender":"client","subscriptions":{}}"#,
         "invalid-subscription",
     ),
+    (
+        r#"{"sender":"client","subscriptions":[],"since":5}"#,
+        "invalid-subscription",
+    ),
 ];
 
 const BAD_PUBLICATION: &str = r#"{"sender":"server","notification":{"package":"p"}}"#;
@@ -34,7 +41,8 @@ const BAD_PUBLICATION: &str = r#"{"sender":"server","notification":{"package":"p
 pub(crate) enum Said {
     /// The upgrade.
     Request,
-    Subscribe(String, Vec<Subscription<'static>>),
+    /// A list, and the id that it shows, or `""`.
+    Subscribe(String, Vec<Subscription<'static>>, Option<Rc<str>>),
     Ping(String),
     Publish(Box<Publication>),
     BadPublish,
@@ -54,7 +62,7 @@ impl Said {
 
     pub(super) fn payload(&self) -> &[u8] {
         match self {
-            Self::Subscribe(text, _) | Self::Ping(text) => text.as_bytes(),
+            Self::Subscribe(text, ..) | Self::Ping(text) => text.as_bytes(),
             Self::Publish(publication) => publication.text.as_bytes(),
             Self::BadPublish => BAD_PUBLICATION.as_bytes(),
             Self::Bad(text, _) => text.as_bytes(),
@@ -125,15 +133,13 @@ impl Client {
     }
 
     /// Says something that isn't a notification.
-    pub(crate) fn chat(&mut self, dice: &mut Dice) {
+    pub(crate) fn chat(&mut self, log: &Log, dice: &mut Dice) {
         match dice.below(10) {
             0..=3 => {
                 let count = dice.pick(&[0, 1, 2, 4, 8]);
-                let list: Vec<_> = (0..count).map(|_| texts::subscription(dice)).collect();
-                self.say(
-                    Said::Subscribe(texts::subscribe_text(&list, dice), list),
-                    dice,
-                );
+                let list = (0..count).map(|_| texts::subscription(dice)).collect();
+                let since = self.numbers.then(|| self.since(log, dice)).flatten();
+                self.subscribe(list, since, dice);
             }
             4 | 5 => {
                 let text = dice.pick(&[r#"{"type":"ping"}"#, r#"{ "a":[{}], "type":"p\u0069ng"}"#]);
@@ -150,6 +156,16 @@ impl Client {
                 self.say(Said::Bad(text, code), dice);
             }
         }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        list: Vec<Subscription<'static>>,
+        since: Option<Rc<str>>,
+        dice: &mut Dice,
+    ) {
+        let text = texts::subscribe_text(&list, since.as_deref(), dice);
+        self.say(Said::Subscribe(text, list, since), dice);
     }
 
     fn ping(&mut self, dice: &mut Dice) {
@@ -170,16 +186,16 @@ impl Client {
         self.ping(dice);
     }
 
-    pub(crate) fn publish(&mut self, number: u64, dice: &mut Dice) {
+    pub(crate) fn publish(&mut self, number: u64, style: Style, dice: &mut Dice) {
         if dice.chance(3) {
             self.say(Said::BadPublish, dice);
         } else {
             let has_token = self.right != Right::Granted && dice.chance(70);
             let will_be_granted = self.right == Right::Granted || self.has_said_token;
-            let mut publication = texts::publication(dice, number, has_token);
+            let mut publication = texts::publication(dice, number, has_token, style);
             // Before permission, a limit on size would come first.
             while !will_be_granted && publication.text.len() > 10_000 {
-                publication = texts::publication(dice, number, has_token);
+                publication = texts::publication(dice, number, has_token, style);
             }
             self.has_said_token |= has_token && self.right == Right::WithToken;
             self.say(Said::Publish(Box::new(publication)), dice);
@@ -225,6 +241,12 @@ impl Client {
             }
             _ => self.violate(dice),
         }
+    }
+
+    /// Its network goes, behind some of what it has said.
+    pub(crate) fn lose_connection(&mut self, dice: &mut Dice) {
+        self.is_done = true;
+        self.hang_up = Some(dice.pick(&[End::Eof, End::Reset]));
     }
 
     fn violate(&mut self, dice: &mut Dice) {

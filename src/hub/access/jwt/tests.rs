@@ -53,8 +53,11 @@ fn with_claims(claims: &str) -> Result<Grant, TokenError> {
 }
 
 fn nothing_until(expires: Duration) -> Result<Grant, TokenError> {
-    let allow = Vec::new();
-    Ok(Grant { allow, expires })
+    Ok(Grant {
+        allow: Vec::new(),
+        history: true,
+        expires,
+    })
 }
 
 #[test]
@@ -397,5 +400,19 @@ fn the_signature_is_checked_before_the_claims() {
     for claims in ["not JSON", r#"{"exp":0}"#, "{}", r#"{"exp":1e9,"allow":7}"#] {
         let token = sign(OTHER_KEY, HEADER, claims);
         assert_eq!(verify(&token), Err(TokenError::Signature), "{claims}");
+    }
+}
+
+#[test]
+fn history_is_allowed_unless_the_token_says_otherwise() {
+    for (claim, expected) in [
+        ("", true),
+        (r#","history":true"#, true),
+        (r#","history":false"#, false),
+        (r#","history":null"#, false),
+        (r#","history":"yes""#, false),
+    ] {
+        let grant = with_claims(&format!(r#"{{"exp":1000000{claim}}}"#));
+        assert_eq!(grant.map(|grant| grant.history), Ok(expected), "{claim}");
     }
 }

@@ -1,0 +1,279 @@
+//! The log of notifications: what was published lately, in one order, each with an id.
+//!
+//! A log with one writer. Knows neither sockets nor JSON, and no subscriptions: what an entry says is text,
+//! what it is found by are fingerprints that the hub makes. Main type: [`Journal`]. Call order of what
+//! is published together: [`Journal::push`] for each, [`Journal::seal`], and only then is any of it sent.
+
+pub mod boot;
+pub mod column;
+pub mod directory;
+pub mod entry;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod generations;
+pub mod history;
+pub mod id;
+pub mod needles;
+pub mod record;
+pub mod segments;
+#[doc(hidden)]
+pub mod simulated;
+pub mod storage;
+pub mod write_ahead;
+
+use std::time::Duration;
+
+use self::column::{Column, Fingerprints};
+use self::entry::{Content, Encoding, Entry};
+use self::generations::Generations;
+use self::history::History;
+use self::id::{EntryId, Generation, Position};
+use self::record::StoredEntry;
+use self::segments::Restored;
+use self::write_ahead::WriteAhead;
+use crate::config::HistoryLimits;
+use crate::time::{Clock, Timestamp};
+use crate::ws::frame::EncodedFrame;
+
+/// The log.
+pub struct Journal {
+    generations: Generations,
+    history: History,
+    /// While nothing is kept: the position of the newest notification.
+    unkept: Position,
+    /// Where it is kept beside memory.
+    write_ahead: Option<WriteAhead>,
+}
+
+/// Why a client can't have what it missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotResumed {
+    /// The history doesn't reach back so far.
+    Expired,
+    /// It isn't an id of this history.
+    Unknown,
+}
+
+impl Journal {
+    /// An empty log of a process that has drawn `generation`.
+    #[must_use]
+    pub fn new(limits: HistoryLimits, generation: Generation) -> Self {
+        let start = Position::default();
+        Self {
+            generations: Generations::new(vec![(generation, start)]),
+            history: History::new(limits, start),
+            unkept: start,
+            write_ahead: None,
+        }
+    }
+
+    /// The log that goes on from what was `restored`, and is written by `write_ahead`. `unix_now` is the time of
+    /// the wall clock at which the server's clock begins. `fingerprint` finds what a notification is found by.
+    #[must_use]
+    pub fn restore(
+        limits: HistoryLimits,
+        restored: &Restored,
+        write_ahead: WriteAhead,
+        unix_now: Duration,
+        mut fingerprint: impl FnMut(&str, &mut Fingerprints),
+    ) -> Self {
+        let mut journal = Self {
+            generations: Generations::new(restored.generations.clone()),
+            history: History::new(limits, restored.first),
+            unkept: restored.first,
+            write_ahead: Some(write_ahead),
+        };
+        let mut fingerprints = Fingerprints::default();
+        for stored in restored.entries.iter() {
+            fingerprints.clear();
+            fingerprint(stored.notification, &mut fingerprints);
+            let id = journal.id(journal.head().next());
+            let content = Content {
+                kind: stored.kind,
+                notification: stored.notification,
+            };
+            let published = micros_since(Duration::from_micros(stored.unix_micros), unix_now);
+            let entry = Entry::new(content, id, Encoding::Numbered, stored.key, published);
+            journal.history.push(entry, &fingerprints);
+            journal.history.shrink_to_bytes();
+        }
+        journal.history.expire(0, None);
+        journal
+    }
+
+    /// Where it is kept beside memory.
+    #[must_use]
+    pub const fn write_ahead(&self) -> Option<&WriteAhead> {
+        self.write_ahead.as_ref()
+    }
+
+    /// Whether anything is kept.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.history.is_on()
+    }
+
+    /// The newest entries.
+    #[must_use]
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What the entries of the history are found by.
+    #[must_use]
+    pub const fn column(&self) -> &Column {
+        self.history.column()
+    }
+
+    /// The position of the newest notification.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        self.history.head().max(self.unkept)
+    }
+
+    /// The id of a position.
+    #[must_use]
+    pub fn id(&self, position: Position) -> EntryId {
+        self.generations.id(position)
+    }
+
+    /// The position that a client shows, if everything behind it is there.
+    ///
+    /// # Errors
+    /// Why it isn't.
+    pub fn locate(&self, text: &str, now: Timestamp) -> Result<Position, NotResumed> {
+        if !self.is_on() {
+            return Err(NotResumed::Expired);
+        }
+        let id: EntryId = text.parse().map_err(|_| NotResumed::Unknown)?;
+        let EntryId { position, .. } = id;
+        if !self.generations.has_told(id, self.head()) {
+            Err(NotResumed::Unknown)
+        } else if self.history.reaches_back_to(position, micros(now)) {
+            Ok(position)
+        } else {
+            Err(NotResumed::Expired)
+        }
+    }
+
+    /// The position of the notification with a key.
+    #[must_use]
+    pub fn find_key(&self, key: &str) -> Option<Position> {
+        self.history.find_key(key)
+    }
+
+    /// Appends a notification; returns its position.
+    pub fn push(
+        &mut self,
+        content: Content<'_>,
+        encoding: Encoding,
+        key: Option<&str>,
+        fingerprints: &Fingerprints,
+        now: Timestamp,
+    ) -> Position {
+        let position = self.head().next();
+        if self.is_on() {
+            let id = self.id(position);
+            let entry = Entry::new(content, id, encoding, key, micros(now));
+            self.history.push(entry, fingerprints);
+        } else {
+            self.unkept = position;
+        }
+        position
+    }
+
+    /// Ends what is published together, which began behind `start`.
+    pub fn seal(&mut self, start: Position, clock: &(impl Clock + ?Sized)) {
+        if let Some(write_ahead) = &self.write_ahead
+            && start < self.history.head()
+        {
+            let unix_micros = u64::try_from(clock.unix_now().as_micros()).unwrap_or(u64::MAX);
+            let entries = self.history.behind(start).map(|entry| {
+                let Content { kind, notification } = entry.content();
+                StoredEntry {
+                    unix_micros,
+                    key: entry.key(),
+                    kind,
+                    notification,
+                }
+            });
+            write_ahead.append(start.next(), entries);
+        }
+        self.history.shrink_to_bytes();
+    }
+
+    /// What is sent of the entry at a position, if it is there, which is being published: older ones make room.
+    pub fn frame(&mut self, position: Position, encoding: Encoding) -> Option<EncodedFrame> {
+        let frame = self.encode(position, encoding, usize::MAX);
+        self.history.shrink_to_bytes();
+        frame
+    }
+
+    /// The same of one that was published before; nothing makes room for it.
+    pub fn replayed_frame(&mut self, position: Position) -> Option<EncodedFrame> {
+        self.encode(position, Encoding::Numbered, self.history.bytes_left())
+    }
+
+    fn encode(
+        &mut self,
+        position: Position,
+        encoding: Encoding,
+        bytes_max: usize,
+    ) -> Option<EncodedFrame> {
+        if let Some(frame) = self.history.get(position)?.encoded(encoding) {
+            return Some(frame.clone());
+        }
+        let id = self.id(position);
+        let encode = |entry: &mut Entry| entry.encode(id, encoding, bytes_max);
+        self.history.update(position, encode)
+    }
+
+    /// Notes how many connections the entry at a position was queued to.
+    pub fn note_delivered(&mut self, position: Position, delivered: usize) {
+        let delivered = u32::try_from(delivered).unwrap_or(u32::MAX);
+        self.history
+            .update(position, |entry| entry.note_delivered(delivered));
+    }
+
+    /// How many connections the entry at a position was queued to when it was published; 0 if that isn't known.
+    #[must_use]
+    pub fn delivered(&self, position: Position) -> usize {
+        let entry = self.history.get(position);
+        entry.map_or(0, |entry| entry.delivered() as usize)
+    }
+
+    /// Drops what is too old, but nothing behind `needed`.
+    pub fn expire(&mut self, now: Timestamp, needed: Option<Position>) {
+        self.history.expire(micros(now), needed);
+    }
+
+    /// How long it is until the oldest entry is too old.
+    #[must_use]
+    pub fn time_left(&self, now: Timestamp) -> Option<Duration> {
+        self.history.time_left(micros(now))
+    }
+
+    /// The age of the oldest entry.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Duration {
+        let oldest = self.history.oldest();
+        oldest.map_or(Duration::ZERO, |entry| entry.age(micros(now)))
+    }
+
+    /// Asserts what must hold between two calls.
+    pub fn check_invariants(&self) {
+        self.history.check_invariants();
+    }
+}
+
+/// What lies between two times of the wall clock; less than nothing for what comes first.
+fn micros_since(time: Duration, origin: Duration) -> i64 {
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    // A clock that was set back makes nothing younger than it can be.
+    (micros(time) - micros(origin)).min(0)
+}
+
+/// Entries of an earlier process are older than the clock.
+fn micros(now: Timestamp) -> i64 {
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
