@@ -261,9 +261,15 @@ class Breaker(Link):
             self.held = frame
             return b""
         if self.defect == "misroute":
-            for link in self.proxy.links:
-                link.client.send(frame)
+            for link in list(self.proxy.links):
+                # To those that have their answer to the upgrade.
+                if link._tail is not None:
+                    link.client.send(frame)
             return b""
+        if self.defect == "renumber":
+            # Its id becomes that of another.
+            head, quote, rest = frame.partition(b'","notification":')
+            return head[:-1] + b"%d" % ((head[-1] + 1) % 10) + quote + rest
         if self.defect == "damage":
             return frame[:-4] + b"!" + frame[-3:]
         return frame

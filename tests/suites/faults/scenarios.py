@@ -1,16 +1,16 @@
 """The faults, one function each."""
 
 import random
-import resource
 import signal
 import subprocess
 
 import harness
+import resumes
 from crowd import wire
 from crowd.loop import Stream
 from herd import Herd
 from proxy import Cut, Delay, Fault, Proxy, Throttle
-from stage import CHANNELS, Row, Stage, pair
+from stage import CHANNELS, Row, Stage, pair, raise_descriptor_limit
 
 LOSS = 0.05
 
@@ -460,30 +460,19 @@ def storm(stage):
     return row
 
 
-def raise_descriptor_limit(count):
-    """Whether there may be so many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), max(hard, count)))
-    except ValueError:
-        # Only root raises the hard limit.
-        return False
-    return True
-
-
 ALL = {
     "delay": delay, "throttle": throttle, "truncate": truncate, "reset": reset, "silent": silent, "loss": loss,
     "kill-clients": kill_clients, "kill-server": kill_server, "restart": restart, "freeze-server": freeze_server,
     "freeze-clients": freeze_clients, "descriptors": descriptors, "few-descriptors": few_descriptors,
     "stuck-log": stuck_log, "hasty-publishers": hasty_publishers, "stampede": stampede,
-    "storm": storm,
+    "storm": storm, **resumes.ALL,
 }
 
 
-def play(name, is_full):
+def play(name, is_full, **how):
     """The row of a scenario, whatever becomes of it."""
     scenario = ALL[name]
-    with Stage(name, is_full, *getattr(scenario, "flags", ()), **getattr(scenario, "how", {})) as stage:
+    with Stage(name, is_full, *getattr(scenario, "flags", ()), **getattr(scenario, "how", {}), **how) as stage:
         try:
             return scenario(stage)
         except (harness.Failure, wire.Violation) as failure:

@@ -2,13 +2,14 @@
 to have a defect, because a proxy that knows frames loses, doubles, swaps, misroutes or damages a delivery."""
 
 import harness
+import resumes_self_test
 from crowd.ledger import Inbox, Ledger
 from proxy import Breaker, Fault, Proxy
 from stage import Stage, given_back
 
 
 def run():
-    found = [*by_hand(), *bounds(), *end_to_end()]
+    found = [*by_hand(), *bounds(), *end_to_end(), *resumes_self_test.run()]
     for defect in found:
         print(f"found: {defect}")
     print(f"self-test: {len(found)} defects found")

@@ -2,6 +2,7 @@
 them when it is over."""
 
 import dataclasses
+import resource
 import time
 
 import harness
@@ -9,10 +10,13 @@ from crowd.clients import Crowd, Publisher
 from crowd.ledger import Ledger
 from crowd.loop import Loop
 from crowd.program import Program, figures
+from crowd.resuming import PersistentPublisher, ResumingCrowd
 
 CHANNELS = [f"c{number}" for number in range(10)]
-# What may be left of a crowd, beside what a server that has just started has.
+# What may be left of a crowd, beside what a server that has just started has, and the history.
 MEMORY_LEFT_KIB_MAX = 1024
+# It is small where nobody comes back to it.
+HISTORY_BYTES = 256 * 1024
 GIVEN_BACK_SECONDS_MAX = 20
 
 
@@ -37,18 +41,25 @@ class Row:
 
 
 class Stage:
-    """`full` are the long runs: more clients, more faults."""
+    """`full` are the long runs: more clients, more faults. With `history_bytes` there is so much of it, and it is
+    kept in `history`, a directory."""
 
-    def __init__(self, name, is_full, *flags, memory_left_kib_max=MEMORY_LEFT_KIB_MAX, **how):
+    def __init__(self, name, is_full, *flags, memory_left_kib_max=MEMORY_LEFT_KIB_MAX, history_bytes=0, **how):
         self.name, self.is_full = name, is_full
         self.loop, self.ledger = Loop(), Ledger()
         self.began = time.monotonic()
         self.failures = []
         self.crowds, self.publishers, self.herds = [], [], []
         self.connections = 0
-        self.memory_left_kib_max = memory_left_kib_max
-        log = harness.target_dir() / "faults" / f"{name}.log"
-        self.server = Program(*flags, log=log, **how)
+        history_bytes_max = history_bytes or HISTORY_BYTES
+        self.memory_left_kib_max = memory_left_kib_max + history_bytes_max // 1024
+        folder = harness.target_dir() / "faults"
+        self.history = history_folder(name)
+        flags = [*flags, "--history-bytes", history_bytes_max]
+        if history_bytes:
+            clear(self.history)
+            flags += ["--history-directory", self.history]
+        self.server = Program(*flags, log=folder / f"{name}.log", **how)
         self.memory_before_kib = self.server.memory_kib()
         self.descriptors_before = self.server.descriptors()
         self.memory_peak_kib = self.memory_before_kib
@@ -58,15 +69,22 @@ class Stage:
         if self.server.process.poll() is None:
             self.memory_peak_kib = max(self.memory_peak_kib, self.server.memory_kib())
 
-    def crowd(self, name, count, *, channels_of=pair, address=None, **how):
+    def crowd(self, name, count, *, channels_of=pair, address=None, kind=Crowd, seconds_max=60, **how):
         """A crowd of `count`, subscribed."""
-        crowd = Crowd(self.loop, self.ledger, address or self.server.address, name, **how)
+        crowd = kind(self.loop, self.ledger, address or self.server.address, name, **how)
         self.crowds.append(crowd)
-        crowd.gather(count, channels_of)
+        crowd.gather(count, channels_of, seconds_max)
         return crowd
 
-    def publisher(self, name="p0", *, channels=CHANNELS, **how):
-        publisher = Publisher(self.loop, self.ledger, self.server.publish_address, name, channels, **how)
+    def resuming_crowd(self, name, count, **how):
+        """The same, of subscribers that show what they had last when they come back."""
+        return self.crowd(name, count, kind=ResumingCrowd, returns=True, **how)
+
+    def persistent_publisher(self, name="p0", **how):
+        return self.publisher(name, kind=PersistentPublisher, **how)
+
+    def publisher(self, name="p0", *, channels=CHANNELS, kind=Publisher, **how):
+        publisher = kind(self.loop, self.ledger, self.server.publish_address, name, channels, **how)
         self.publishers.append(publisher)
         self.loop.until(lambda: publisher.is_up, f"publisher {name} connected")
         return publisher
@@ -178,6 +196,17 @@ class Stage:
         self.loop.close()
 
 
+def history_folder(name):
+    return harness.target_dir() / "faults" / f"{name}-history"
+
+
+def clear(folder):
+    """Leaves the folder itself, which something may be mounted on."""
+    if folder.exists():
+        for file in folder.iterdir():
+            file.unlink()
+
+
 def given_back(before, after, memory_left_kib_max):
     """What is wrong with memory and descriptors when all have gone."""
     wrong = []
@@ -186,3 +215,14 @@ def given_back(before, after, memory_left_kib_max):
     if after[1] != before[1]:
         wrong.append(f"descriptors: {after[1]} are open, {before[1]} were")
     return wrong
+
+
+def raise_descriptor_limit(count):
+    """Whether there may be so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), max(hard, count)))
+    except ValueError:
+        # Only root raises the hard limit.
+        return False
+    return True

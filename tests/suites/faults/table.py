@@ -8,7 +8,7 @@ from stage import Row
 
 _COLUMNS = [
     ("scenario", -17), ("conns", 7), ("expected", 9), ("got", 9), ("missing", 8), ("doubled", 8), ("disordered", 11),
-    ("misrouted", 10), ("damaged", 8), ("memory KiB", 16), ("descriptors", 12), ("s", 6),
+    ("misrouted", 10), ("damaged", 8), ("untrue", 7), ("memory KiB", 16), ("descriptors", 12), ("s", 6),
 ]
 HEAD = "".join(f"{name:{'<' if width < 0 else '>'}{abs(width)}}" for name, width in _COLUMNS) + "  notes"
 
@@ -20,7 +20,7 @@ def line(row):
     tally = row.tally or Tally()
     values = [
         row.name, row.connections, tally.expected, tally.got, tally.missing, tally.doubled, tally.disordered,
-        tally.misrouted, tally.damaged, "/".join(map(str, row.memory_kib)), "{} -> {}".format(*row.descriptors),
+        tally.misrouted, tally.damaged, tally.untrue, "/".join(map(str, row.memory_kib)), "{} -> {}".format(*row.descriptors),
         f"{row.seconds:.1f}",
     ]
     cells = "".join(

@@ -41,7 +41,9 @@ test('subscribes, gets what it subscribed to, changes its mind', async (t) => {
   assert.deepEqual(await client.subscribe(['a']), { subscriptions: 1, heartbeat: 25 });
   const publisher = await Publisher.connect(server);
   const arrived = next(client, 'notification');
-  assert.deepEqual(await publisher.publish({ channel: 'a', price: 1 }, 'chat'), { type: 'published', delivered: 1 });
+  const { id, ...receipt } = await publisher.publish({ channel: 'a', price: 1 }, 'chat');
+  assert.deepEqual(receipt, { type: 'published', delivered: 1 });
+  assert.match(id, /^[0-9a-f]{16}-[1-9][0-9]*$/);
   assert.equal((await arrived).type, 'chat');
   await client.subscribe([{ package: 'p', page: 'q', filters: { values: { n: [1] } } }]);
   assert.equal((await publisher.publish({ channel: 'a' })).delivered, 0);

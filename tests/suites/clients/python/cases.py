@@ -5,7 +5,11 @@ A module, nothing to run.
 
 import json
 import os
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "support"))
+from receipts import without_ids  # noqa: E402
 
 RUN = f"python-{os.getpid()}"
 TEMPLATE = (Path(__file__).parents[1] / "notification.json").read_text().rstrip("\n")
@@ -51,7 +55,7 @@ DELIVERED_MARKER = f'{{"type":"refreshcontent","notification":{MARKER}}}'
 
 
 def taken(count):
-    """The reason of the Close that a publisher gets."""
+    """The reason of the Close that a publisher gets, but for the id."""
     return f'{{"delivered":{count}}}'
 
 

@@ -55,6 +55,9 @@ class Client(Stream):
         found, taken = wire.frames(data)
         self._tail = data[taken:]
         for opcode, payload in found:
+            if not self.is_open:
+                # An answer to what was ahead of it could not be sent any more.
+                return
             if opcode == wire.TEXT:
                 self.on_text(payload)
             elif opcode == wire.PING:
@@ -86,19 +89,27 @@ class Subscriber:
         self.is_ready = False
         self.is_marked = False
         self.heard_at = 0
-        self._retries = 0
+        self.retries = 0
         self._wanted = None
 
     def connect(self):
         crowd = self.crowd
         self.is_ready = False
-        self.inbox = Inbox(crowd.ledger, self.name)
+        self.open_inbox()
         self.heard_at = crowd.loop.now
         crowd.connects += 1
         try:
             self.client = _Line(self)
         except OSError:
             self.over(None)
+
+    def open_inbox(self):
+        """A connection begins."""
+        self.inbox = Inbox(self.crowd.ledger, self.name)
+
+    def close_inbox(self):
+        """A connection is over."""
+        self.inbox.close()
 
     def want(self, channels):
         """Changes the subscriptions; those that are still unanswered come first."""
@@ -107,9 +118,7 @@ class Subscriber:
             self.ask()
 
     def ask(self):
-        if self.is_ready:
-            self.crowd.ready -= 1
-            self.is_ready = False
+        self.be_unready()
         self._wanted = self.channels
         self.inbox.subscribe(self.channels)
         self.client.say(json.dumps({"sender": "client", "subscriptions": self.channels}))
@@ -122,17 +131,25 @@ class Subscriber:
                 self.crowd.on_delivery(note)
         elif payload.startswith(_SUBSCRIBED):
             self.inbox.subscribed()
-            self._retries = 0
+            self.retries = 0
             if self._wanted != self.channels:
                 self.ask()
                 return
-            self.is_ready = True
-            self.crowd.ready += 1
+            self.be_ready()
         elif payload == _PONG:
-            self._pong()
+            self.pong()
         else:
             # An answer that isn't expected, or a delivery that can't even be told for one.
             self.inbox.receive(payload)
+
+    def be_ready(self):
+        self.is_ready = True
+        self.crowd.ready += 1
+
+    def be_unready(self):
+        if self.is_ready:
+            self.is_ready = False
+            self.crowd.ready -= 1
 
     def mark(self):
         """Asks for a Pong: all that was settled before has to come before it."""
@@ -143,21 +160,18 @@ class Subscriber:
     def beat(self):
         self.client.send(_PING)
 
-    def _pong(self):
+    def pong(self):
         if self.is_marked:
             # What comes on the way to the end is checked all the same.
             self.is_marked = False
             self.crowd.checked += 1
-            self.is_ready = False
-            self.crowd.ready -= 1
+            self.be_unready()
             self.client.leave()
 
     def over(self, code, is_back_at_once=False):
         """The connection has ended, with a Close or without (`None`)."""
         crowd = self.crowd
-        if self.is_ready:
-            crowd.ready -= 1
-            self.is_ready = False
+        self.be_unready()
         retry = 0
         if self.client is not None and self.client.reason.startswith(b"{"):
             retry = json.loads(self.client.reason).get("retry", 0) / 1000
@@ -165,7 +179,7 @@ class Subscriber:
         if self.is_marked:
             self.is_marked = False
             self.inbox.unmark()
-        self.inbox.close()
+        self.close_inbox()
         crowd.ends[code] += 1
         crowd.open -= 1
         if crowd.is_leaving or not crowd.returns:
@@ -174,13 +188,15 @@ class Subscriber:
         if is_back_at_once:
             self.connect()
             return
-        delay = min(_BACKOFF_SECONDS * 2**self._retries, _BACKOFF_SECONDS_MAX) * random.uniform(0.5, 1)
-        self._retries = min(self._retries + 1, 10)
+        delay = min(_BACKOFF_SECONDS * 2**self.retries, _BACKOFF_SECONDS_MAX) * random.uniform(0.5, 1)
+        self.retries = min(self.retries + 1, 10)
         crowd.loop.later(max(delay, min(retry, _BACKOFF_SECONDS_MAX)), self._return)
 
     def _return(self):
         if self.crowd.is_leaving:
             self.crowd.open -= 1
+        elif self.crowd.is_away:
+            self.crowd.loop.later(_BACKOFF_SECONDS, self._return)
         else:
             self.connect()
 
@@ -216,11 +232,15 @@ class _Line(Client):
 class Crowd:
     """Subscribers of one kind. With `returns` they come back, with backoff, whatever has cut them off."""
 
+    member = Subscriber
+
     def __init__(self, loop, ledger, address, name, *, returns=False, sources=(), receive_buffer=None):
         self.loop, self.ledger, self.address, self.name = loop, ledger, address, name
         self.returns, self.receive_buffer = returns, receive_buffer
         self.members = []
         self.is_leaving = False
+        # As long as they are, nobody comes back.
+        self.is_away = False
         # How many want to be connected, are subscribed, came out right at the end.
         self.open = self.ready = self.checked = 0
         self.connects = self.refused = self.got = 0
@@ -230,7 +250,7 @@ class Crowd:
 
     def join(self, channels):
         """One more."""
-        subscriber = Subscriber(self, f"{self.name}-{len(self.members)}", channels)
+        subscriber = self.member(self, f"{self.name}-{len(self.members)}", channels)
         self.members.append(subscriber)
         self.open += 1
         subscriber.connect()
@@ -241,6 +261,16 @@ class Crowd:
         for number in range(count):
             self.join(channels_of(number))
         self.wait_until_ready(seconds_max)
+
+    def go_away(self):
+        """All are cut off, and don't come back before `come_back`."""
+        self.is_away = True
+        for member in self.members:
+            member.abort()
+
+    def come_back(self):
+        self.is_away = False
+        self.wait_until_ready()
 
     def is_ready(self):
         return self.ready == len(self.members)

@@ -10,6 +10,8 @@ and those of other channels, must not come.
 import dataclasses
 import hashlib
 
+from . import wire
+
 SAMPLES_MAX = 5
 # Longer texts are known by their digest.
 KEPT_BYTES_MAX = 1024
@@ -38,11 +40,13 @@ class Tally:
     disordered: int = 0
     misrouted: int = 0
     damaged: int = 0
+    # Ids, and what is said of what was missed.
+    untrue: int = 0
     samples: list = dataclasses.field(default_factory=list)
 
     @property
     def faults(self):
-        return self.missing + self.doubled + self.disordered + self.misrouted + self.damaged
+        return self.missing + self.doubled + self.disordered + self.misrouted + self.damaged + self.untrue
 
     def fault(self, kind, text, count=1):
         setattr(self, kind, getattr(self, kind) + count)
@@ -50,9 +54,33 @@ class Tally:
             self.samples.append(f"{kind}: {text}")
 
 
+class Ids:
+    """Which notification has which id: one each, in its receipts and at every client."""
+
+    def __init__(self, tally):
+        self._tally = tally
+        self._ids, self._notes = {}, {}
+
+    def check(self, note, id, whom):
+        known, other = self._ids.setdefault(note, id), self._notes.setdefault(id, note)
+        if known != id:
+            self._tally.fault("untrue", f"{whom} was told {id} of {note}, which is {known}")
+        elif other is not note:
+            self._tally.fault("untrue", f"{whom} was told {id} of {note}, which is that of {other}")
+
+
+def place(id):
+    """Where an id is in the log: the tests know how ids are made, clients don't."""
+    generation, _, position = id.partition("-")
+    if len(generation) != 16 or not position.isdigit():
+        raise wire.Violation(f"{id!r} is no id")
+    return int(position)
+
+
 class Ledger:
     def __init__(self):
         self.tally = Tally()
+        self.ids = Ids(self.tally)
         self.published = 0
         self._notes = {}
         # By channel, then by publisher: how many were sent, and how many of them can't be

@@ -97,6 +97,29 @@ class Loop:
             self.turn(min(left, 0.1))
 
 
+class Rate:
+    """Something that happens so many times a second."""
+
+    TICK_SECONDS = 0.02
+
+    def __init__(self, loop, per_second, call, *, stall_seconds_max=0.2):
+        self._call, self._per_second, self._stall_seconds_max = call, per_second, stall_seconds_max
+        self._due, self._then = 0.0, time.monotonic()
+        self._timer = loop.every(self.TICK_SECONDS, self._tick)
+
+    def _tick(self):
+        now = time.monotonic()
+        # What a longer stall has kept back doesn't come as a flood.
+        self._due += min(now - self._then, self._stall_seconds_max) * self._per_second
+        self._then = now
+        while self._due >= 1:
+            self._due -= 1
+            self._call()
+
+    def stop(self):
+        self._timer.cancel()
+
+
 class Stream:
     """A TCP connection that never blocks. A subclass overrides `on_…`."""
 

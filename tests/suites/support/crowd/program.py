@@ -26,33 +26,51 @@ def binary():
 class Program:
     """Runs on a port that it finds free, and again on the same one."""
 
-    def __init__(self, *flags, log, is_log_stuck=False, descriptors=None):
+    def __init__(self, *flags, log, is_log_stuck=False, descriptors=None, file_bytes=None):
         self.flags, self.log, self.is_log_stuck = [str(flag) for flag in flags], Path(log), is_log_stuck
-        self._descriptors = descriptors
+        self._descriptors, self._file_bytes = descriptors, file_bytes
         self.address = None
         self.publish_address = None
         self.has_publish_address = "--publish-listen" in self.flags
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
         self.process = None
+        # For showing that what somebody else does to its files would be found.
+        self.before_start = lambda: None
         self.start()
 
     def start(self):
-        listen = "127.0.0.1:%d" % (self.address[1] if self.address else 0)
-        command = [binary(), "--listen", listen, *self.flags]
-        if self._descriptors is not None:
-            command = ["prlimit", f"--nofile={self._descriptors}:{self._descriptors}", *command]
-        arguments = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.before_start()
         if self.is_log_stuck:
-            self.process = subprocess.Popen(command, stderr=subprocess.PIPE, **arguments)
+            self._spawn(subprocess.PIPE)
             fcntl.fcntl(self.process.stderr, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             lines = iter(lambda: self.process.stderr.readline().decode(), "")
             self._find_addresses(lines)
             return
         with self.log.open("ab") as log:
             begun = log.tell()
-            self.process = subprocess.Popen(command, stderr=log, **arguments)
+            self._spawn(log)
         self._find_addresses(self._follow(begun))
+
+    def start_to_die(self, seconds):
+        """Starts, and is killed after so long, however far it has come."""
+        with self.log.open("ab") as log:
+            self._spawn(log)
+        time.sleep(seconds)
+        self.kill()
+
+    def _spawn(self, stderr):
+        listen = "127.0.0.1:%d" % (self.address[1] if self.address else 0)
+        command = [binary(), "--listen", listen, *self.flags]
+        limits = {"nofile": self._descriptors, "fsize": self._file_bytes}
+        limits = [f"--{name}={value}:{value}" for name, value in limits.items() if value is not None]
+        if limits:
+            command = ["prlimit", *limits, *command]
+        # Python ignores SIGXFSZ, and so does what it starts then: writing beyond the limit fails, and doesn't kill.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+            restore_signals=self._file_bytes is None,
+        )
 
     def _follow(self, position):
         deadline = time.monotonic() + harness.LISTENING_SECONDS_MAX
