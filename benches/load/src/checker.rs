@@ -9,13 +9,15 @@
 //! last member has it, which is always the front; a slot is free again when that has happened
 //! and its publisher was answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::mem;
 
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::histogram::Histogram;
-use crate::message::{Layout, push_delivery_frame};
+use crate::id::Id;
+use crate::message::{self, Layout, push_delivery_frame, push_numbered_frame};
 
 /// A notification under way.
 #[derive(Debug, Default)]
@@ -23,8 +25,13 @@ struct Slot {
     sequence: u64,
     group: usize,
     publisher: usize,
-    /// The frame that every member is to get.
+    notification: Vec<u8>,
+    /// The frame that every member is to get that isn't numbered.
     frame: Vec<u8>,
+    /// The frame that the others are to get; empty as long as none has it.
+    numbered_frame: Vec<u8>,
+    /// Its id, as soon as a delivery or the receipt has told it.
+    id: Option<Id>,
     /// Members that don't have it yet.
     remaining: usize,
     is_ordered: bool,
@@ -47,6 +54,7 @@ struct Group {
 #[derive(Debug)]
 struct Member {
     group: usize,
+    is_numbered: bool,
     /// How many notifications have arrived.
     position: u64,
 }
@@ -77,6 +85,20 @@ pub(crate) enum Fault {
         member: usize,
         sequence: u64,
         missing: usize,
+    },
+    /// A client that came back was told that it is caught up, and isn't.
+    Skipped {
+        member: usize,
+        sequence: u64,
+        missing: usize,
+    },
+    /// Its id is another's too.
+    RepeatedId { sequence: u64, id: Id },
+    /// Deliveries and receipt don't have the same id.
+    DifferentId {
+        sequence: u64,
+        settled: Id,
+        told: Option<Id>,
     },
     /// Something else came.
     Unexpected { member: usize, what: String },
@@ -121,6 +143,29 @@ impl fmt::Display for Fault {
                 f,
                 "notification {sequence} never reached {missing} subscribers, among them subscriber {member}"
             ),
+            Self::Skipped {
+                member,
+                sequence,
+                missing,
+            } => write!(
+                f,
+                "subscriber {member} is told that it is caught up, and {missing} are lost: notification {sequence} is the first"
+            ),
+            Self::RepeatedId { sequence, id } => write!(
+                f,
+                "notification {sequence} has the id {id}, which an earlier one had"
+            ),
+            Self::DifferentId {
+                sequence,
+                settled,
+                told,
+            } => {
+                write!(f, "notification {sequence} has the id {settled} and ")?;
+                match told {
+                    Some(told) => write!(f, "the id {told}"),
+                    None => f.write_str("a receipt without one"),
+                }
+            }
             Self::Unexpected { member, what } => write!(f, "subscriber {member} got {what}"),
         }
     }
@@ -145,6 +190,9 @@ pub(crate) struct Checker {
     free: Vec<u32>,
     by_sequence: HashMap<u64, u32>,
     next_sequence: u64,
+    /// Hashes of all ids: of so many numbers of 64 bits no two are the same by chance.
+    ids: HashSet<u64>,
+    hasher: RandomState,
     latencies: Histogram,
 }
 
@@ -157,8 +205,12 @@ impl Checker {
             ..Group::default()
         };
         let members = sizes.iter().enumerate().flat_map(|(group, &size)| {
-            let position = 0;
-            (0..size).map(move |_| Member { group, position })
+            let member = move |_| Member {
+                group,
+                is_numbered: false,
+                position: 0,
+            };
+            (0..size).map(member)
         });
         Self {
             layout,
@@ -168,37 +220,57 @@ impl Checker {
             free: Vec::new(),
             by_sequence: HashMap::new(),
             next_sequence: 0,
+            ids: HashSet::new(),
+            hasher: RandomState::new(),
             latencies: Histogram::default(),
         }
     }
 
-    /// Notes that a notification is sent now, and appends it to `notification`. Returns its
-    /// slot. `publisher` is one of which order is expected, or `None`.
+    /// Has a member's deliveries expected with ids.
+    pub(crate) fn number(&mut self, member: usize) {
+        self.members[member].is_numbered = true;
+    }
+
+    /// Numbers what is sent from `sequence` on: what is below has been sent by others.
+    pub(crate) const fn begin_at(&mut self, sequence: u64) {
+        self.next_sequence = sequence;
+    }
+
+    /// Notes that a notification is sent now. Returns its slot. `publisher` is one of which
+    /// order is expected, or `None`.
     pub(crate) fn send(
         &mut self,
         group: usize,
         value: u32,
         publisher: Option<usize>,
         now: u64,
-        notification: &mut Vec<u8>,
     ) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        notification.clear();
-        self.layout.push_notification(sequence, value, notification);
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        let mut frame = mem::take(&mut slot.frame);
-        frame.clear();
-        push_delivery_frame(notification, &mut frame);
+        let [mut notification, mut frame, mut numbered_frame] = [
+            mem::take(&mut slot.notification),
+            mem::take(&mut slot.frame),
+            mem::take(&mut slot.numbered_frame),
+        ];
+        [&mut notification, &mut frame, &mut numbered_frame]
+            .into_iter()
+            .for_each(Vec::clear);
+        self.layout
+            .push_notification(sequence, value, &mut notification);
+        push_delivery_frame(&notification, &mut frame);
         *slot = Slot {
             sequence,
             group,
             publisher: publisher.unwrap_or(usize::MAX),
+            notification,
             frame,
+            numbered_frame,
+            id: None,
             remaining: self.groups[group].members,
             is_ordered: false,
             is_answered: false,
@@ -208,15 +280,50 @@ impl Checker {
         index as usize
     }
 
+    /// The notification in a slot.
+    pub(crate) fn notification(&self, slot: usize) -> &[u8] {
+        &self.slots[slot].notification
+    }
+
     /// How many members are to get the notification in a slot.
     pub(crate) fn recipients(&self, slot: usize) -> u32 {
         self.groups[self.slots[slot].group].members as u32
     }
 
-    /// Notes that the publisher of a notification was answered.
-    pub(crate) fn answered(&mut self, slot: usize) {
+    /// Notes that the publisher of a notification was answered, and which id it was told.
+    ///
+    /// # Errors
+    /// An id that is another's, or not the one of the deliveries.
+    pub(crate) fn answered(&mut self, slot: usize, id: Option<Id>) -> Result<(), Fault> {
+        let Slot {
+            sequence,
+            id: settled,
+            ..
+        } = self.slots[slot];
+        match (settled, id) {
+            (Some(settled), told) if told != Some(settled) => {
+                return Err(Fault::DifferentId {
+                    sequence,
+                    settled,
+                    told,
+                });
+            }
+            (None, Some(id)) => self.settle_id(slot, id)?,
+            _ => {}
+        }
         self.slots[slot].is_answered = true;
         self.free_if_finished(slot);
+        Ok(())
+    }
+
+    /// Gives a notification its id.
+    fn settle_id(&mut self, slot: usize, id: Id) -> Result<(), Fault> {
+        let Slot { sequence, .. } = self.slots[slot];
+        if !self.ids.insert(self.hasher.hash_one(id)) {
+            return Err(Fault::RepeatedId { sequence, id });
+        }
+        self.slots[slot].id = Some(id);
+        Ok(())
     }
 
     /// Notifications that aren't finished.
@@ -252,9 +359,10 @@ impl Checker {
                 return Ok(progress);
             }
             if let Some(slot) = self.expected(member)
-                && rest.starts_with(&self.slots[slot].frame)
+                && let Some(frame) = self.frame_for(member, slot)
+                && rest.starts_with(frame)
             {
-                progress.consumed += self.slots[slot].frame.len();
+                progress.consumed += frame.len();
                 progress.deliveries += 1;
                 self.deliver(member, slot, now);
                 continue;
@@ -282,10 +390,23 @@ impl Checker {
 
     /// The slot that the group's order has next for a member.
     fn expected(&self, member: usize) -> Option<usize> {
-        let Member { group, position } = self.members[member];
+        let Member {
+            group, position, ..
+        } = self.members[member];
         let group = &self.groups[group];
         let index = (position - group.base) as usize;
         group.order.get(index).map(|&slot| slot as usize)
+    }
+
+    /// What a member is to get for the notification in a slot, as far as that is known.
+    fn frame_for(&self, member: usize, slot: usize) -> Option<&[u8]> {
+        let slot = &self.slots[slot];
+        let frame = if self.members[member].is_numbered {
+            &slot.numbered_frame
+        } else {
+            &slot.frame
+        };
+        (!frame.is_empty()).then_some(frame)
     }
 
     fn deliver(&mut self, member: usize, slot_index: usize, now: u64) {
@@ -302,12 +423,42 @@ impl Checker {
         }
     }
 
+    /// The first numbered delivery of a notification, which tells its id unless the receipt has.
+    fn settle_numbered(
+        &mut self,
+        member: usize,
+        index: usize,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let Some(id) = message::id_of_delivery(payload) else {
+            let what = format!("no id: {}", describe(TEXT, payload));
+            return Err(Fault::Unexpected { member, what });
+        };
+        match self.slots[index].id {
+            None => self.settle_id(index, id)?,
+            Some(settled) if settled != id => {
+                return Err(Fault::DifferentId {
+                    sequence: self.slots[index].sequence,
+                    settled,
+                    told: Some(id),
+                });
+            }
+            Some(_) => {}
+        }
+        let slot = &mut self.slots[index];
+        push_numbered_frame(&id, &slot.notification, &mut slot.numbered_frame);
+        Ok(())
+    }
+
     /// A text that isn't what the order says: a notification's first arrival, or a fault.
     fn settle(&mut self, member: usize, frame: &[u8], payload: &[u8]) -> Result<usize, Fault> {
         let expected = self.expected(member);
         let Some(sequence) = self.layout.sequence_of(payload) else {
-            return Err(match expected.map(|slot| &self.slots[slot]) {
-                Some(slot) if slot.frame.len() == frame.len() => damaged(member, slot, frame),
+            let wanted = expected.and_then(|slot| Some((slot, self.frame_for(member, slot)?)));
+            return Err(match wanted {
+                Some((slot, wanted)) if wanted.len() == frame.len() => {
+                    damaged(member, &self.slots[slot], wanted, frame)
+                }
                 _ => Fault::Unexpected {
                     member,
                     what: describe(TEXT, payload),
@@ -324,16 +475,27 @@ impl Checker {
                 }
             });
         };
-        let slot = &mut self.slots[index as usize];
-        let group = &mut self.groups[slot.group];
-        if self.members[member].group != slot.group {
+        let index = index as usize;
+        if self.members[member].group != self.slots[index].group {
             return Err(Fault::Misdirected { member, sequence });
         }
-        if slot.frame != frame {
-            return Err(damaged(member, slot, frame));
+        if self.members[member].is_numbered && self.slots[index].numbered_frame.is_empty() {
+            self.settle_numbered(member, index, payload)?;
         }
+        let wanted = self.frame_for(member, index).unwrap_or_default();
+        if wanted != frame {
+            return Err(damaged(member, &self.slots[index], wanted, frame));
+        }
+        if expected == Some(index) {
+            return Ok(index);
+        }
+        let slot = &mut self.slots[index];
+        let group = &mut self.groups[slot.group];
         if let Some(expected) = expected {
-            let place = group.order.iter().position(|&other| other == index);
+            let place = group
+                .order
+                .iter()
+                .position(|&other| other as usize == index);
             let own = self.members[member].position - group.base;
             let is_past = slot.is_ordered && place.is_none_or(|place| (place as u64) < own);
             return Err(if is_past {
@@ -356,8 +518,8 @@ impl Checker {
             *floor = sequence + 1;
         }
         slot.is_ordered = true;
-        group.order.push_back(index);
-        Ok(index as usize)
+        group.order.push_back(index as u32);
+        Ok(index)
     }
 
     fn free_if_finished(&mut self, index: usize) {
@@ -392,17 +554,22 @@ impl Checker {
     }
 }
 
-fn damaged(member: usize, slot: &Slot, frame: &[u8]) -> Fault {
-    let differs = slot.frame.iter().zip(frame).position(|(a, b)| a != b);
+fn damaged(member: usize, slot: &Slot, wanted: &[u8], frame: &[u8]) -> Fault {
     Fault::Damaged {
         member,
         sequence: slot.sequence,
-        offset: differs.unwrap_or_else(|| slot.frame.len().min(frame.len())),
+        offset: first_difference(wanted, frame),
     }
 }
 
+/// Where two frames begin to differ.
+pub(crate) fn first_difference(wanted: &[u8], got: &[u8]) -> usize {
+    let differs = wanted.iter().zip(got).position(|(a, b)| a != b);
+    differs.unwrap_or_else(|| wanted.len().min(got.len()))
+}
+
 /// Words for a frame that has no place among deliveries.
-fn describe(opcode: u8, payload: &[u8]) -> String {
+pub(crate) fn describe(opcode: u8, payload: &[u8]) -> String {
     if opcode == CLOSE {
         let (code, reason) = payload.split_at_checked(2).unwrap_or((&[], &[]));
         let code = code.iter().fold(0, |sum, &byte| sum << 8 | u32::from(byte));

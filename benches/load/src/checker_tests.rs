@@ -9,6 +9,13 @@ const MEMBERS: usize = 3;
 struct Scene {
     checker: Checker,
     frames: Vec<Vec<u8>>,
+    /// The same with ids.
+    numbered: Vec<Vec<u8>>,
+}
+
+/// The id of a notification.
+fn id(sequence: usize) -> Id {
+    Id::parse(format!("00ff-{}", sequence + 7).as_bytes()).expect("an id")
 }
 
 impl Scene {
@@ -17,6 +24,7 @@ impl Scene {
         Self {
             checker: Checker::new(layout, &[MEMBERS, MEMBERS], 1),
             frames: Vec::new(),
+            numbered: Vec::new(),
         }
     }
 
@@ -28,13 +36,22 @@ impl Scene {
     }
 
     fn send(&mut self, group: usize, publisher: Option<usize>) {
-        let mut notification = Vec::new();
-        let value = group as u32;
-        self.checker
-            .send(group, value, publisher, 100, &mut notification);
-        let mut frame = Vec::new();
-        push_delivery_frame(&notification, &mut frame);
+        let slot = self.checker.send(group, group as u32, publisher, 100);
+        let notification = self.checker.notification(slot);
+        let [mut frame, mut numbered] = [Vec::new(), Vec::new()];
+        push_delivery_frame(notification, &mut frame);
+        let id = id(self.frames.len());
+        push_numbered_frame(&id, notification, &mut numbered);
         self.frames.push(frame);
+        self.numbered.push(numbered);
+    }
+
+    /// Brings a numbered member one notification with an id.
+    fn bring_numbered(&mut self, member: usize, sequence: usize) -> Result<u64, Fault> {
+        let frame = self.numbered[sequence].clone();
+        self.checker
+            .receive(member, &frame, 300)
+            .map(|progress| progress.deliveries)
     }
 
     /// Brings a member notifications; all of it must be consumed.
@@ -65,7 +82,7 @@ fn exactly_once_in_order_is_what_is_wanted() {
     ));
     assert_eq!(scene.bring(2, &[0, 1, 2]), Ok(3));
     assert_eq!((scene.checker.lost(), scene.checker.in_flight()), (None, 3));
-    (0..3).for_each(|slot| scene.checker.answered(slot));
+    (0..3).for_each(|slot| assert_eq!(scene.checker.answered(slot, None), Ok(())));
     assert_eq!(scene.checker.in_flight(), 0);
     assert_eq!(scene.checker.latencies().max(), 200);
     // Slots are used again.
@@ -105,7 +122,7 @@ fn a_doubled_delivery_is_found() {
     (0..MEMBERS).for_each(|member| assert_eq!(scene.bring(member, &[0]), Ok(1)));
     scene.bring(1, &[1]).expect("right");
     assert_eq!(scene.bring(0, &[0]), doubled(0, 0));
-    scene.checker.answered(0);
+    assert_eq!(scene.checker.answered(0, None), Ok(()));
     assert_eq!(scene.bring(2, &[0]), doubled(2, 0));
 }
 
@@ -206,4 +223,91 @@ fn pings_are_counted_and_a_close_is_a_fault() {
         what: "a Close 1013 {}".to_owned(),
     };
     assert_eq!(scene.checker.receive(0, &close, 0), Err(fault));
+}
+
+#[test]
+fn numbered_members_and_others_get_the_same_in_frames_of_their_own() {
+    let mut scene = Scene::with(2);
+    scene.checker.number(1);
+    scene.checker.number(2);
+    assert_eq!(scene.bring(0, &[0, 1]), Ok(2));
+    assert_eq!(scene.bring_numbered(1, 0), Ok(1));
+    assert_eq!(scene.checker.answered(0, Some(id(0))), Ok(()));
+    // A receipt that comes first settles the id as well.
+    assert_eq!(scene.checker.answered(1, Some(id(1))), Ok(()));
+    assert_eq!(scene.bring_numbered(1, 1), Ok(1));
+    assert_eq!(scene.bring_numbered(2, 0), Ok(1));
+    assert_eq!(scene.bring_numbered(2, 1), Ok(1));
+    assert_eq!((scene.checker.lost(), scene.checker.in_flight()), (None, 0));
+}
+
+#[test]
+fn faults_of_numbered_deliveries_are_found() {
+    let numbered = |count| {
+        let mut scene = Scene::with(count);
+        (0..MEMBERS).for_each(|member| scene.checker.number(member));
+        scene
+    };
+    let mut scene = numbered(3);
+    assert_eq!(scene.bring_numbered(0, 0), Ok(1));
+    let doubled = Fault::Doubled {
+        member: 0,
+        sequence: 0,
+    };
+    assert_eq!(scene.bring_numbered(0, 0), Err(doubled));
+    assert_eq!(scene.bring_numbered(0, 1), Ok(1));
+    let lost = Fault::OutOfOrder {
+        member: 1,
+        sequence: 1,
+        expected: 0,
+    };
+    assert_eq!(scene.bring_numbered(1, 1), Err(lost));
+    // A frame without an id is none of a numbered member's, and the other way round.
+    let mut scene = numbered(1);
+    assert!(matches!(
+        scene.bring(0, &[0]),
+        Err(Fault::Unexpected { member: 0, .. })
+    ));
+    let mut scene = Scene::with(1);
+    assert!(scene.bring_numbered(0, 0).is_err());
+    for offset in 0..numbered(1).numbered[0].len() {
+        let mut scene = numbered(1);
+        assert_eq!(scene.bring_numbered(1, 0), Ok(1));
+        scene.numbered[0][offset] ^= 1;
+        let is_found = scene.bring_numbered(0, 0).is_err() || scene.checker.lost().is_some();
+        assert!(is_found, "byte {offset}");
+    }
+}
+
+#[test]
+fn ids_that_are_not_one_notifications_alone_are_found() {
+    // Another member, or the receipt, has another id.
+    let mut scene = Scene::with(2);
+    (0..MEMBERS).for_each(|member| scene.checker.number(member));
+    assert_eq!(scene.bring_numbered(0, 0), Ok(1));
+    let different = |told| Fault::DifferentId {
+        sequence: 0,
+        settled: id(0),
+        told,
+    };
+    assert_eq!(
+        scene.checker.answered(0, Some(id(9))),
+        Err(different(Some(id(9))))
+    );
+    assert_eq!(scene.checker.answered(0, None), Err(different(None)));
+    assert_eq!(scene.checker.answered(0, Some(id(0))), Ok(()));
+    // Two notifications have one id, by receipt or by delivery.
+    let repeated = Fault::RepeatedId {
+        sequence: 1,
+        id: id(0),
+    };
+    assert_eq!(scene.checker.answered(1, Some(id(0))), Err(repeated));
+    scene.numbered[1].clear();
+    let notification = scene.checker.notification(1).to_vec();
+    push_numbered_frame(&id(0), &notification, &mut scene.numbered[1]);
+    let repeated = Fault::RepeatedId {
+        sequence: 1,
+        id: id(0),
+    };
+    assert_eq!(scene.bring_numbered(0, 1), Err(repeated));
 }

@@ -34,7 +34,7 @@ impl Net {
     }
 
     /// Waits for events; without any in [`PATIENCE`] there is an error.
-    fn wait(&mut self, what: &str) -> Result<usize, String> {
+    pub(crate) fn wait(&mut self, what: &str) -> Result<usize, String> {
         let until = now_ns() + PATIENCE.as_nanos() as u64;
         match self.poller.wait(until) {
             Ok(0) => Err(format!("{what}: nothing came for {} s", PATIENCE.as_secs())),

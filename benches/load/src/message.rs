@@ -5,9 +5,16 @@
 //! expected, and its sequence number is found without parsing.
 
 use crate::frame;
+use crate::id::{ID_BYTES_MAX, Id};
 
 const DELIVERY_START: &[u8] = b"{\"type\":\"notification\",\"notification\":";
-const PUBLISH_START: &[u8] = b"{\"sender\":\"server\",\"notification\":";
+const PUBLISH_START: &[u8] = b"{\"sender\":\"server\"";
+const KEY_START: &[u8] = b",\"key\":\"";
+const NOTIFICATION_START: &[u8] = b",\"notification\":";
+
+/// A numbered delivery up to its id, and behind it (6.1).
+const NUMBERED_START: &[u8] = b"{\"type\":\"notification\",\"id\":\"";
+const NUMBERED_MIDDLE: &[u8] = b"\",\"notification\":";
 
 /// Digits of a value and of a sequence number.
 pub(crate) const VALUE_DIGITS: usize = 6;
@@ -22,6 +29,9 @@ const STOCK_BYTES: usize = 65_521;
 /// An application's ping (protocol, 1.2), and what it is answered.
 pub(crate) const PING: &[u8] = b"{\"type\":\"ping\"}";
 pub(crate) const PONG: &[u8] = b"{\"type\":\"pong\"}";
+
+/// What a numbered connection's ping is answered, up to the id.
+pub(crate) const NUMBERED_PONG_START: &[u8] = b"{\"type\":\"pong\",\"id\":\"";
 
 /// How a notification says whom it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +85,7 @@ impl Layout {
 
     /// Bytes of a delivery as a frame.
     pub(crate) fn frame_bytes(&self) -> usize {
-        self.bytes + DELIVERY_START.len() + 1 + 10
+        self.bytes + NUMBERED_START.len() + ID_BYTES_MAX + NUMBERED_MIDDLE.len() + 1 + 10
     }
 
     /// Appends the notification itself.
@@ -99,7 +109,11 @@ impl Layout {
 
     /// The sequence number in the payload of a delivery, as far as one can be found there.
     pub(crate) fn sequence_of(&self, payload: &[u8]) -> Option<u64> {
-        let start = DELIVERY_START.len() + self.parts[0].len() + VALUE_DIGITS + self.parts[1].len();
+        let start = match id_of_delivery(payload) {
+            Some(id) => NUMBERED_START.len() + id.as_bytes().len() + NUMBERED_MIDDLE.len(),
+            None => DELIVERY_START.len(),
+        };
+        let start = start + self.parts[0].len() + VALUE_DIGITS + self.parts[1].len();
         let digits = payload.get(start..start + SEQUENCE_DIGITS)?;
         digits.iter().try_fold(0, |sum, digit| {
             digit
@@ -108,8 +122,13 @@ impl Layout {
         })
     }
 
-    /// The message that subscribes to the values, and to nothing else.
-    pub(crate) fn subscribe(&self, values: impl Iterator<Item = u32>) -> Vec<u8> {
+    /// The message that subscribes to the values, and to nothing else. With `since` its
+    /// deliveries are numbered, and what was missed behind an id comes first.
+    pub(crate) fn subscribe(
+        &self,
+        values: impl Iterator<Item = u32>,
+        since: Option<&[u8]>,
+    ) -> Vec<u8> {
         let mut text = b"{\"sender\":\"client\",\"subscriptions\":[".to_vec();
         for (index, value) in values.enumerate() {
             if index > 0 {
@@ -125,14 +144,33 @@ impl Layout {
                 text.extend_from_slice(b"]}}}");
             }
         }
-        text.extend_from_slice(b"]}");
+        text.push(b']');
+        if let Some(since) = since {
+            text.extend_from_slice(b",\"since\":\"");
+            text.extend_from_slice(since);
+            text.push(b'"');
+        }
+        text.push(b'}');
         text
     }
 }
 
-/// The pieces of the payload that publishes a notification (2.1).
-pub(crate) const fn publish(notification: &[u8]) -> [&[u8]; 3] {
-    [PUBLISH_START, notification, b"}"]
+/// The pieces of the payload that publishes a notification (2.1), with a key (6.2) unless that
+/// is empty.
+pub(crate) const fn publish<'a>(key: &'a [u8], notification: &'a [u8]) -> [&'a [u8]; 7] {
+    let (start, end): (&[u8], &[u8]) = match key {
+        [] => (b"", b""),
+        _ => (KEY_START, b"\""),
+    };
+    [
+        PUBLISH_START,
+        start,
+        key,
+        end,
+        NOTIFICATION_START,
+        notification,
+        b"}",
+    ]
 }
 
 /// The pieces of the payload that delivers it (2.2).
@@ -140,9 +178,48 @@ pub(crate) const fn delivery(notification: &[u8]) -> [&[u8]; 3] {
     [DELIVERY_START, notification, b"}"]
 }
 
+/// The pieces of the payload that delivers it with its id (6.1).
+pub(crate) fn numbered_delivery<'a>(id: &'a Id, notification: &'a [u8]) -> [&'a [u8]; 5] {
+    let id = id.as_bytes();
+    [NUMBERED_START, id, NUMBERED_MIDDLE, notification, b"}"]
+}
+
 /// The notification in a payload that [`publish`] made; for the floor, which parses nothing.
 pub(crate) fn published(payload: &[u8]) -> Option<&[u8]> {
-    payload.strip_prefix(PUBLISH_START)?.strip_suffix(b"}")
+    let mut rest = payload.strip_prefix(PUBLISH_START)?;
+    if let Some(keyed) = rest.strip_prefix(KEY_START) {
+        let end = keyed.iter().position(|&byte| byte == b'"')?;
+        rest = &keyed[end + 1..];
+    }
+    rest.strip_prefix(NOTIFICATION_START)?.strip_suffix(b"}")
+}
+
+/// The id that a delivery begins with, if it is numbered.
+pub(crate) fn id_of_delivery(payload: &[u8]) -> Option<Id> {
+    let rest = payload.strip_prefix(NUMBERED_START)?;
+    let end = rest.iter().position(|&byte| byte == b'"')?;
+    Id::parse(&rest[..end])
+}
+
+/// The text behind `"name":` in flat JSON of ours that has no escapes.
+pub(crate) fn text_of<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(json).ok()?;
+    let (_, rest) = text.split_once(&format!("\"{name}\":"))?;
+    let rest = rest.trim_start().strip_prefix('"')?;
+    rest.split_once('"').map(|(text, _)| text)
+}
+
+/// The id in an answer, if it has one.
+///
+/// # Errors
+/// An id that no server may give.
+pub(crate) fn id_of(json: &[u8]) -> Result<Option<Id>, String> {
+    let Some(text) = text_of(json, "id") else {
+        return Ok(None);
+    };
+    let id = Id::parse(text.as_bytes());
+    id.map(Some)
+        .ok_or_else(|| format!("{text:?} is no id (protocol, 6.1)"))
 }
 
 /// The number behind `"name":` in flat JSON of ours; for answers and Close reasons.
@@ -154,7 +231,8 @@ pub(crate) fn number_of(json: &[u8], name: &str) -> Option<u64> {
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }
 
-/// Checks what the server says about a notification: all expected recipients, none dropped.
+/// Checks what the server says about a notification: all expected recipients, none dropped, and
+/// not the repetition of another.
 pub(crate) fn check_delivered(json: &[u8], expected: u32) -> Result<(), String> {
     let shown = String::from_utf8_lossy(json);
     if number_of(json, "delivered") != Some(u64::from(expected)) {
@@ -164,6 +242,9 @@ pub(crate) fn check_delivered(json: &[u8], expected: u32) -> Result<(), String> 
     }
     if number_of(json, "dropped").is_some_and(|dropped| dropped > 0) {
         return Err(format!("the server cut subscribers off: {shown}"));
+    }
+    if shown.contains("\"repeated\"") {
+        return Err(format!("a key of its own was taken for another's: {shown}"));
     }
     Ok(())
 }
@@ -196,6 +277,11 @@ pub(crate) fn push_delivery_frame(notification: &[u8], out: &mut Vec<u8>) {
     frame::push_server_frame(frame::TEXT, &delivery(notification), out);
 }
 
+/// Appends the frame that a numbered subscriber is to get.
+pub(crate) fn push_numbered_frame(id: &Id, notification: &[u8], out: &mut Vec<u8>) {
+    frame::push_server_frame(frame::TEXT, &numbered_delivery(id, notification), out);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,8 +297,14 @@ mod tests {
                     assert_eq!(notification.len(), bytes);
                     let payload = delivery(&notification).concat();
                     assert_eq!(layout.sequence_of(&payload), Some(sequence));
-                    let sent = publish(&notification).concat();
-                    assert_eq!(published(&sent), Some(&notification[..]));
+                    let id = Id::parse(b"0123456789abcdef-7").expect("an id");
+                    let payload = numbered_delivery(&id, &notification).concat();
+                    assert_eq!(layout.sequence_of(&payload), Some(sequence));
+                    assert_eq!(id_of_delivery(&payload), Some(id));
+                    for key in [&b""[..], b"load-7"] {
+                        let sent = publish(key, &notification).concat();
+                        assert_eq!(published(&sent), Some(&notification[..]));
+                    }
                 }
             }
             assert!(Layout::new(topic, 40).is_err());
@@ -232,17 +324,45 @@ mod tests {
 
     #[test]
     fn subscriptions_are_those_of_the_protocol() {
-        let text = |topic| {
+        let text = |topic, since| {
             let layout = Layout::new(topic, 200).expect("long enough");
-            String::from_utf8(layout.subscribe([2, 5].into_iter())).expect("text")
+            String::from_utf8(layout.subscribe([2, 5].into_iter(), since)).expect("text")
         };
         assert_eq!(
-            text(Topic::Channel),
+            text(Topic::Channel, None),
             "{\"sender\":\"client\",\"subscriptions\":[\"000002\",\"000005\"]}"
         );
-        assert!(text(Topic::Filter).ends_with(
+        assert_eq!(
+            text(Topic::Channel, Some(b"a-1")),
+            "{\"sender\":\"client\",\"subscriptions\":[\"000002\",\"000005\"],\"since\":\"a-1\"}"
+        );
+        assert!(text(Topic::Filter, None).ends_with(
             ",{\"package\":\"load\",\"page\":\"measure\",\"filters\":{\"values\":{\"channel\":[\"000005\"]}}}]}"
         ));
+    }
+
+    #[test]
+    fn what_is_published_is_that_of_the_protocol() {
+        assert_eq!(
+            publish(b"k-1", b"{}").concat(),
+            b"{\"sender\":\"server\",\"key\":\"k-1\",\"notification\":{}}"
+        );
+        assert_eq!(
+            publish(b"", b"{}").concat(),
+            b"{\"sender\":\"server\",\"notification\":{}}"
+        );
+    }
+
+    #[test]
+    fn ids_are_found_in_answers() {
+        let id = Id::parse(b"a-1");
+        assert_eq!(id_of(b"{\"delivered\":3,\"id\":\"a-1\"}"), Ok(id));
+        assert_eq!(id_of(b"{\"delivered\":3}"), Ok(None));
+        assert!(id_of(b"{\"id\":\"a b\"}").is_err());
+        assert_eq!(
+            text_of(b"{\"reason\":\"expired\"}", "reason"),
+            Some("expired")
+        );
     }
 
     #[test]
@@ -252,9 +372,14 @@ mod tests {
             check_delivered(b"{\"delivered\": 3,\"dropped\":0}", 3),
             Ok(())
         );
+        assert_eq!(
+            check_delivered(b"{\"delivered\":3,\"id\":\"a-1\"}", 3),
+            Ok(())
+        );
         for told in [
             "{\"delivered\":2}",
             "{\"delivered\":3,\"dropped\":1}",
+            "{\"delivered\":3,\"id\":\"a-1\",\"repeated\":true}",
             "{}",
             "\u{fffd}",
         ] {

@@ -33,7 +33,15 @@ fn what_is_right_passes() {
         "fanout --subscribers 5 --notifications 300 --publisher http --in-flight 8 --bytes 70000",
         "fanout --subscribers 5 --notifications 200 --publisher ephemeral --in-flight 8",
         "fanout --subscribers 5 --notifications 200 --rate 1000 --wait sleep",
+        "fanout --subscribers 20 --channels 3 --notifications 300 --in-flight 8 --numbered all",
+        "fanout --subscribers 9 --notifications 300 --publisher ephemeral --in-flight 8 --numbered 4 --key",
         "publish --notifications 200 --patient --topic channel",
+        "publish --notifications 200 --subscribers 3 --numbered 2 --key",
+        "resume --clients 150 --entries 200 --warmup 0.1",
+        "resume --clients 7 --entries 20 --hits 2 --warmup 0.1 --parallel 3 --key --bytes 2000",
+        "resume --clients 150 --entries 200 --warmup 0.1 --without-since",
+        "resume --clients 1 --entries 200 --rounds 20",
+        "resume --clients 3 --entries 200 --rounds 20 --topic channel",
         "connect --connections 100",
         "connect --connections 100 --subscribe distinct --hang-up --rounds 1",
         "pings --seconds 0.2 --warmup 0",
@@ -73,6 +81,74 @@ fn what_is_wrong_is_found() {
         assert!(errors.contains("load: FAILED: "), "{fault}: {errors}");
         assert!(errors.contains(expected), "{fault}: {errors}");
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn what_is_wrong_with_numbered_deliveries_is_found() {
+    for (fault, expected) in [
+        ("lose@100", "lost or late"),
+        ("double@100", "twice"),
+        ("swap@100", "late"),
+        ("damage@100", "damaged"),
+    ] {
+        let arguments = "fanout --subscribers 4 --notifications 1000 --in-flight 8 --numbered all";
+        let output = load_against(&format!("--history --fault {fault}"), arguments);
+        let errors = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{fault}: {errors}");
+        assert!(errors.contains(expected), "{fault}: {errors}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_resume_is_found() {
+    // Each client gets ten: the 205th of all is the sixth of some client, the 209th its last.
+    for (fault, expected) in [
+        ("lose@205", "lost or late"),
+        ("lose@209", "1 are lost"),
+        ("double@205", "twice"),
+        ("double@209", "twice"),
+        ("swap@205", "late"),
+        ("damage@205", "damaged"),
+    ] {
+        for arguments in [
+            "resume --clients 110 --entries 100 --warmup 0",
+            "resume --clients 101 --entries 100 --rounds 3",
+        ] {
+            let output = load_against(&format!("--history --replay-fault {fault}"), arguments);
+            let errors = errors(&output);
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{arguments}, {fault}: {errors}"
+            );
+            assert!(errors.contains(expected), "{arguments}, {fault}: {errors}");
+            assert!(output.stdout.is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_behind_caught_up_is_found() {
+    // What goes on to those that stayed, and the one more for each channel at the end.
+    let arguments = "resume --clients 120 --entries 100 --hits 50 --warmup 0.2 --live 2 --rate 100";
+    let output = load_against("--history --fault double@5", arguments);
+    assert!(errors(&output).contains("twice"), "{}", errors(&output));
+    let arguments = "resume --clients 120 --entries 100 --hits 50 --warmup 0 --live 1 --rate 0.01";
+    let output = load_against("--history --fault damage@2", arguments);
+    assert!(errors(&output).contains("damaged"), "{}", errors(&output));
+}
+
+#[test]
+fn a_server_without_a_history_is_named() {
+    for arguments in [
+        "resume --clients 5 --entries 100",
+        "fanout --subscribers 5 --numbered 3",
+    ] {
+        let output = load_against("", arguments);
+        let errors = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("without an id was answered"), "{errors}");
     }
 }
 

@@ -10,6 +10,7 @@ use crate::frame::{self, CLOSE};
 use crate::message::{Layout, VALUES_MAX};
 use crate::options::{Command, Options, Subscribing};
 use crate::report::{Report, grouped};
+use crate::server::Server;
 use crate::socket::{self, Received};
 
 use super::Bench;
@@ -90,8 +91,8 @@ fn subscribe(
     if subscribing == Subscribing::Nothing {
         return Ok(());
     }
-    let request = |index| layout.subscribe(std::iter::once(value(index))).into();
-    let check = |_: usize, answer: &[u8]| check_subscribed(answer, 1);
+    let request = |index| layout.subscribe(std::iter::once(value(index)), None).into();
+    let check = |_: usize, answer: &[u8]| check_subscribed(answer, 1, false).map(drop);
     connections::ask(&mut bench.net, sockets, parallel, request, check)
 }
 
@@ -110,10 +111,15 @@ fn close(
         }
         drop(sockets);
     }
+    wait_for_descriptors(&bench.server, descriptors)
+}
+
+/// Waits until the server has no more descriptors than so many.
+pub(super) fn wait_for_descriptors(server: &Server, descriptors: usize) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
-    while bench.server.descriptors()? > descriptors {
+    while server.descriptors()? > descriptors {
         if Instant::now() > deadline {
-            let left = bench.server.descriptors()? - descriptors;
+            let left = server.descriptors()? - descriptors;
             return Err(format!(
                 "the server still holds {left} connections that are gone"
             ));

@@ -4,8 +4,9 @@
 use std::os::fd::OwnedFd;
 
 use crate::checker::Checker;
-use crate::connections;
+use crate::connections::{self, Net};
 use crate::figures::{self, Span};
+use crate::id::Id;
 use crate::message::{self, Layout};
 use crate::options::{Command, Options};
 use crate::publisher::{Kind, Publishers};
@@ -25,8 +26,13 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     bench.net.buffer.resize(buffer_bytes, 0);
 
     let publishers = open_publishers(bench, options)?;
-    let sockets = subscribe(bench, &plan, &layout)?;
-    let checker = Checker::new(layout, &plan.sizes, publishers.ordered());
+    let is_numbered: Vec<_> = (0..plan.members())
+        .map(|member| plan.is_numbered(member, options.numbered))
+        .collect();
+    let sockets = subscribe(bench, &plan, &layout, &is_numbered)?;
+    let mut checker = Checker::new(layout, &plan.sizes, publishers.ordered());
+    let numbered = (0..is_numbered.len()).filter(|&member| is_numbered[member]);
+    numbered.for_each(|member| checker.number(member));
     let pace = Pace {
         in_flight: options.in_flight,
         interval_ns: options.rate.map(|rate| 1e9 / rate),
@@ -41,11 +47,14 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
         sockets,
         pace,
     );
+    if options.has_keys {
+        stream.use_keys();
+    }
     let outcome = stream.run(Extent::new(options))?;
     let latencies = std::mem::take(stream.checker.latencies());
     let sent = stream.checker.sent();
     let sockets = stream.into_subscribers()?;
-    fence(bench, &sockets)?;
+    fence(&mut bench.net, &sockets, |member| is_numbered[member])?;
     let memory = figures::memory(&bench.server)?;
 
     let mut report = describe(bench, command, options, &plan);
@@ -93,52 +102,70 @@ fn open_publishers(bench: &mut Bench, options: &Options) -> Result<Publishers, S
 }
 
 /// Opens the subscribers' connections and subscribes them.
-fn subscribe(bench: &mut Bench, plan: &Plan, layout: &Layout) -> Result<Vec<OwnedFd>, String> {
+fn subscribe(
+    bench: &mut Bench,
+    plan: &Plan,
+    layout: &Layout,
+    is_numbered: &[bool],
+) -> Result<Vec<OwnedFd>, String> {
     let sockets = connections::open(&mut bench.net, "/", plan.members(), PARALLEL)?;
     let messages: Vec<_> = (0..plan.sizes.len())
-        .map(|group| layout.subscribe(plan.values_of(group)))
+        .map(|group| [None, Some(&b""[..])].map(|s| layout.subscribe(plan.values_of(group), s)))
         .collect();
     let groups: Vec<_> = plan.groups_of_members().collect();
-    let request = |index: usize| (&messages[groups[index]]).into();
+    let request = |index: usize| (&messages[groups[index]][usize::from(is_numbered[index])]).into();
     let check = |index: usize, answer: &[u8]| {
         let wanted = plan.values_of(groups[index]).count() as u64;
-        check_subscribed(answer, wanted)
+        check_subscribed(answer, wanted, is_numbered[index]).map(drop)
     };
     connections::ask(&mut bench.net, &sockets, PARALLEL, request, check)?;
     Ok(sockets)
 }
 
-/// Checks what a subscription is answered.
-pub(super) fn check_subscribed(answer: &[u8], wanted: u64) -> Result<(), String> {
-    if message::number_of(answer, "subscriptions") == Some(wanted) {
-        return Ok(());
-    }
+/// Checks what a subscription without an id is answered; returns the id that it is told.
+pub(super) fn check_subscribed(
+    answer: &[u8],
+    wanted: u64,
+    is_numbered: bool,
+) -> Result<Option<Id>, String> {
+    let id = message::id_of(answer)?;
     let shown = String::from_utf8_lossy(answer);
-    Err(format!(
-        "{wanted} subscriptions were answered {shown} (see the server's limits: for crieur \
-         --max-subscriptions, --max-values, --max-publish-bytes)"
-    ))
+    if message::number_of(answer, "subscriptions") != Some(wanted) {
+        return Err(format!(
+            "{wanted} subscriptions were answered {shown} (see the server's limits: for crieur \
+             --max-subscriptions, --max-values, --max-publish-bytes)"
+        ));
+    }
+    if id.is_some() != is_numbered || shown.contains("\"resumed\"") {
+        let words = if is_numbered { "with" } else { "without" };
+        return Err(format!(
+            "a list {words} \"since\" and without an id was answered {shown}"
+        ));
+    }
+    Ok(id)
 }
 
 /// A ping to every subscriber: between the last delivery and its pong nothing may come.
-fn fence(bench: &mut Bench, sockets: &[OwnedFd]) -> Result<(), String> {
+pub(super) fn fence(
+    net: &mut Net,
+    sockets: &[OwnedFd],
+    is_numbered: impl Fn(usize) -> bool,
+) -> Result<(), String> {
     let check = |index: usize, answer: &[u8]| {
-        if answer == message::PONG {
-            Ok(())
+        let is_right = if is_numbered(index) {
+            answer.starts_with(message::NUMBERED_PONG_START) && message::id_of(answer)?.is_some()
         } else {
-            let shown = String::from_utf8_lossy(answer);
-            Err(format!(
-                "subscriber {index} got, after the last notification: {shown}"
-            ))
+            answer == message::PONG
+        };
+        if is_right {
+            return Ok(());
         }
+        let shown = String::from_utf8_lossy(answer);
+        Err(format!(
+            "subscriber {index} got, after the last notification: {shown}"
+        ))
     };
-    connections::ask(
-        &mut bench.net,
-        sockets,
-        PARALLEL,
-        |_| message::PING.into(),
-        check,
-    )
+    connections::ask(net, sockets, PARALLEL, |_| message::PING.into(), check)
 }
 
 /// What was run.
@@ -152,6 +179,9 @@ fn describe(bench: &Bench, command: Command, options: &Options, plan: &Plan) -> 
     let subscribers = plan.members() - options.bystanders;
     report.count("subscribers", subscribers as u64);
     report.count("bystanders", options.bystanders as u64);
+    let numbered = options.numbered.min(plan.members());
+    report.count("numbered", numbered as u64);
+    report.flag("key", options.has_keys);
     let text = match command {
         Command::Match => {
             report.count("subscriptions", options.subscriptions as u64);
@@ -177,12 +207,16 @@ fn describe(bench: &Bench, command: Command, options: &Options, plan: &Plan) -> 
     report.count("in_flight", options.in_flight as u64);
     report.flag("patient", options.is_patient);
     report.number("rate", options.rate.unwrap_or(f64::NAN));
-    report.line("who", &text);
+    report.line("who", &format!("{text}, {numbered} numbered"));
     let pace = match options.rate {
         Some(rate) => format!("{rate} a second"),
         None => format!("{} in flight", options.in_flight),
     };
-    let what = format!("{} bytes, {pace}, publisher {publisher}", options.bytes);
+    let keys = if options.has_keys { ", keys" } else { "" };
+    let what = format!(
+        "{} bytes{keys}, {pace}, publisher {publisher}",
+        options.bytes
+    );
     report.line("notifications", &what);
     report
 }

@@ -4,6 +4,7 @@ mod connect;
 mod fanout;
 mod pings;
 mod plan;
+mod resume;
 mod stream;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -106,6 +107,8 @@ pub(crate) fn run(command: Command, options: &Options, is_limit: bool) -> Result
     let needed = options.subscribers
         + options.bystanders
         + options.connections
+        + options.clients
+        + options.live
         + options.in_flight
         + options.publishers;
     let needed = match options.rate {
@@ -124,6 +127,7 @@ pub(crate) fn run(command: Command, options: &Options, is_limit: bool) -> Result
         }
         Command::Connect => connect::run(&mut bench, options),
         Command::Pings => pings::run(&mut bench, options),
+        Command::Resume => resume::run(&mut bench, options),
     };
     result.map_err(|error| bench.explain(error))
 }

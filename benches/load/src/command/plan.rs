@@ -1,6 +1,9 @@
 //! Who subscribes to what, to whom each notification goes, and when.
 
+use std::fmt::Write as _;
+
 use crate::options::{Command, Options};
+use crate::system::now_ns;
 
 /// Coprime to every sensible number of values, so that all of them have their turn.
 const STRIDE: u64 = 1_000_003;
@@ -53,6 +56,18 @@ impl Plan {
         })
     }
 
+    /// Those that stay, who get all that is sent, then clients in channels of their own.
+    pub(crate) fn storm(live: usize, clients: usize, channels: usize) -> Self {
+        let size = |channel| (clients + channels - 1 - channel) / channels;
+        Self {
+            sizes: std::iter::once(live)
+                .chain((0..channels).map(size))
+                .collect(),
+            values: 1,
+            groups: 1,
+        }
+    }
+
     /// The group and the value of the `number`th notification.
     pub(crate) fn next(&self, number: u64) -> (usize, u32) {
         let value = (number.wrapping_mul(STRIDE) % u64::from(self.values)) as u32;
@@ -76,10 +91,40 @@ impl Plan {
         self.sizes.iter().sum()
     }
 
+    /// Whether a subscriber is one of the `numbered`, which are spread evenly over all.
+    pub(crate) fn is_numbered(&self, member: usize, numbered: usize) -> bool {
+        let all = self.members().max(1);
+        let numbered = numbered.min(all);
+        (member + 1) * numbered / all > member * numbered / all
+    }
+
     /// The group of each subscriber.
     pub(crate) fn groups_of_members(&self) -> impl Iterator<Item = usize> {
         let sizes = self.sizes.iter().enumerate();
         sizes.flat_map(|(group, &size)| std::iter::repeat_n(group, size))
+    }
+}
+
+/// Keys of notifications (protocol, 6.2): no two runs have one in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    text: String,
+    prefix_len: usize,
+}
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        let text = format!("load-{:x}-{:x}-", std::process::id(), now_ns());
+        let prefix_len = text.len();
+        Self { text, prefix_len }
+    }
+
+    /// The key of the `number`th notification.
+    pub(crate) fn next(&mut self, number: u64) -> &[u8] {
+        self.text.truncate(self.prefix_len);
+        // Writing to a string can't fail.
+        let _ = write!(self.text, "{number}");
+        self.text.as_bytes()
     }
 }
 
@@ -148,6 +193,32 @@ mod tests {
             assert!(plan.values_of(group).any(|own| own == value));
             assert!(plan.values_of(3).all(|own| own != value));
         }
+    }
+
+    #[test]
+    fn numbered_subscribers_are_spread_over_all() {
+        let plan = plan(Command::Fanout, "--subscribers 8 --channels 2").expect("possible");
+        let numbered = |count| -> Vec<bool> {
+            (0..8)
+                .map(|member| plan.is_numbered(member, count))
+                .collect()
+        };
+        assert_eq!(numbered(0), [false; 8]);
+        assert_eq!(
+            numbered(4),
+            [false, true, false, true, false, true, false, true]
+        );
+        assert_eq!(
+            (numbered(8), numbered(usize::MAX)),
+            (vec![true; 8], vec![true; 8])
+        );
+    }
+
+    #[test]
+    fn keys_differ() {
+        let (mut one, mut other) = (Keys::new(), Keys::new());
+        let keys = [one.next(0).to_vec(), one.next(1).to_vec()];
+        assert!(keys[0] != keys[1] && keys[0] != other.next(0));
     }
 
     #[test]

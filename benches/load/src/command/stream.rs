@@ -4,17 +4,20 @@
 use std::mem;
 use std::os::fd::OwnedFd;
 
-use crate::checker::Checker;
+use crate::checker::{Checker, Progress};
 use crate::connections::{Net, PATIENCE, write_all};
 use crate::figures::{Meter, Snapshot};
 use crate::frame::{self, PONG};
 use crate::histogram::Histogram;
 use crate::poller::Readiness;
-use crate::publisher::{FIRST_TOKEN, Publication, Publishers};
+use crate::publisher::{FIRST_TOKEN, Publication, Publishers, Receipt};
 use crate::socket::{self, Received};
 use crate::system::now_ns;
 
-use super::plan::{Extent, Plan};
+use super::plan::{Extent, Keys, Plan};
+
+/// The longest that a turn waits.
+const TURN_NS_MAX: u64 = 10_000_000;
 
 /// A connection that has subscribed.
 struct Subscriber {
@@ -62,10 +65,13 @@ pub(super) struct Stream<'a> {
     publishers: Publishers,
     subscribers: Vec<Subscriber>,
     pace: Pace,
-    notification: Vec<u8>,
-    answered: Vec<usize>,
+    /// Unless notifications have none.
+    keys: Option<Keys>,
+    answered: Vec<Receipt>,
     deliveries: u64,
     started_at: u64,
+    /// The number of the first notification.
+    first: u64,
     /// When each slot's notification was sent.
     sent_at: Vec<u64>,
     answers: Histogram,
@@ -90,11 +96,12 @@ impl<'a> Stream<'a> {
             net,
             meter,
             plan,
+            first: checker.sent(),
             checker,
             publishers,
             subscribers: sockets.into_iter().map(subscriber).collect(),
             pace,
-            notification: Vec::new(),
+            keys: None,
             answered: Vec::new(),
             deliveries: 0,
             started_at: now_ns(),
@@ -104,9 +111,19 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Gives each notification a key of its own.
+    pub(super) fn use_keys(&mut self) {
+        self.keys = Some(Keys::new());
+    }
+
+    /// Has the first notification due now.
+    pub(super) fn start(&mut self) {
+        self.started_at = now_ns();
+    }
+
     /// Warms up, measures, and waits until everything has arrived.
     pub(super) fn run(&mut self, extent: Extent) -> Result<Outcome, String> {
-        self.started_at = now_ns();
+        self.start();
         let mut progress = (self.started_at, (0, 0));
         let (mut start, mut end): (Option<Mark>, Option<Mark>) = (None, None);
         loop {
@@ -125,13 +142,11 @@ impl<'a> Stream<'a> {
                 }
                 _ => {}
             }
-            if end.is_none() {
-                self.send_due(now)?;
-            } else if self.checker.in_flight() == 0 {
+            if end.is_some() && self.checker.in_flight() == 0 {
                 break;
             }
-            self.publishers.flush()?;
-            self.net_turn(now)?;
+            // Often enough to see that a phase is over, or that nothing comes any more.
+            self.turn(end.is_none(), now + TURN_NS_MAX)?;
             let counts = (self.deliveries, self.finished());
             if progress.1 != counts {
                 progress = (now, counts);
@@ -154,6 +169,20 @@ impl<'a> Stream<'a> {
         })
     }
 
+    /// Sends what is due, if it `sends`, and deals with events; waits for them until the time
+    /// `until`, or something is due.
+    pub(super) fn turn(&mut self, sends: bool, until: u64) -> Result<(), String> {
+        let mut until = until;
+        if sends {
+            self.send_due(now_ns())?;
+            let is_open = self.checker.in_flight() < self.pace.in_flight;
+            let due = self.due_at().filter(|_| is_open);
+            until = due.map_or(until, |due| until.min(due));
+        }
+        self.publishers.flush()?;
+        self.net_turn(until)
+    }
+
     fn finished(&self) -> u64 {
         self.checker.sent() - self.checker.in_flight() as u64
     }
@@ -163,12 +192,21 @@ impl<'a> Stream<'a> {
             at_ns: now_ns(),
             finished: self.finished(),
             deliveries: self.deliveries,
-            snapshot: self.meter.snapshot(&self.net.poller)?,
+            snapshot: self.snapshot()?,
         })
     }
 
+    pub(super) fn snapshot(&self) -> Result<Snapshot, String> {
+        self.meter.snapshot(&self.net.poller)
+    }
+
+    /// How much later than it was due each notification was sent.
+    pub(super) const fn lateness(&mut self) -> &mut Histogram {
+        &mut self.lateness
+    }
+
     /// Why nothing comes any more.
-    fn stuck(&self) -> String {
+    pub(super) fn stuck(&self) -> String {
         let seconds = PATIENCE.as_secs();
         match self.checker.lost() {
             Some(fault) => format!("nothing came for {seconds} s: {fault}"),
@@ -179,7 +217,7 @@ impl<'a> Stream<'a> {
     /// When the next notification is to be sent, if time decides.
     fn due_at(&self) -> Option<u64> {
         let interval = self.pace.interval_ns?;
-        Some(self.started_at + (self.checker.sent() as f64 * interval) as u64)
+        Some(self.started_at + ((self.checker.sent() - self.first) as f64 * interval) as u64)
     }
 
     fn send_due(&mut self, now: u64) -> Result<(), String> {
@@ -188,19 +226,24 @@ impl<'a> Stream<'a> {
             if due.is_some_and(|due| due > now) {
                 return Ok(());
             }
-            self.send(due.unwrap_or(now), now)?;
+            let (group, value) = self.plan.next(self.checker.sent());
+            self.send(group, value, due.unwrap_or(now), now)?;
         }
         Ok(())
     }
 
-    fn send(&mut self, due: u64, now: u64) -> Result<(), String> {
+    /// Sends a notification to a group; it goes out with the next turn.
+    pub(super) fn send(
+        &mut self,
+        group: usize,
+        value: u32,
+        due: u64,
+        now: u64,
+    ) -> Result<(), String> {
         let number = self.checker.sent();
-        let (group, value) = self.plan.next(number);
         let ordered = self.publishers.ordered();
         let publisher = (ordered > 0).then(|| (number % ordered as u64) as usize);
-        let slot = self
-            .checker
-            .send(group, value, publisher, due, &mut self.notification);
+        let slot = self.checker.send(group, value, publisher, due);
         if self.sent_at.len() <= slot {
             self.sent_at.resize(slot + 1, 0);
         }
@@ -209,22 +252,15 @@ impl<'a> Stream<'a> {
         let publication = Publication {
             slot,
             publisher: publisher.unwrap_or(0),
-            notification: &self.notification,
+            notification: self.checker.notification(slot),
+            key: self.keys.as_mut().map_or(&[], |keys| keys.next(number)),
             recipients: self.checker.recipients(slot),
         };
         self.publishers.publish(self.net, publication)
     }
 
     /// Waits for events and deals with them.
-    fn net_turn(&mut self, now: u64) -> Result<(), String> {
-        // Often enough to see that a phase is over, or that nothing comes any more.
-        let mut until = now + 10_000_000;
-        if let Some(due) = self
-            .due_at()
-            .filter(|_| self.checker.in_flight() < self.pace.in_flight)
-        {
-            until = until.min(due);
-        }
+    fn net_turn(&mut self, until: u64) -> Result<(), String> {
         let wait = self.net.poller.wait(until);
         let count = wait.map_err(|error| format!("epoll: {error}"))?;
         // With a rate latency is what is measured, and deserves a clock of its own each time.
@@ -241,14 +277,26 @@ impl<'a> Stream<'a> {
             }
             let mut answered = mem::take(&mut self.answered);
             self.publishers.handle(self.net, event, &mut answered)?;
-            for slot in answered.drain(..) {
+            for Receipt { slot, id } in answered.drain(..) {
                 let elapsed = now.saturating_sub(self.sent_at[slot]);
                 self.answers.record(elapsed);
-                self.checker.answered(slot);
+                let checked = self.checker.answered(slot, id);
+                checked.map_err(|fault| fault.to_string())?;
             }
             self.answered = answered;
         }
         Ok(())
+    }
+
+    /// Has checked what a member got on a connection that isn't this stream's.
+    pub(super) fn receive(
+        &mut self,
+        member: usize,
+        bytes: &[u8],
+        now: u64,
+    ) -> Result<Progress, String> {
+        let received = self.checker.receive(member, bytes, now);
+        received.map_err(|fault| fault.to_string())
     }
 
     fn read(&mut self, event: Readiness, now: u64) -> Result<(), String> {
@@ -271,10 +319,8 @@ impl<'a> Stream<'a> {
             };
             buffer[..start].copy_from_slice(&subscriber.tail);
             let bytes = &buffer[..start + count];
-            let progress = self
-                .checker
-                .receive(member, bytes, now)
-                .map_err(|fault| fault.to_string())?;
+            let received = self.checker.receive(member, bytes, now);
+            let progress = received.map_err(|fault| fault.to_string())?;
             self.deliveries += progress.deliveries;
             subscriber.tail.clear();
             subscriber

@@ -2,6 +2,7 @@
 //! readable connection, one write a recipient, one write an answer.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::{SocketAddrV4, TcpListener};
@@ -20,6 +21,7 @@ use crate::socket::{self, ACCEPT, Received};
 
 use super::Settings;
 use super::fault::Fault;
+use super::history::History;
 
 const EVENTS_MAX: usize = 1024;
 const BACKLOG: i32 = 4096;
@@ -40,13 +42,21 @@ struct Connection {
     /// A Close was sent to it.
     has_closed: bool,
     group: Option<u32>,
+    is_numbered: bool,
     tail: Vec<u8>,
     /// What the socket didn't take.
     unsent: Vec<u8>,
 }
 
+/// Connections that all get the same, with ids and without.
 #[derive(Default)]
 struct Group {
+    plain: Batch,
+    numbered: Batch,
+}
+
+#[derive(Default)]
+struct Batch {
     /// Descriptors.
     members: Vec<usize>,
     /// Frames that all members are to get, one behind the other, and where each ends.
@@ -66,6 +76,10 @@ struct Floor {
     fault: Option<Fault>,
     /// Notifications that were flushed; only counted while a fault is to come.
     flushed: u64,
+    history: Option<History>,
+    replay_fault: Option<Fault>,
+    /// Notifications that clients were caught up with, counted likewise.
+    replayed: u64,
 }
 
 /// Serves for ever.
@@ -83,6 +97,9 @@ pub(super) fn serve(settings: Settings) -> io::Result<()> {
         out: Vec::new(),
         fault: settings.fault,
         flushed: 0,
+        history: settings.has_history.then(History::default),
+        replay_fault: settings.replay_fault,
+        replayed: 0,
     };
     let mut buffer = vec![0; BUFFER_BYTES];
     let rounds_max = match settings.gather_ms {
@@ -157,6 +174,7 @@ impl Floor {
                 stays: false,
                 has_closed: false,
                 group: None,
+                is_numbered: false,
                 tail: Vec::new(),
                 unsent: Vec::new(),
             });
@@ -169,7 +187,8 @@ impl Floor {
             .group
             .and_then(|group| self.groups.get_mut(&group))
         {
-            group.members.retain(|&member| member != index);
+            group.plain.members.retain(|&member| member != index);
+            group.numbered.members.retain(|&member| member != index);
         }
     }
 
@@ -243,8 +262,7 @@ impl Floor {
             };
             consumed += head_len + body.len();
             if let Some(notification) = message::published(body) {
-                let count = self.deliver(notification);
-                let answer = format!("{{\"delivered\":{count}}}");
+                let answer = format!("{{{}}}", self.deliver(notification));
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
                     answer.len()
@@ -299,78 +317,153 @@ impl Floor {
 
     fn follow(&mut self, connection: &mut Connection, text: &[u8]) {
         if let Some(notification) = message::published(text) {
-            let count = self.deliver(notification);
+            let receipt = self.deliver(notification);
             if connection.stays {
-                let answer = format!("{{\"type\":\"published\",\"delivered\":{count}}}");
+                let answer = format!("{{\"type\":\"published\",{receipt}}}");
                 frame::push_server_frame(TEXT, &[answer.as_bytes()], &mut self.out);
             } else {
-                let reason = format!("{{\"delivered\":{count}}}");
+                let reason = format!("{{{receipt}}}");
                 let payload: [&[u8]; 2] = [&1000_u16.to_be_bytes(), reason.as_bytes()];
                 frame::push_server_frame(CLOSE, &payload, &mut self.out);
                 connection.has_closed = true;
             }
         } else if text == message::PING {
-            frame::push_server_frame(TEXT, &[message::PONG], &mut self.out);
+            match &self.history {
+                Some(history) if connection.is_numbered => {
+                    let id = history.id();
+                    let pong = [message::NUMBERED_PONG_START, id.as_bytes(), b"\"}"];
+                    frame::push_server_frame(TEXT, &pong, &mut self.out);
+                }
+                _ => frame::push_server_frame(TEXT, &[message::PONG], &mut self.out),
+            }
         } else if let Some(value) = value_of(text) {
-            let index = connection.socket.as_raw_fd() as usize;
-            connection.group = Some(value);
-            self.groups.entry(value).or_default().members.push(index);
-            let answer = b"{\"type\":\"subscribed\",\"subscriptions\":1,\"heartbeat\":25}";
-            frame::push_server_frame(TEXT, &[answer], &mut self.out);
+            self.subscribe(connection, value, message::text_of(text, "since"));
         }
     }
 
-    /// Keeps a notification for its group; says how many members that has.
-    fn deliver(&mut self, notification: &[u8]) -> usize {
+    fn subscribe(&mut self, connection: &mut Connection, value: u32, since: Option<&str>) {
+        // What waits for its group is in the history as well.
+        self.flush();
+        self.leave(connection);
+        connection.group = Some(value);
+        connection.is_numbered = since.is_some() && self.history.is_some();
+        let group = self.groups.entry(value).or_default();
+        let batch = if connection.is_numbered {
+            &mut group.numbered
+        } else {
+            &mut group.plain
+        };
+        batch.members.push(connection.socket.as_raw_fd() as usize);
+        self.answer_list(value, since);
+    }
+
+    fn answer_list(&mut self, value: u32, since: Option<&str>) {
+        let mut answer = "{\"type\":\"subscribed\",\"subscriptions\":1,\"heartbeat\":25".to_owned();
+        let (Some(history), Some(since)) = (&self.history, since) else {
+            answer.push('}');
+            return frame::push_server_frame(TEXT, &[answer.as_bytes()], &mut self.out);
+        };
+        let newest = history.id();
+        let missed = history.since(value, since);
+        // Writing to a string can't fail.
+        let _ = match (&missed, since) {
+            (_, "") => write!(answer, ",\"id\":\"{newest}\"}}"),
+            (Some(_), _) => write!(answer, ",\"id\":\"{since}\",\"resumed\":true}}"),
+            (None, _) => write!(
+                answer,
+                ",\"id\":\"{newest}\",\"resumed\":false,\"reason\":\"unknown\"}}"
+            ),
+        };
+        frame::push_server_frame(TEXT, &[answer.as_bytes()], &mut self.out);
+        let Some(missed) = missed else {
+            return;
+        };
+        match faulty(&mut self.replay_fault, &mut self.replayed, &missed) {
+            Some(bytes) => self.out.extend_from_slice(&bytes),
+            None => missed
+                .iter()
+                .for_each(|frame| self.out.extend_from_slice(frame)),
+        }
+        let missed = missed.len();
+        let caught_up =
+            format!("{{\"type\":\"caught-up\",\"id\":\"{newest}\",\"missed\":{missed}}}");
+        frame::push_server_frame(TEXT, &[caught_up.as_bytes()], &mut self.out);
+    }
+
+    /// Keeps a notification for its group; says how many members that has, as a receipt does.
+    fn deliver(&mut self, notification: &[u8]) -> String {
         let Some(value) = value_of(notification) else {
-            return 0;
+            return "\"delivered\":0".to_owned();
         };
-        let Some(group) = self.groups.get_mut(&value) else {
-            return 0;
-        };
-        if group.members.is_empty() {
-            return 0;
+        let mut count = 0;
+        let numbered = self
+            .history
+            .as_mut()
+            .map(|one| one.keep(value, notification));
+        if let Some(group) = self.groups.get_mut(&value) {
+            count = group.plain.members.len() + group.numbered.members.len();
+            let was_clean = group.plain.ends.is_empty() && group.numbered.ends.is_empty();
+            if was_clean && count > 0 {
+                self.dirty.push(value);
+            }
+            if !group.plain.members.is_empty() {
+                message::push_delivery_frame(notification, &mut group.plain.frames);
+                group.plain.ends.push(group.plain.frames.len());
+            }
+            if let Some(frame) = numbered.filter(|_| !group.numbered.members.is_empty()) {
+                group.numbered.frames.extend_from_slice(frame);
+                group.numbered.ends.push(group.numbered.frames.len());
+            }
         }
-        if group.ends.is_empty() {
-            self.dirty.push(value);
+        match &self.history {
+            Some(history) => format!("\"delivered\":{count},\"id\":\"{}\"", history.id()),
+            None => format!("\"delivered\":{count}"),
         }
-        message::push_delivery_frame(notification, &mut group.frames);
-        group.ends.push(group.frames.len());
-        group.members.len()
     }
 
     fn flush(&mut self) {
         for value in mem::take(&mut self.dirty) {
-            let Some(group) = self.groups.get_mut(&value) else {
+            let Some(mut group) = self.groups.remove(&value) else {
                 continue;
             };
-            let mut start = 0;
-            let slices: Vec<&[u8]> = group
-                .ends
-                .iter()
-                .map(|&end| &group.frames[mem::replace(&mut start, end)..end])
-                .collect();
-            let mut members = &group.members[..];
-            if let Some(bytes) = faulty(&mut self.fault, &mut self.flushed, &slices) {
-                let victim = self.connections[members[0]].as_mut();
-                // A victim that has left needs no fault.
-                let _ = victim.map(|victim| victim.write(&bytes));
-                members = &members[1..];
-            }
-            let segments: Vec<IoSlice<'_>> = if self.settings.is_one_copy {
-                vec![IoSlice::new(&group.frames)]
-            } else {
-                slices.iter().map(|slice| IoSlice::new(slice)).collect()
-            };
-            for &member in members {
-                if let Some(connection) = &mut self.connections[member] {
-                    // What failed shows in the next event.
-                    let _ = connection.write_segments(&segments, &group.frames);
-                }
-            }
-            group.frames.clear();
-            group.ends.clear();
+            self.flush_batch(&mut group.plain);
+            self.flush_batch(&mut group.numbered);
+            self.groups.insert(value, group);
         }
+    }
+
+    fn flush_batch(&mut self, batch: &mut Batch) {
+        if batch.ends.is_empty() {
+            return;
+        }
+        let mut start = 0;
+        let slices: Vec<&[u8]> = batch
+            .ends
+            .iter()
+            .map(|&end| &batch.frames[mem::replace(&mut start, end)..end])
+            .collect();
+        let mut members = &batch.members[..];
+        if let Some((&first, others)) = members.split_first()
+            && let Some(bytes) = faulty(&mut self.fault, &mut self.flushed, &slices)
+        {
+            let victim = self.connections[first].as_mut();
+            // A victim that has left needs no fault.
+            let _ = victim.map(|victim| victim.write(&bytes));
+            members = others;
+        }
+        let segments: Vec<IoSlice<'_>> = if self.settings.is_one_copy {
+            vec![IoSlice::new(&batch.frames)]
+        } else {
+            slices.iter().map(|slice| IoSlice::new(slice)).collect()
+        };
+        for &member in members {
+            if let Some(connection) = &mut self.connections[member] {
+                // What failed shows in the next event.
+                let _ = connection.write_segments(&segments, &batch.frames);
+            }
+        }
+        batch.frames.clear();
+        batch.ends.clear();
     }
 }
 
@@ -460,7 +553,7 @@ mod tests {
         let mut notification = Vec::new();
         layout.push_notification(123_456, 17, &mut notification);
         assert_eq!(value_of(&notification), Some(17));
-        assert_eq!(value_of(&layout.subscribe([5].into_iter())), Some(5));
+        assert_eq!(value_of(&layout.subscribe([5].into_iter(), None)), Some(5));
         assert_eq!(
             value_of(b"{\"sender\":\"client\",\"subscriptions\":[]}"),
             None

@@ -3,6 +3,7 @@
 
 mod fault;
 mod floor;
+mod history;
 
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
@@ -24,6 +25,9 @@ pub(crate) fn arguments(options: &Options) -> Vec<String> {
     if options.publisher == Kind::Ephemeral && options.in_flight > 1 {
         arguments.extend(["--gather-ms", GATHER_MS]);
     }
+    if options.clients > 0 || options.numbered > 0 {
+        arguments.push("--history");
+    }
     arguments.push("--listen");
     arguments.into_iter().map(str::to_owned).collect()
 }
@@ -41,8 +45,10 @@ channel a connection, keeps no limits, checks nothing and frees nothing that cou
   --no-gather            Write after each look at the sockets, without looking for more first
   --gather-ms N          Write only when nothing has come for so long; costs latency, saves writes [0]
   --compute-accept       Compute the accept key instead of answering with the one of the sample
+  --history              Keep everything that is published, give ids, and catch up clients that show one
   --fault KIND@N         Do wrong at the Nth notification, to its first recipient: lose, double,
                          swap or damage it; shows that the generator finds it
+  --replay-fault KIND@N  The same at the Nth notification that clients are caught up with
 ";
 
 /// What the floor does.
@@ -54,7 +60,9 @@ pub(crate) struct Settings {
     /// How long to wait for more input before deliveries are written.
     pub(crate) gather_ms: u64,
     pub(crate) computes_accept: bool,
+    pub(crate) has_history: bool,
     pub(crate) fault: Option<Fault>,
+    pub(crate) replay_fault: Option<Fault>,
 }
 
 /// Serves until it is killed.
@@ -73,7 +81,8 @@ fn read(arguments: Vec<OsString>) -> Result<Option<Settings>, String> {
     let text = |error: lexopt::Error| error.to_string();
     let mut listen = None;
     let mut gather_ms = 0;
-    let (mut is_one_copy, mut gathers, mut computes_accept, mut fault) = (false, true, false, None);
+    let (mut is_one_copy, mut gathers, mut computes_accept) = (false, true, false);
+    let (mut has_history, mut fault, mut replay_fault) = (false, None, None);
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next().map_err(text)? {
         match argument {
@@ -96,9 +105,14 @@ fn read(arguments: Vec<OsString>) -> Result<Option<Settings>, String> {
                 gather_ms = value.parse().map_err(text)?;
             }
             Long("compute-accept") => computes_accept = true,
+            Long("history") => has_history = true,
             Long("fault") => {
                 let value = parser.value().and_then(ValueExt::string).map_err(text)?;
                 fault = Some(Fault::parse(&value)?);
+            }
+            Long("replay-fault") => {
+                let value = parser.value().and_then(ValueExt::string).map_err(text)?;
+                replay_fault = Some(Fault::parse(&value)?);
             }
             other => return Err(other.unexpected().to_string()),
         }
@@ -109,6 +123,8 @@ fn read(arguments: Vec<OsString>) -> Result<Option<Settings>, String> {
         gathers,
         gather_ms,
         computes_accept,
+        has_history,
         fault,
+        replay_fault,
     }))
 }

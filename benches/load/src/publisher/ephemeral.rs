@@ -12,7 +12,7 @@ use crate::message;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
-use super::{FIRST_TOKEN, Publication};
+use super::{FIRST_TOKEN, Publication, Receipt};
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +29,10 @@ enum Stage {
 struct Cycle {
     socket: OwnedFd,
     stage: Stage,
+    slot: usize,
     recipients: u32,
+    /// What the Close said.
+    receipt: Option<Receipt>,
     /// What waits to be written.
     out: Vec<u8>,
     /// What waits for the 101.
@@ -70,7 +73,7 @@ impl Ephemeral {
         let socket = net.connector.connect().map_err(context)?;
         let [mut out, mut later, tail] = self.spare.pop().unwrap_or_default();
         out.extend_from_slice(&self.upgrade);
-        let text = message::publish(publication.notification);
+        let text = message::publish(publication.key, publication.notification);
         let first = if self.is_patient {
             &mut later
         } else {
@@ -80,7 +83,9 @@ impl Ephemeral {
         let mut cycle = Cycle {
             socket,
             stage: Stage::Upgrading,
+            slot: publication.slot,
             recipients: publication.recipients,
+            receipt: None,
             out,
             later,
             tail,
@@ -107,7 +112,7 @@ impl Ephemeral {
         net: &mut Net,
         slot: usize,
         event: Readiness,
-        answered: &mut Vec<usize>,
+        answered: &mut Vec<Receipt>,
     ) -> Result<(), String> {
         let Some(cycle) = self.cycles.get_mut(slot).and_then(Option::as_mut) else {
             return Ok(());
@@ -118,10 +123,10 @@ impl Ephemeral {
         }
         let has_ended = cycle.read(net, &self.close, event).map_err(context)?;
         if has_ended {
-            if cycle.stage != Stage::Closing {
+            let Some(receipt) = cycle.receipt else {
                 return Err(context("the server hung up before its Close".to_owned()));
-            }
-            answered.push(slot);
+            };
+            answered.push(receipt);
             if let Some(Cycle {
                 mut out,
                 mut later,
@@ -195,7 +200,7 @@ impl Cycle {
                 "a frame of opcode {opcode:#x}, not a Close 1000: {shown:?}"
             ));
         };
-        message::check_delivered(reason, self.recipients)?;
+        self.receipt = Some(Receipt::read(reason, self.slot, self.recipients)?);
         self.tail.clear();
         self.stage = Stage::Closing;
         self.out.extend_from_slice(close);

@@ -13,7 +13,7 @@ use crate::message;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
-use super::{FIRST_TOKEN, Publication};
+use super::{FIRST_TOKEN, Publication, Receipt};
 
 #[derive(Debug)]
 struct Connection {
@@ -64,7 +64,7 @@ impl Kept {
 
     pub(super) fn publish(&mut self, publication: Publication<'_>) {
         let connection = &mut self.connections[publication.publisher];
-        let text = message::publish(publication.notification);
+        let text = message::publish(publication.key, publication.notification);
         match &self.http_head {
             None => frame::push_client_frame(TEXT, &text, &mut connection.out),
             Some(head) => {
@@ -95,7 +95,7 @@ impl Kept {
         net: &mut Net,
         index: usize,
         event: Readiness,
-        answered: &mut Vec<usize>,
+        answered: &mut Vec<Receipt>,
     ) -> Result<(), String> {
         let connection = &mut self.connections[index];
         if event.is_writable && mem::replace(&mut connection.is_blocked, false) {
@@ -123,8 +123,7 @@ impl Kept {
                 let Some((slot, recipients)) = connection.awaited.pop_front() else {
                     return Err("a publisher was answered once too often".to_owned());
                 };
-                message::check_delivered(answer, recipients)?;
-                answered.push(slot);
+                answered.push(Receipt::read(answer, slot, recipients)?);
             }
             bytes.drain(..consumed);
             connection.tail = bytes;

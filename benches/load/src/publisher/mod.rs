@@ -6,6 +6,8 @@ mod kept;
 use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
+use crate::id::Id;
+use crate::message;
 use crate::poller::Readiness;
 
 use ephemeral::Ephemeral;
@@ -33,7 +35,26 @@ pub(crate) struct Publication<'a> {
     /// Whose order it belongs to.
     pub(crate) publisher: usize,
     pub(crate) notification: &'a [u8],
+    /// Its key; empty if it has none.
+    pub(crate) key: &'a [u8],
     pub(crate) recipients: u32,
+}
+
+/// What a publisher was told, once it has been found right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Receipt {
+    pub(crate) slot: usize,
+    /// The notification's id, where the server gives ids.
+    pub(crate) id: Option<Id>,
+}
+
+impl Receipt {
+    /// Reads and checks what the server says about the notification in a slot.
+    fn read(json: &[u8], slot: usize, recipients: u32) -> Result<Self, String> {
+        message::check_delivered(json, recipients)?;
+        let id = message::id_of(json)?;
+        Ok(Self { slot, id })
+    }
 }
 
 /// All publishers of a run.
@@ -89,12 +110,12 @@ impl Publishers {
         }
     }
 
-    /// Does what an event asks for; the slots of what was answered are appended to `answered`.
+    /// Does what an event asks for; the receipts are appended to `answered`.
     pub(crate) fn handle(
         &mut self,
         net: &mut Net,
         event: Readiness,
-        answered: &mut Vec<usize>,
+        answered: &mut Vec<Receipt>,
     ) -> Result<(), String> {
         let index = (event.token - FIRST_TOKEN) as usize;
         match self {

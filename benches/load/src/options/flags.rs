@@ -1,162 +1,31 @@
-//! The command line: one table says for each option its flag, its help and where it counts.
+//! One table says for each option its flag, its help and where it counts.
 
-use std::ffi::OsString;
-use std::fmt::Write;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 
 use crate::message::{Topic, VALUES_MAX};
 use crate::poller::Waiting;
 use crate::publisher::Kind;
 
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Command {
-    Fanout,
-    Publish,
-    Connect,
-    Pings,
-    Match,
-}
-
-impl Command {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Fanout,
-        Self::Publish,
-        Self::Connect,
-        Self::Pings,
-        Self::Match,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Fanout => "fanout",
-            Self::Publish => "publish",
-            Self::Connect => "connect",
-            Self::Pings => "pings",
-            Self::Match => "match",
-        }
-    }
-
-    pub(crate) const fn about(self) -> &'static str {
-        match self {
-            Self::Fanout => {
-                "notifications to many subscribers: CPU a delivery, deliveries a second, latency"
-            }
-            Self::Publish => {
-                "connections that publish one notification each: CPU a cycle, cycles a second"
-            }
-            Self::Connect => {
-                "opening, holding and closing connections: CPU an upgrade, memory a connection"
-            }
-            Self::Pings => "pings, many a write: CPU a ping",
-            Self::Match => "few recipients among very many subscriptions: CPU a notification",
-        }
-    }
-}
-
-/// What connections of `connect` subscribe to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Subscribing {
-    Nothing,
-    Same,
-    Distinct,
-}
-
-/// All options; which of them count depends on the command.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub(crate) target: Option<SocketAddrV4>,
-    pub(crate) server_command: Option<String>,
-    pub(crate) pid: Option<u32>,
-    pub(crate) server_core: Option<usize>,
-    pub(crate) core: Option<usize>,
-    pub(crate) waiting: Waiting,
-    pub(crate) json: Option<PathBuf>,
-    pub(crate) label: String,
-    pub(crate) subscribers: usize,
-    pub(crate) channels: usize,
-    pub(crate) bystanders: usize,
-    pub(crate) subscriptions: usize,
-    pub(crate) connections: usize,
-    pub(crate) recipients: usize,
-    pub(crate) bytes: usize,
-    pub(crate) in_flight: usize,
-    pub(crate) rate: Option<f64>,
-    pub(crate) seconds: f64,
-    pub(crate) warmup: f64,
-    pub(crate) notifications: Option<u64>,
-    pub(crate) publisher: Kind,
-    pub(crate) publishers: usize,
-    pub(crate) is_patient: bool,
-    pub(crate) topic: Topic,
-    pub(crate) parallel: usize,
-    pub(crate) rounds: usize,
-    pub(crate) subscribing: Subscribing,
-    pub(crate) hangs_up: bool,
-    pub(crate) batch: usize,
-    pub(crate) is_websocket_ping: bool,
-}
-
-impl Options {
-    fn defaults(command: Command) -> Self {
-        Self {
-            target: None,
-            server_command: None,
-            pid: None,
-            server_core: None,
-            core: None,
-            waiting: Waiting::Spin,
-            json: None,
-            label: String::new(),
-            subscribers: if command == Command::Fanout { 1000 } else { 0 },
-            channels: 1,
-            bystanders: 0,
-            subscriptions: 100_000,
-            connections: match command {
-                Command::Connect => 10_000,
-                Command::Match => 8,
-                _ => 1,
-            },
-            recipients: 2,
-            bytes: 200,
-            in_flight: 0,
-            rate: None,
-            seconds: 5.0,
-            warmup: 1.0,
-            notifications: None,
-            publisher: match command {
-                Command::Publish => Kind::Ephemeral,
-                _ => Kind::Kept,
-            },
-            publishers: 1,
-            is_patient: false,
-            topic: Topic::Filter,
-            parallel: if command == Command::Connect { 64 } else { 16 },
-            rounds: 2,
-            subscribing: Subscribing::Same,
-            hangs_up: false,
-            batch: 64,
-            is_websocket_ping: false,
-        }
-    }
-}
+use super::Command::{Connect, Fanout, Match, Pings, Publish, Resume};
+use super::{Command, Options, Subscribing};
 
 type Set = fn(&mut Options, &str) -> Result<(), String>;
 
-struct Flag {
-    name: &'static str,
-    value: &'static str,
-    help: &'static str,
-    commands: &'static [Command],
-    set: Set,
+/// An option. Without a `value` it stands alone.
+pub(super) struct Flag {
+    pub(super) name: &'static str,
+    pub(super) value: &'static str,
+    pub(super) help: &'static str,
+    pub(super) commands: &'static [Command],
+    pub(super) set: Set,
 }
 
-use Command::{Connect, Fanout, Match, Pings, Publish};
 const EVERY: &[Command] = &Command::ALL;
 const PUBLISHING: &[Command] = &[Fanout, Publish, Match];
+const WITH_BYTES: &[Command] = &[Fanout, Publish, Match, Resume];
 
-static FLAGS: &[Flag] = &[
+/// All options, in the order of the help.
+pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "target",
         value: "ADDRESS",
@@ -254,6 +123,29 @@ static FLAGS: &[Flag] = &[
         set: |options, text| number(text, 0, VALUES_MAX).map(|count| options.bystanders = count),
     },
     Flag {
+        name: "numbered",
+        value: "N",
+        help: "Of all who subscribe, how many ask for ids (\"since\":\"\"), spread evenly; all [0]",
+        commands: PUBLISHING,
+        set: |options, text| {
+            let count = match text {
+                "all" => Ok(usize::MAX),
+                _ => number(text, 0, VALUES_MAX).map_err(|error| format!("all, or {error}")),
+            };
+            count.map(|count| options.numbered = count)
+        },
+    },
+    Flag {
+        name: "key",
+        value: "",
+        help: "Each notification has a key of its own",
+        commands: WITH_BYTES,
+        set: |options, _| {
+            options.has_keys = true;
+            Ok(())
+        },
+    },
+    Flag {
         name: "subscriptions",
         value: "N",
         help: "Distinct values that are subscribed to [100000]",
@@ -278,7 +170,7 @@ static FLAGS: &[Flag] = &[
         name: "bytes",
         value: "N",
         help: "Length of a notification's JSON [200]",
-        commands: PUBLISHING,
+        commands: WITH_BYTES,
         set: |options, text| number(text, 1, 64 << 20).map(|bytes| options.bytes = bytes),
     },
     Flag {
@@ -291,8 +183,8 @@ static FLAGS: &[Flag] = &[
     Flag {
         name: "rate",
         value: "N",
-        help: "Notifications a second, sent when they are due whatever the server does; latency counts from then on",
-        commands: PUBLISHING,
+        help: "Notifications a second, sent when they are due whatever the server does; latency counts from then on [resume: 500]",
+        commands: WITH_BYTES,
         set: |options, text| {
             let rate = text.parse::<f64>().ok();
             let rate = rate.filter(|rate| (0.01..=1e7).contains(rate));
@@ -311,7 +203,7 @@ static FLAGS: &[Flag] = &[
         name: "warmup",
         value: "S",
         help: "How long to run before that [1]",
-        commands: &[Fanout, Publish, Match, Pings],
+        commands: &[Fanout, Publish, Match, Pings, Resume],
         set: |options, text| seconds(text).map(|seconds| options.warmup = seconds),
     },
     Flag {
@@ -361,7 +253,7 @@ static FLAGS: &[Flag] = &[
         name: "topic",
         value: "KIND",
         help: "filter: package, page and filters, as the apps subscribe; channel: the short form [filter]",
-        commands: &[Fanout, Publish, Match, Connect],
+        commands: &[Fanout, Publish, Match, Connect, Resume],
         set: |options, text| {
             options.topic = word(
                 text,
@@ -373,16 +265,16 @@ static FLAGS: &[Flag] = &[
     Flag {
         name: "parallel",
         value: "N",
-        help: "Connections under way at once",
-        commands: &[Publish, Connect],
+        help: "Connections under way at once; resume: not upgraded yet [16; connect: 64; resume: 1000]",
+        commands: &[Publish, Connect, Resume],
         set: |options, text| number(text, 1, 100_000).map(|count| options.parallel = count),
     },
     Flag {
         name: "rounds",
         value: "N",
-        help: "How often to open and close them all [2]",
-        commands: &[Connect],
-        set: |options, text| number(text, 1, 10_000).map(|count| options.rounds = count),
+        help: "How often to open and close them all [2]; resume: instead of a storm, how often each client resumes on its open connection",
+        commands: &[Connect, Resume],
+        set: |options, text| number(text, 1, 1_000_000).map(|count| options.rounds = count),
     },
     Flag {
         name: "subscribe",
@@ -406,6 +298,44 @@ static FLAGS: &[Flag] = &[
         commands: &[Connect],
         set: |options, _| {
             options.hangs_up = true;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "clients",
+        value: "N",
+        help: "Clients that come back [15000]",
+        commands: &[Resume],
+        set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.clients = count),
+    },
+    Flag {
+        name: "entries",
+        value: "N",
+        help: "Notifications that are published while they are away [10000]",
+        commands: &[Resume],
+        set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.entries = count),
+    },
+    Flag {
+        name: "hits",
+        value: "N",
+        help: "How many of these are for each client; divides --entries [10]",
+        commands: &[Resume],
+        set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.hits = count),
+    },
+    Flag {
+        name: "live",
+        value: "N",
+        help: "Subscribers that stay, and get notifications at the rate meanwhile [20]",
+        commands: &[Resume],
+        set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.live = count),
+    },
+    Flag {
+        name: "without-since",
+        value: "",
+        help: "They come back without an id: the storm to compare with",
+        commands: &[Resume],
+        set: |options, _| {
+            options.is_without_since = true;
             Ok(())
         },
     },
@@ -450,122 +380,4 @@ fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
         let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
         format!("one of {}", words.join(", "))
     })
-}
-
-/// The options of a command, a line each.
-pub(crate) fn help(command: Command) -> String {
-    let mut text = format!("Usage: load {} [OPTIONS]\n\n", command.name());
-    let _ = writeln!(
-        text,
-        "Measures {}.\nDefaults are in brackets.\n",
-        command.about()
-    );
-    for flag in FLAGS.iter().filter(|flag| flag.commands.contains(&command)) {
-        let name = format!("--{} {}", flag.name, flag.value);
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "  {name:<26} {}", flag.help);
-    }
-    text
-}
-
-/// The options of a command line; `None` if only the help is asked for.
-pub(crate) fn read(command: Command, arguments: Vec<OsString>) -> Result<Option<Options>, String> {
-    use lexopt::Arg::{Long, Short};
-    let mut options = Options::defaults(command);
-    let mut parser = lexopt::Parser::from_args(arguments);
-    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        let name = match argument {
-            Long("help") | Short('h') => return Ok(None),
-            Long(name) => name.to_owned(),
-            other => return Err(other.unexpected().to_string()),
-        };
-        let flag = FLAGS
-            .iter()
-            .find(|flag| flag.name == name && flag.commands.contains(&command));
-        let flag = flag.ok_or_else(|| {
-            let command = command.name();
-            format!("{command} has no option --{name}: see load {command} --help")
-        })?;
-        let value = match flag.value {
-            "" => String::new(),
-            _ => parser
-                .value()
-                .and_then(lexopt::ValueExt::string)
-                .map_err(|error| error.to_string())?,
-        };
-        (flag.set)(&mut options, &value)
-            .map_err(|expected| format!("--{name} {value:?}: expected {expected}"))?;
-    }
-    if options.in_flight == 0 {
-        options.in_flight = match options.rate {
-            Some(_) => 10_000,
-            None if command == Command::Publish => options.parallel,
-            None => 1,
-        };
-    }
-    Ok(Some(options))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(command: Command, text: &str) -> Result<Option<Options>, String> {
-        read(command, text.split_whitespace().map(Into::into).collect())
-    }
-
-    #[test]
-    fn options_reach_their_fields() {
-        let text = "--subscribers 7 --bytes=300 --publisher ephemeral --patient --rate 0.5 --target 127.0.0.1:1";
-        let options = parse(Fanout, text).expect("valid").expect("no help");
-        assert_eq!((options.subscribers, options.bytes), (7, 300));
-        assert_eq!(
-            (options.publisher, options.is_patient),
-            (Kind::Ephemeral, true)
-        );
-        assert_eq!((options.rate, options.in_flight), (Some(0.5), 10_000));
-        let options = parse(Publish, "--parallel 3")
-            .expect("valid")
-            .expect("no help");
-        assert_eq!((options.in_flight, options.publisher), (3, Kind::Ephemeral));
-        assert!(parse(Match, "--help").expect("valid").is_none());
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        for (command, text, expected) in [
-            (
-                Fanout,
-                "--bytes x",
-                "--bytes \"x\": expected a whole number from 1 to 67108864",
-            ),
-            (
-                Fanout,
-                "--batch 3",
-                "fanout has no option --batch: see load fanout --help",
-            ),
-            (
-                Connect,
-                "--subscribe all",
-                "--subscribe \"all\": expected one of nothing, same, distinct",
-            ),
-            (
-                Pings,
-                "--target 10.0.0.1:80",
-                "--target \"10.0.0.1:80\": expected an address like 127.0.0.1:8000",
-            ),
-        ] {
-            assert_eq!(parse(command, text).expect_err("invalid"), expected);
-        }
-    }
-
-    #[test]
-    fn every_flag_is_in_a_help() {
-        let all: String = Command::ALL.map(help).concat();
-        assert!(
-            FLAGS
-                .iter()
-                .all(|flag| all.contains(&format!("--{} ", flag.name)))
-        );
-    }
 }
