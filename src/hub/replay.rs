@@ -260,8 +260,8 @@ impl Hub {
     pub fn handle_work(&mut self, outbox: &mut dyn Outbox) {
         let now = outbox.now();
         if self.expiry_due.is_some_and(|due| due <= now) {
-            self.journal.expire(now, self.replays.oldest());
-            self.expiry_due = None;
+            let has_more = self.journal.expire(now, self.replays.oldest());
+            self.expiry_due = has_more.then_some(now);
             self.schedule_expiry(now);
         }
         if let Some(id) = self.replays.pop() {

@@ -32,11 +32,12 @@ struct Record {
     slow: Vec<ConnectionId>,
     awaited: Vec<ConnectionId>,
     closed: Vec<ConnectionId>,
+    now: Timestamp,
 }
 
 impl Clock for Record {
     fn now(&self) -> Timestamp {
-        Timestamp::ZERO
+        self.now
     }
 
     fn unix_now(&self) -> Duration {
@@ -440,6 +441,26 @@ fn the_longest_list_that_is_held_goes_when_too_much_is() {
 }
 
 const OVERLOAD: &str = r#"{"reason":"overload","retry":4200}"#;
+
+#[test]
+fn what_is_too_old_is_dropped_a_thousand_at_a_time() {
+    let mut hub = hub();
+    connect(&mut hub, id(0), LOCAL, "/publish");
+    for _ in 0..2500 {
+        hub.handle_message(id(0), Message::Text(PUBLISH), &mut Record::default());
+    }
+    let mut outbox = Record {
+        now: Timestamp::from_micros(301_000_000),
+        ..Record::default()
+    };
+    let mut left = Vec::new();
+    while hub.next_work().is_some_and(|due| due <= outbox.now) {
+        hub.handle_work(&mut outbox);
+        left.push(hub.journal().history().len());
+    }
+    assert_eq!(left, [1476, 452, 0]);
+    hub.check_invariants();
+}
 
 #[test]
 fn binary_messages_are_closed_with_1003() {

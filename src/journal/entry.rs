@@ -164,13 +164,7 @@ impl Entry {
         self.key.as_deref()
     }
 
-    /// When it was published.
-    #[must_use]
-    pub const fn published_micros(&self) -> i64 {
-        self.published_micros
-    }
-
-    /// How long ago that is.
+    /// How long ago it was published.
     #[must_use]
     pub fn age(&self, now_micros: i64) -> Duration {
         let micros = now_micros.saturating_sub(self.published_micros);

@@ -15,12 +15,6 @@ impl Generations {
         Self(generations)
     }
 
-    /// This process's.
-    #[must_use]
-    pub fn current(&self) -> Generation {
-        self.0[self.0.len() - 1].0
-    }
-
     /// The id of a position: an entry's is of the generation that has kept it, and stays so.
     #[must_use]
     pub fn id(&self, position: Position) -> EntryId {
@@ -60,7 +54,6 @@ mod tests {
         let generations = [(1, 0), (2, 5), (3, 5), (4, 8)];
         let generations = generations.map(|(of, start)| (Generation(of), Position(start)));
         let generations = Generations::new(generations.to_vec());
-        assert_eq!(generations.current(), Generation(4));
         for (position, generation) in [(0, 1), (1, 1), (5, 1), (6, 3), (8, 3), (9, 4), (20, 4)] {
             assert_eq!(
                 generations.id(Position(position)),

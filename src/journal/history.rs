@@ -19,6 +19,9 @@ use crate::config::HistoryLimits;
 /// What an entry takes in the lists, which grow by doubling, beside what it says of itself.
 const LISTED_BYTES: usize = size_of::<Entry>() / 2;
 
+/// How many entries are dropped at once because of their age.
+const EXPIRED_AT_ONCE: usize = 1024;
+
 /// What a key takes in its table, about.
 const KEY_BYTES: usize = 2 * size_of::<Position>();
 
@@ -195,18 +198,26 @@ impl History {
         }
     }
 
-    /// Drops what is too old, but nothing behind `needed`.
-    pub fn expire(&mut self, now_micros: i64, needed: Option<Position>) {
-        while let Some(oldest) = self.entries.front()
-            && oldest.age(now_micros) > self.limits.age_max
-            && needed.is_none_or(|needed| self.start < needed)
-        {
+    /// Drops what is too old, but nothing behind `needed`, and no more than a thousand entries at once. Says whether
+    /// there is more of it.
+    pub fn expire(&mut self, now_micros: i64, needed: Option<Position>) -> bool {
+        for _ in 0..EXPIRED_AT_ONCE {
+            if !self.has_expired(now_micros, needed) {
+                break;
+            }
             self.pop();
         }
         if self.entries.is_empty() {
             self.entries.shrink_to_fit();
             self.keys.shrink_to(0, |_| 0);
         }
+        self.has_expired(now_micros, needed)
+    }
+
+    /// Whether the oldest entry is too old and may go.
+    fn has_expired(&self, now_micros: i64, needed: Option<Position>) -> bool {
+        let is_too_old = |oldest: &Entry| oldest.age(now_micros) > self.limits.age_max;
+        self.oldest().is_some_and(is_too_old) && needed.is_none_or(|needed| self.start < needed)
     }
 
     /// How long it is until the oldest entry is too old.
@@ -233,14 +244,6 @@ impl History {
         self.entries.pop_front();
         self.bytes -= cost + self.column.pop_front().unwrap_or_default();
         self.start = self.start.next();
-    }
-
-    /// Bytes on the heap, of the lists alone.
-    #[must_use]
-    pub fn lists_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-            + self.column.heap_bytes()
-            + self.keys.capacity() * size_of::<Position>()
     }
 
     /// Asserts what the head of this file promises.

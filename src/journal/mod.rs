@@ -97,7 +97,7 @@ impl Journal {
             journal.history.push(entry, &fingerprints);
             journal.history.shrink_to_bytes();
         }
-        journal.history.expire(0, None);
+        while journal.history.expire(0, None) {}
         journal
     }
 
@@ -242,9 +242,9 @@ impl Journal {
         entry.map_or(0, |entry| entry.delivered() as usize)
     }
 
-    /// Drops what is too old, but nothing behind `needed`.
-    pub fn expire(&mut self, now: Timestamp, needed: Option<Position>) {
-        self.history.expire(micros(now), needed);
+    /// Drops some of what is too old, but nothing behind `needed`. Says whether there is more of it.
+    pub fn expire(&mut self, now: Timestamp, needed: Option<Position>) -> bool {
+        self.history.expire(micros(now), needed)
     }
 
     /// How long it is until the oldest entry is too old.
