@@ -28,6 +28,8 @@ export interface NotificationMessage<Content = any> {
   type: string;
   /** What was published. */
   notification: Content;
+  /** The server's id of it, which is the client's position from here on; none where the server doesn't keep it. */
+  id?: string;
 }
 
 export type Status = 'connecting' | 'online' | 'waiting' | 'closed';
@@ -39,16 +41,39 @@ export interface StatusChange {
   readonly retryAt: number | null;
   /** The status code of the Close that ended the connection before, if there was one. */
   readonly code: number | null;
-  /** The server's word for it, or `timeout`, `silent`, `token` or `forbidden`. */
+  /** The server's word for it, or `timeout`, `silent`, `token`, or the word with which the server refused the list. */
   readonly reason: string | null;
 }
 
-/** A list of subscriptions is in force: from here on nothing of it is missed. */
+/**
+ * A list of subscriptions is in force: from here on nothing of it is missed. Unless it `isResumed`,
+ * what was published before is at the API.
+ */
 export interface SubscribedEvent {
   /** The list, as it was given. */
   readonly list: readonly Subscription[];
   /** Whether it is the first on its connection: whether the connection is a new one, or just the list. */
   readonly isFirst: boolean;
+  /**
+   * Whether it goes on where the same list was before, or at `since`: what was missed follows, and
+   * there is nothing to ask the API for.
+   */
+  readonly isResumed: boolean;
+}
+
+/** The connection is a new one, and what came behind the position for its list has been handed on. */
+export interface ResumedEvent {
+  /** How many notifications were missed. */
+  readonly missed: number;
+}
+
+/** Something may have been missed, and the server can't say what: load your state again. */
+export interface GapEvent {
+  /**
+   * The server's word (`expired`, `unknown`, `forbidden`, or one of a later version), or `no-history` where the server
+   * doesn't number notifications, or `resume` is off.
+   */
+  readonly reason: string;
 }
 
 /** What went wrong. */
@@ -84,6 +109,10 @@ export interface CrieurOptions {
   token?: () => string | Promise<string>;
   /** React Native's `AppState`: an app that comes to the front tries at once. */
   appState?: AppStateLike;
+  /** The position to begin at: that of the state that the app has already. */
+  since?: string | null;
+  /** Whether to have the server number notifications, and to get what was missed from it; `true` by default. */
+  resume?: boolean;
 }
 
 /** The handlers of the events. */
@@ -92,11 +121,12 @@ export interface CrieurEvents<Content = any> {
   notification: (message: NotificationMessage<Content>, text: string) => void;
   /** The status has changed. */
   status: (change: StatusChange) => void;
-  /**
-   * The list that was given last is in force: said at each connection, and of each other list. What was
-   * published before is at the API.
-   */
+  /** The list that was given last is in force: said at each connection, of each other list, and behind a gap. */
   subscribed: (event: SubscribedEvent) => void;
+  /** What was missed has come. Whether there is more to load, `subscribed` has said. */
+  resumed: (event: ResumedEvent) => void;
+  /** Something may have been missed: load your state again. `subscribed` follows as soon as its list is in force. */
+  gap: (event: GapEvent) => void;
   /** Something went wrong. Only where the status is `closed` behind it was it the end. */
   error: (error: CrieurError) => void;
 }
@@ -109,6 +139,11 @@ export class Crieur<Content = any> {
   readonly isSubscribed: boolean;
   /** The time of the next try, in milliseconds like `Date.now()`; `null` unless `waiting`. */
   readonly retryAt: number | null;
+  /**
+   * The id up to which everything has been handed on; `null` before the server has told one. A later client can
+   * begin at it with `since`.
+   */
+  readonly position: string | null;
   /** How long the last ping took, in milliseconds; `null` before the first. */
   readonly roundTrip: number | null;
   /** Calls `handler` at each `event`; returns a function that ends this. */

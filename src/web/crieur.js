@@ -1,13 +1,14 @@
 /**
  * The client of crieur: one connection that stays, whatever the network does.
  *
- * Owns the WebSocket, its retries, its liveness and the renewal of the subscriptions; knows nothing
- * of what notifications mean. Runs unchanged in browsers, React Native and Node.
+ * Owns the WebSocket, its retries, its liveness, the renewal of the subscriptions and the position in the
+ * server's history; knows nothing of what notifications mean. Runs unchanged in browsers, React Native
+ * and Node.
  *
  * Invariants: one socket at a time, and one timer, whose meaning the status gives: the patience for a
  * try (`connecting`), the next look at the connection (`online`), the next try (`waiting`). Nothing is
  * left of either in `closed`. A handler may call anything at any time: after an event, nothing is
- * taken for granted.
+ * taken for granted. The position moves before the handlers hear of what moved it.
  */
 
 /** The longest delay after the first try that failed; it doubles from there. */
@@ -26,12 +27,16 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** How often an online client looks at the clock: sleep shows as a look that comes late. */
 const LOOK_MS = 5_000;
 const LATE_MS = 3_000;
+/** How many of the notifications handed on last are known again, should a replay repeat them. */
+const HANDED_ON_MAX = 10_000;
 
 /** The words behind a 1008 that no later try mends. Others, such as `unfinished-message`, are bad luck of one connection. */
 const FINAL_WORDS = ['forbidden', 'invalid-notification'];
 
 const PING = '{"type":"ping"}';
 const NO_SUBSCRIPTIONS = '[]';
+/** Stands for the first set that will be given: no set is written like this. */
+const FIRST_SET = 'first';
 
 const ignore = () => {};
 
@@ -50,7 +55,14 @@ export class Crieur {
   #WebSocket;
   #tokenSource;
   #appState;
-  #handlers = { notification: new Set(), status: new Set(), subscribed: new Set(), error: new Set() };
+  #handlers = {
+    notification: new Set(),
+    status: new Set(),
+    subscribed: new Set(),
+    resumed: new Set(),
+    gap: new Set(),
+    error: new Set(),
+  };
   #state = { status: 'connecting', retryAt: null, code: null, reason: null };
   #unlisten = [];
 
@@ -63,9 +75,11 @@ export class Crieur {
 
   // The life of the connection, in milliseconds of the wall clock: others may stop during sleep.
   #openedAt = null;
+  /** When something came that says how far this client is; where it keeps no position, anything does. */
   #receivedAt = 0;
   #lookSetAt = 0;
   #lookDueAt = 0;
+  #wasLate = false;
   /** When the ping left that nothing has come after. */
   #pingedAt = null;
   #roundTripFrom = null;
@@ -87,6 +101,22 @@ export class Crieur {
   #isSaid = false;
   #isFirst = true;
 
+  /** Whether positions are shown at all. */
+  #resumes;
+  /** The id up to which everything has been handed on; `null` before a server has told one. */
+  #position;
+  /** The set for which that is so; `null` where the user has been told to load it, or will be. */
+  #completeSet = null;
+  /** Whether the user has a state, in which something may be missing. */
+  #hasState = false;
+  /** How this connection began: `resumed` from the position or `fresh`; `null` until that is known. */
+  #beginning = null;
+  /** Whether the set in force goes on from where the user is with it. */
+  #isContinued = false;
+  #isReplaying = false;
+  /** Ids, the oldest first. */
+  #handedOn = new Set();
+
   #token = null;
   /** The question for a token that is under way. */
   #question = null;
@@ -98,6 +128,13 @@ export class Crieur {
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (typeof this.#WebSocket !== 'function') {
       throw new TypeError('this runtime has no WebSocket: pass one as options.WebSocket');
+    }
+    this.#resumes = options.resume !== false;
+    this.#position = readId(options.since);
+    if (this.#position === null && options.since) throw new TypeError('since must be a position, which is a text');
+    if (this.#position !== null) {
+      this.#completeSet = FIRST_SET;
+      this.#hasState = true;
     }
     this.#tokenSource = options.token ?? null;
     this.#appState = options.appState ?? null;
@@ -122,6 +159,11 @@ export class Crieur {
   /** The time of the next try, in milliseconds like `Date.now()`, while `waiting`. */
   get retryAt() {
     return this.#state.retryAt;
+  }
+
+  /** Where the client is in the server's history: what `since` of a later client begins at. */
+  get position() {
+    return this.#position;
   }
 
   /** How long the last ping took, in milliseconds; `null` before the first. */
@@ -221,6 +263,7 @@ export class Crieur {
     const now = Date.now();
     this.#openedAt = now;
     this.#receivedAt = now;
+    this.#wasLate = false;
     this.#lookLater(now);
     this.#sendSet();
     this.#change('online');
@@ -303,6 +346,8 @@ export class Crieur {
     this.#pingedAt = null;
     this.#answer = null;
     this.#isFirst = true;
+    this.#beginning = null;
+    this.#isContinued = false;
     const socket = this.#socket;
     if (socket === null) return;
     this.#socket = null;
@@ -335,7 +380,11 @@ export class Crieur {
 
   #look() {
     const now = Date.now();
-    if (now - this.#lookDueAt > LATE_MS || now < this.#lookSetAt) {
+    const isLate = now - this.#lookDueAt > LATE_MS || now < this.#lookSetAt;
+    // Looks of a hidden page are always late: what was asked at the last one has had its time.
+    const isAsked = this.#wasLate && this.#pingedAt !== null;
+    this.#wasLate = isLate;
+    if (isLate && !isAsked) {
       // This device has slept, or its clock was set: what was received before says nothing.
       this.#ping(now);
     } else if (this.#pingedAt === null) {
@@ -365,28 +414,58 @@ export class Crieur {
 
   #received(data) {
     const now = Date.now();
-    this.#receivedAt = now;
     this.#pingedAt = null;
     const message = readObject(data);
     if (typeof message?.type !== 'string') {
       this.#emit('error', new CrieurError('bad-message', 'the server sent something that is no message'));
       return;
     }
+    const id = readId(message.id);
+    if ('notification' in message) {
+      // Where only notifications that aren't kept come, the position has to be asked for.
+      if (id !== null || this.#position === null) this.#receivedAt = now;
+      this.#handOn(message, id, data);
+      return;
+    }
+    this.#receivedAt = now;
     switch (message.type) {
       case 'pong':
         if (this.#roundTripFrom !== null) this.#roundTrip = now - this.#roundTripFrom;
         this.#roundTripFrom = null;
+        this.#position = id ?? this.#position;
         break;
       case 'subscribed':
-        this.#subscribed(message, now);
+        this.#subscribed(message, id, now);
+        break;
+      case 'caught-up':
+        this.#position = id ?? this.#position;
+        if (this.#isReplaying) {
+          this.#isReplaying = false;
+          this.#emit('resumed', { missed: message.missed });
+        }
+        break;
+      case 'gap':
+        this.#position = id ?? this.#position;
+        this.#isSaid = false;
+        this.#losePosition();
+        this.#emit('gap', { reason: String(message.reason) });
+        this.#saySubscribed();
         break;
       case 'error':
         this.#failed(message.error);
         break;
-      default:
-        // What isn't known belongs to a newer server.
-        if ('notification' in message) this.#emit('notification', message, data);
+      // What isn't known belongs to a newer server.
     }
+  }
+
+  #handOn(message, id, text) {
+    if (id !== null) {
+      this.#position = id;
+      if (this.#handedOn.has(id)) return;
+      this.#handedOn.add(id);
+      if (this.#handedOn.size > HANDED_ON_MAX) this.#handedOn.delete(this.#handedOn.values().next().value);
+    }
+    this.#emit('notification', message, text);
   }
 
   // Subscriptions.
@@ -396,6 +475,8 @@ export class Crieur {
       waiter.reject(new CrieurError('closed', 'the client is closed'));
       return;
     }
+    // An empty one is that of an app that doesn't know yet what it wants.
+    if (this.#completeSet === FIRST_SET && set !== NO_SUBSCRIPTIONS) this.#completeSet = set;
     if (this.#state.status !== 'online') {
       this.#wanted = set;
       this.#waiters.push(waiter);
@@ -414,28 +495,70 @@ export class Crieur {
   }
 
   #sendSet() {
-    this.#sent.push({ set: this.#wanted, waiters: this.#waiters });
+    const set = this.#wanted;
+    // Until one is answered, each set shows the position. The empty one doesn't: nothing could come for
+    // it, and the position would move over what a later set still wants.
+    const begins = this.#beginning === null && set !== NO_SUBSCRIPTIONS;
+    const since = begins && this.#resumes ? (this.#position ?? '') : null;
+    this.#sent.push({ set, waiters: this.#waiters, begins, since });
     this.#waiters = [];
     const token = this.#token === null ? '' : `"token":${JSON.stringify(this.#token)},`;
-    this.#socket.send(`{"sender":"client",${token}"subscriptions":${this.#wanted}}`);
+    const position = since === null ? '' : `,"since":${JSON.stringify(since)}`;
+    this.#socket.send(`{"sender":"client",${token}"subscriptions":${set}${position}}`);
   }
 
-  #subscribed({ subscriptions, heartbeat }, now) {
+  #subscribed(message, id, now) {
     const sent = this.#sent.shift();
     if (sent === undefined) return;
+    const { subscriptions, heartbeat } = message;
     this.#accepted = sent.set;
     this.#answer = { subscriptions, heartbeat };
     this.#isSaid = false;
     this.#wasRefused = false;
     if (heartbeat > 0) this.#heartbeat = heartbeat * 1000;
     this.#lookLater(now);
+    const isGap = this.#place(sent, message.resumed === true, id);
     for (const { resolve } of sent.waiters) resolve(this.#answer);
+    if (isGap) this.#emit('gap', { reason: typeof message.reason === 'string' ? message.reason : 'no-history' });
     this.#saySubscribed();
+  }
+
+  /** Where a set that was taken puts this client in the history. Says whether something may be missing since before. */
+  #place({ set, begins, since }, isResumed, id) {
+    if (!begins) {
+      if (this.#beginning !== null) {
+        this.#position = id ?? this.#position;
+        this.#isContinued = false;
+        this.#completeSet = null;
+      }
+      return false;
+    }
+    if (isResumed && since) {
+      // A replay follows, and moves the position: what it is cut off from comes with the next.
+      this.#position = since;
+      this.#beginning = 'resumed';
+      this.#isReplaying = true;
+      this.#isContinued = this.#completeSet === set;
+      if (!this.#isContinued) this.#completeSet = null;
+      return false;
+    }
+    const isGap = this.#hasState && this.#beginning !== 'fresh';
+    this.#position = this.#resumes ? id : null;
+    this.#beginning = 'fresh';
+    this.#losePosition();
+    return isGap;
+  }
+
+  #losePosition() {
+    this.#isReplaying = false;
+    this.#isContinued = false;
+    this.#completeSet = null;
   }
 
   #failed(details) {
     const error = new CrieurError(String(details?.code), String(details?.detail));
     const sent = this.#sent.shift();
+    let isNothingInForce = false;
     if (sent !== undefined && this.#sent.length === 0) {
       if (error.code === 'forbidden' && this.#forgetToken()) {
         // The set is still wanted; a fresh token may allow it.
@@ -446,19 +569,29 @@ export class Crieur {
       this.#wanted = this.#accepted;
       // The server has kept the set before, unless it was taken on another connection.
       if (this.#answer === null && sent.set !== this.#accepted) this.#sendSet();
+      isNothingInForce = this.#answer === null && sent.set === this.#accepted;
     }
     for (const { reject } of sent?.waiters ?? []) reject(error);
+    const socket = this.#socket;
     this.#emit('error', error);
+    if (isNothingInForce && this.#socket === socket && this.#sent.length === 0) {
+      // It was taken before: a server that is full, say, may take it again later.
+      this.#lose({ reason: error.code });
+    }
     this.#saySubscribed();
   }
 
   /** Says once of the set in force that it is, unless it is about to be replaced. */
   #saySubscribed() {
     if (!this.isSubscribed || this.#isSaid) return;
-    const isFirst = this.#isFirst;
+    const event = { list: JSON.parse(this.#accepted), isFirst: this.#isFirst, isResumed: this.#isContinued };
     this.#isSaid = true;
     this.#isFirst = false;
-    this.#emit('subscribed', { list: JSON.parse(this.#accepted), isFirst });
+    if (this.#beginning !== null) {
+      this.#hasState = true;
+      this.#completeSet = this.#accepted;
+    }
+    this.#emit('subscribed', event);
   }
 
   // Events.
@@ -528,4 +661,9 @@ function readReason(text) {
     reason: word ?? (text || null),
     retry: typeof retry === 'number' && retry >= 0 ? retry : null,
   };
+}
+
+/** An id of the server; `null` if it is none. */
+function readId(value) {
+  return typeof value === 'string' && value !== '' ? value : null;
 }

@@ -8,12 +8,19 @@
 import { useCallback, useEffect, useRef, useState } from 'react';
 import { Crieur } from './crieur.js';
 
+const EMPTY = '[]';
 const CONNECTING = { status: 'connecting', retryAt: null, error: null, inForce: null };
 const CLOSED = { ...CONNECTING, status: 'closed' };
 
 export function useCrieur(url, subscriptions, options = {}) {
   const latest = useRef(options);
   const client = useRef(null);
+  /** Whether a `subscribed` that isn't resumed has yet to be drawn: React may leave out what is replaced at once. */
+  const owesLoad = useRef(false);
+  /** What `subscribed` has said on this connection. */
+  const said = useRef(null);
+  /** The list that `since` is a position of: the first that isn't empty. */
+  const origin = useRef({ since: null, set: EMPTY });
   const [state, setState] = useState(CONNECTING);
   // Compared by what it says: a list that is written anew at each rendering is the same set.
   const set = JSON.stringify(subscriptions ?? []);
@@ -24,25 +31,36 @@ export function useCrieur(url, subscriptions, options = {}) {
 
   useEffect(() => {
     if (!url) return undefined;
-    const { WebSocket, appState, token } = latest.current;
-    const crieur = new Crieur(url, { WebSocket, appState, token: token && (() => latest.current.token()) });
+    const { token, since, ...others } = latest.current;
+    if (origin.current.since !== since) origin.current = { since, set: EMPTY };
+    const isOrigin = origin.current.set === EMPTY || origin.current.set === set;
+    const crieur = new Crieur(url, {
+      ...others,
+      since: isOrigin ? since : null,
+      token: token && (() => latest.current.token()),
+    });
     client.current = crieur;
     const handlers = [
       crieur.on('notification', (message, text) => latest.current.onNotification?.(message, text)),
+      crieur.on('gap', (event) => latest.current.onGap?.(event)),
       crieur.on('error', (error) => {
         setState((before) => ({ ...before, error }));
         latest.current.onError?.(error);
       }),
       crieur.on('status', ({ status, retryAt }) => {
+        said.current = null;
         setState(({ error }) => ({ status, retryAt, error: status === 'online' ? null : error, inForce: null }));
       }),
-      crieur.on('subscribed', (event) => {
-        setState((before) => ({ ...before, inForce: { url, set: JSON.stringify(event.list), event } }));
+      crieur.on('subscribed', ({ list, isFirst, isResumed }) => {
+        owesLoad.current ||= !isResumed;
+        const event = { list, isFirst, isResumed: !owesLoad.current };
+        const inForce = { url, set: JSON.stringify(list), event };
+        said.current = inForce;
+        setState((before) => ({ ...before, inForce }));
       }),
     ];
     return () => {
       for (const remove of handlers) remove();
-      client.current = null;
       crieur.close();
     };
   }, [url]);
@@ -51,13 +69,19 @@ export function useCrieur(url, subscriptions, options = {}) {
   useEffect(() => {
     const crieur = client.current;
     if (crieur === null) return;
+    if (origin.current.set === EMPTY) origin.current.set = set;
     crieur.subscribe(JSON.parse(set));
-    if (!crieur.isSubscribed) setState((before) => (before.inForce === null ? before : { ...before, inForce: null }));
+    const inForce = crieur.isSubscribed ? said.current : null;
+    setState((before) => (before.inForce === inForce ? before : { ...before, inForce }));
   }, [url, set]);
 
   const wake = useCallback(() => client.current?.wake(), []);
+  const getPosition = useCallback(() => client.current?.position ?? null, []);
   const { status, retryAt, error, inForce } = url ? state : CLOSED;
   // Not that of the list before: an effect of this rendering would ask the API too early.
   const subscribed = inForce?.url === url && inForce.set === set ? inForce.event : null;
-  return { status, retryAt, error, subscribed, wake };
+  useEffect(() => {
+    if (subscribed?.isResumed === false) owesLoad.current = false;
+  }, [subscribed]);
+  return { status, retryAt, error, subscribed, wake, getPosition };
 }

@@ -602,19 +602,40 @@ describe('subscriptions', () => {
     assert.deepEqual(run.socket.sets, [['a']]);
   });
 
-  test('a set that was refused when it was renewed is sent again when it is asked for', async (t) => {
+  test('a set that is refused when it is renewed is tried again later, since nothing else is in force', async (t) => {
     const run = await start(t);
     run.client.subscribe(['a']);
     run.socket.accept();
     await run.clock.pass(5_000);
     run.socket.end(1006);
-    run.socket.open();
-    run.socket.receive({ type: 'error', error: { code: 'too-many-subscriptions', detail: '…' } });
+    for (const delay of [500, 1_000, 2_000]) {
+      run.socket.open();
+      run.socket.receive({ type: 'error', error: { code: 'too-many-subscriptions', detail: '…' } });
+      assert.deepEqual(run.socket.closed, []);
+      assert.equal(run.statuses.at(-1).reason, 'too-many-subscriptions');
+      await run.clock.pass(delay);
+    }
+    run.socket.accept();
     assert.deepEqual(run.socket.sets, [['a']]);
-    const answer = run.client.subscribe(['a']);
-    run.socket.acknowledge();
-    assert.deepEqual(run.socket.sets, [['a'], ['a']]);
-    assert.equal((await answer).subscriptions, 1);
+    assert.equal(run.client.isSubscribed, true);
+    assert.deepEqual(run.errors.map(({ code }) => code), Array(3).fill('too-many-subscriptions'));
+  });
+
+  test('but not where a handler of the error has asked for another, or closed the client', async (t) => {
+    for (const act of [(client) => client.subscribe(['b']), (client) => client.close()]) {
+      const run = await start(t);
+      run.client.subscribe(['a']);
+      run.socket.accept();
+      await run.clock.pass(5_000);
+      run.socket.end(1006);
+      run.socket.open();
+      run.client.on('error', () => act(run.client));
+      run.socket.receive({ type: 'error', error: { code: 'too-many-subscriptions', detail: '…' } });
+      assert.notEqual(run.client.status, 'waiting');
+      run.client.close();
+      assert.equal(run.clock.pending, 0);
+      run.clock.restore();
+    }
   });
 
   test('a set that is refused on a new connection brings the one before', async (t) => {
@@ -672,7 +693,7 @@ describe('subscribed', () => {
     assert.equal(run.client.isSubscribed, false);
     assert.deepEqual(run.inForce, []);
     run.socket.acknowledge();
-    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }]);
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true, isResumed: false }]);
     assert.equal(run.client.isSubscribed, true);
   });
 
@@ -689,9 +710,9 @@ describe('subscribed', () => {
     run.socket.acknowledge();
     await answer;
     assert.deepEqual(run.inForce, [
-      { list: ['a'], isFirst: true },
-      { list: ['a'], isFirst: true },
-      { list: ['a', 'b'], isFirst: false },
+      { list: ['a'], isFirst: true, isResumed: false },
+      { list: ['a'], isFirst: true, isResumed: false },
+      { list: ['a', 'b'], isFirst: false, isResumed: false },
     ]);
   });
 
@@ -706,7 +727,7 @@ describe('subscribed', () => {
     assert.deepEqual(run.inForce, []);
     assert.equal(run.client.isSubscribed, false);
     run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
-    assert.deepEqual(run.inForce, [{ list: ['d'], isFirst: true }]);
+    assert.deepEqual(run.inForce, [{ list: ['d'], isFirst: true, isResumed: false }]);
   });
 
   test('answers that were due on the connection before are not waited for', async (t) => {
@@ -717,7 +738,7 @@ describe('subscribed', () => {
     run.socket.end(1006);
     await run.clock.pass(500);
     run.socket.accept();
-    assert.deepEqual(run.inForce, [{ list: ['b'], isFirst: true }]);
+    assert.deepEqual(run.inForce, [{ list: ['b'], isFirst: true, isResumed: false }]);
   });
 
   test('a list that comes back after another is said again: there was a time without it', async (t) => {
@@ -727,14 +748,14 @@ describe('subscribed', () => {
     run.client.subscribe(['b']);
     run.client.subscribe(['a']);
     for (let answer = 0; answer < 2; answer += 1) run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
-    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }, { list: ['a'], isFirst: false }]);
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true, isResumed: false }, { list: ['a'], isFirst: false, isResumed: false }]);
     // And once more where a refusal shows that it stays.
     run.client.subscribe(['b']);
     run.client.subscribe(['a']);
     run.client.subscribe([{}]);
     for (let answer = 0; answer < 2; answer += 1) run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
     refuse(run);
-    assert.deepEqual(run.inForce.slice(2), [{ list: ['a'], isFirst: false }]);
+    assert.deepEqual(run.inForce.slice(2), [{ list: ['a'], isFirst: false, isResumed: false }]);
   });
 
   test('a refusal leaves the list before in force, without a word', async (t) => {
@@ -756,7 +777,7 @@ describe('subscribed', () => {
     run.socket.receive({ type: 'subscribed', subscriptions: 1, heartbeat: 25 });
     assert.deepEqual(run.inForce, []);
     refuse(run);
-    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }]);
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true, isResumed: false }]);
   });
 
   test('where nothing is in force, nothing is said', async (t) => {
@@ -767,7 +788,6 @@ describe('subscribed', () => {
     run.socket.end(1006);
     run.socket.open();
     refuse(run, 'too-many-subscriptions');
-    assert.equal(run.client.status, 'online');
     assert.equal(run.client.isSubscribed, false);
     assert.equal(run.inForce.length, 1);
   });
@@ -783,7 +803,7 @@ describe('subscribed', () => {
     refuse(run);
     assert.equal(run.inForce.length, 1);
     run.socket.acknowledge();
-    assert.deepEqual(run.inForce[1], { list: ['a'], isFirst: true });
+    assert.deepEqual(run.inForce[1], { list: ['a'], isFirst: true, isResumed: false });
   });
 
   test('a token that has to be renewed first: it is said on the next connection', async (t) => {
@@ -794,7 +814,7 @@ describe('subscribed', () => {
     assert.deepEqual(run.inForce, []);
     await run.clock.pass(500);
     run.socket.accept();
-    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true }]);
+    assert.deepEqual(run.inForce, [{ list: ['a'], isFirst: true, isResumed: false }]);
   });
 
   test('it comes before what the list brings, and the promise behind it', async (t) => {
@@ -1021,6 +1041,22 @@ describe('liveness', () => {
     run.socket.receive({ type: 'pong' });
     await run.clock.pass(20_000);
     assert.equal(run.client.status, 'online');
+  });
+
+  test('a page whose timers are all late gives up what has not answered until the next', async (t) => {
+    const run = await online(t);
+    for (let minute = 1; minute <= 5; minute += 1) {
+      run.clock.sleep(60_000);
+      await run.clock.pass(0);
+      assert.equal(run.socket.pings, minute);
+      run.socket.receive({ type: 'pong' });
+    }
+    run.clock.sleep(60_000);
+    await run.clock.pass(0);
+    assert.equal(run.client.status, 'online');
+    run.clock.sleep(60_000);
+    await run.clock.pass(0);
+    assert.equal(run.client.status, 'connecting');
   });
 
   test('sleep is noticed within 5 s where the timers slept too', async (t) => {

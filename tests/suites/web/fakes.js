@@ -103,17 +103,21 @@ export function fakeWebSocket() {
       this.onclose({ code, reason });
     }
     /** Opens, and answers the set of subscriptions. */
-    accept(heartbeat = 25) {
+    accept(heartbeat = 25, members = {}) {
       this.open();
-      this.acknowledge(heartbeat);
+      this.acknowledge(heartbeat, members);
     }
-    acknowledge(heartbeat = 25) {
+    acknowledge(heartbeat = 25, members = {}) {
       const { subscriptions } = JSON.parse(this.sent[this.sent.length - 1]);
-      this.receive({ type: 'subscribed', subscriptions: subscriptions.length, heartbeat });
+      this.receive({ type: 'subscribed', subscriptions: subscriptions.length, heartbeat, ...members });
     }
-    /** The sets that were sent, without the pings. */
+    /** What was sent, without the pings. */
+    get lists() {
+      return this.sent.filter((text) => text !== PING).map((text) => JSON.parse(text));
+    }
+    /** The sets of subscriptions that were sent. */
     get sets() {
-      return this.sent.filter((text) => text !== PING).map((text) => JSON.parse(text).subscriptions);
+      return this.lists.map(({ subscriptions }) => subscriptions);
     }
     get pings() {
       return this.sent.filter((text) => text === PING).length;
@@ -152,10 +156,13 @@ export async function start(t, options = {}) {
   const errors = [];
   const notifications = [];
   const inForce = [];
+  const continuity = [];
   client.on('status', (change) => statuses.push(change));
   client.on('error', (error) => errors.push(error));
   client.on('notification', (message, text) => notifications.push({ message, text }));
   client.on('subscribed', (event) => inForce.push(event));
+  client.on('resumed', ({ missed }) => continuity.push(`resumed: ${missed}`));
+  client.on('gap', ({ reason }) => continuity.push(`gap: ${reason}`));
   await settle();
   return {
     clock,
@@ -166,6 +173,8 @@ export async function start(t, options = {}) {
     notifications,
     /** What `subscribed` has said. */
     inForce,
+    /** What `resumed` and `gap` have said. */
+    continuity,
     get names() {
       return statuses.map(({ status }) => status);
     },

@@ -1,4 +1,4 @@
-// A crieur of the test's own, and what talks to it besides the client.
+// A crieur of the test's own, and what talks to it.
 
 import { spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import WebSocket from 'ws';
+import { Crieur } from 'crieur';
 
 const binary = process.env.CRIEUR;
 if (!binary) throw new Error('CRIEUR says which program to test: see tests/suites/web/run');
@@ -100,9 +101,9 @@ export class Publisher {
   }
 
   /** The server's answer; `null` if the connection ended before. */
-  publish(notification, type) {
+  publish(notification, type, { key, keep } = {}) {
     if (this.socket.readyState !== WebSocket.OPEN) return Promise.resolve(null);
-    this.socket.send(JSON.stringify({ sender: 'server', type, notification }));
+    this.socket.send(JSON.stringify({ sender: 'server', type, key, keep, notification }));
     return new Promise((resolve) => this.waiting.push(resolve));
   }
 
@@ -111,12 +112,16 @@ export class Publisher {
   }
 }
 
-/** A way to the server that can go silent: nothing passes, and nobody is told. And one that can be slow. */
+/** A way to the server that can go silent, be slow, break in the middle of a message, and be closed for a while. */
 export class Link {
   static async to(t, server) {
     const link = new Link();
     link.pairs = new Set();
     link.held = null;
+    /** How many bytes of the server a connection that is made from now on passes before it breaks. */
+    link.bytesMax = Infinity;
+    /** Whether connections are refused. */
+    link.isDown = false;
     link.listener = net.createServer((near) => link.join(near, net.connect(server.port, '127.0.0.1')));
     link.listener.listen(0, '127.0.0.1');
     await once(link.listener, 'listening');
@@ -129,13 +134,29 @@ export class Link {
   }
 
   join(near, far) {
-    const pair = { near, far, isSilent: false };
+    if (this.isDown) {
+      near.destroy();
+      far.destroy();
+      return;
+    }
+    const pair = { near, far, isSilent: false, left: this.bytesMax };
     this.pairs.add(pair);
     for (const [from, to] of [[near, far], [far, near]]) {
-      const pass = (data) => pair.isSilent || to.write(data);
+      const pass = (data) => {
+        if (pair.isSilent) return;
+        if (from === near || data.length < pair.left) {
+          pair.left -= from === far ? data.length : 0;
+          to.write(data);
+        } else {
+          // The client still gets these bytes: a reset might take them away.
+          near.end(data.subarray(0, pair.left));
+          far.destroy();
+          this.pairs.delete(pair);
+        }
+      };
       from.on('data', (data) => (from === near && this.held !== null ? this.held.push(() => pass(data)) : pass(data)));
       from.on('end', () => pair.isSilent || to.end());
-      from.on('error', () => {});
+      from.on('error', () => pair.isSilent || to.destroy());
     }
   }
 
@@ -154,6 +175,14 @@ export class Link {
     for (const pass of held) pass();
   }
 
+  /** From now on nothing of what the server sends is taken, until `resume()`. */
+  stall() {
+    for (const { far } of this.pairs) far.pause();
+  }
+  resume() {
+    for (const { far } of this.pairs) far.resume();
+  }
+
   /** Breaks the connections that there are. */
   cut() {
     for (const { near, far } of this.pairs) {
@@ -169,19 +198,43 @@ export class Link {
   }
 }
 
+/** A client of `url` that is closed with the test. */
+export function connect(t, url, options = {}) {
+  const client = new Crieur(url, { WebSocket, ...options });
+  t.after(() => client.close());
+  return client;
+}
+
+/** The next event of a client that `isIt`. */
+export function next(client, event, isIt = () => true) {
+  return new Promise((resolve) => {
+    const remove = client.on(event, (value) => {
+      if (!isIt(value)) return;
+      remove();
+      resolve(value);
+    });
+  });
+}
+export const nextStatus = (client, wanted) => next(client, 'status', ({ status }) => status === wanted);
+
+/** A folder for the time of a test. */
+export function temporaryFolder(t) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'crieur-web-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
+  return folder;
+}
+
 /** A file with `text` that nobody else can read, for the time of a test. */
 export function secretFile(t, text) {
-  const folder = mkdtempSync(path.join(tmpdir(), 'crieur-secret-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const file = path.join(folder, 'secret');
+  const file = path.join(temporaryFolder(t), 'secret');
   writeFileSync(file, `${text}\n`, { mode: 0o600 });
   return file;
 }
 
-/** A client's token that allows `allow` for so many seconds. */
-export function clientToken(key, allow, seconds) {
+/** A client's token that allows `allow` for so many seconds, and says what else is in `others`. */
+export function clientToken(key, allow, seconds, others = {}) {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const claims = { sub: 'bob', exp: Date.now() / 1000 + seconds, allow };
+  const claims = { sub: 'bob', exp: Date.now() / 1000 + seconds, allow, ...others };
   const signed = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
   return `${signed}.${createHmac('sha256', key).update(signed).digest('base64url')}`;
 }

@@ -5,29 +5,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import WebSocket from 'ws';
-import { Crieur } from 'crieur';
-import { Link, Publisher, Server, clientToken, secretFile } from './server.js';
-
-/** A client that is closed with the test, and what it got. */
-function connect(t, url, options = {}) {
-  const client = new Crieur(url, { WebSocket, ...options });
-  t.after(() => client.close());
-  const got = [];
-  client.on('notification', ({ notification }) => got.push(notification));
-  return { client, got };
-}
-
-/** The next event of a client that `isIt`. */
-function next(client, event, isIt = () => true) {
-  return new Promise((resolve) => {
-    const remove = client.on(event, (value) => {
-      if (!isIt(value)) return;
-      remove();
-      resolve(value);
-    });
-  });
-}
-const nextStatus = (client, wanted) => next(client, 'status', ({ status }) => status === wanted);
+import { Link, Publisher, Server, clientToken, connect, next, nextStatus, secretFile } from './server.js';
 
 const upgrade = async (url) => {
   const socket = new WebSocket(url);
@@ -37,7 +15,9 @@ const upgrade = async (url) => {
 
 test('subscribes, gets what it subscribed to, changes its mind', async (t) => {
   const server = await Server.start(t);
-  const { client, got } = connect(t, server.url);
+  const client = connect(t, server.url);
+  let got = 0;
+  client.on('notification', () => (got += 1));
   assert.deepEqual(await client.subscribe(['a']), { subscriptions: 1, heartbeat: 25 });
   const publisher = await Publisher.connect(server);
   const arrived = next(client, 'notification');
@@ -53,48 +33,55 @@ test('subscribes, gets what it subscribed to, changes its mind', async (t) => {
   client.wake();
   await assert.doesNotReject(client.subscribe(['b']));
   assert.ok(client.roundTrip >= 0 && client.roundTrip < 1_000);
-  assert.equal(got.length, 3);
+  assert.equal(got, 3);
   publisher.close();
 });
 
-test('an app that asks the API when it is subscribed misses nothing, however long the list is on its way', async (t) => {
-  const server = await Server.start(t);
-  const link = await Link.to(t, server);
-  const publisher = await Publisher.connect(server);
-  const database = [];
-  const say = async (id) => {
-    database.push(id);
-    return (await publisher.publish({ channel: 'a', id })).delivered;
-  };
-  const { client } = connect(t, link.url);
-  const shown = new Set();
-  client.on('notification', ({ notification }) => shown.add(notification.id));
-  // In this event the list is sent, and the link has not seen it yet.
-  client.on('status', ({ status }) => status === 'online' && link.hold());
-  client.subscribe(['a']);
-  for (let round = 0; round < 2; round += 1) {
-    const online = nextStatus(client, 'online');
-    link.cut();
-    await say(`${round}: before`);
-    await online;
-    assert.equal(await say(`${round}: online`), 0, 'the list is still on its way');
-    assert.equal(client.isSubscribed, false);
-    const subscribed = next(client, 'subscribed');
-    link.release();
-    assert.deepEqual(await subscribed, { list: ['a'], isFirst: true });
-    const read = [...database];
-    const arrived = next(client, 'notification');
-    assert.equal(await say(`${round}: while the API answers`), 1);
-    await arrived;
-    for (const id of read) shown.add(id);
-    assert.deepEqual([...shown].sort(), [...database].sort());
-  }
-  publisher.close();
-});
+for (const resume of [true, false]) {
+  const name = resume ? '' : ', without resuming too';
+  test(`an app that asks the API when it is told to misses nothing, however long the list is on its way${name}`, async (t) => {
+    const server = await Server.start(t);
+    const link = await Link.to(t, server);
+    const publisher = await Publisher.connect(server);
+    const database = [];
+    const say = async (id) => {
+      database.push(id);
+      return (await publisher.publish({ channel: 'a', id })).delivered;
+    };
+    const client = connect(t, link.url, { resume });
+    const shown = new Set();
+    client.on('notification', ({ notification }) => shown.add(notification.id));
+    // In this event the list is sent, and the link has not seen it yet.
+    client.on('status', ({ status }) => status === 'online' && link.hold());
+    client.subscribe(['a']);
+    for (let round = 0; round < 2; round += 1) {
+      const online = nextStatus(client, 'online');
+      link.cut();
+      await say(`${round}: before`);
+      await online;
+      assert.equal(await say(`${round}: online`), 0, 'the list is still on its way');
+      assert.equal(client.isSubscribed, false);
+      const subscribed = next(client, 'subscribed');
+      link.release();
+      const { isResumed, ...others } = await subscribed;
+      assert.deepEqual(others, { list: ['a'], isFirst: true });
+      // The first time it has nothing that could go on.
+      assert.equal(isResumed, resume && round > 0);
+      const read = isResumed ? [] : [...database];
+      const last = `${round}: while the API answers`;
+      const arrived = next(client, 'notification', ({ notification }) => notification.id === last);
+      await say(last);
+      await arrived;
+      for (const id of read) shown.add(id);
+      assert.deepEqual([...shown].sort(), [...database].sort());
+    }
+    publisher.close();
+  });
+}
 
 test('a server that stops says when to come back, and is believed', async (t) => {
   const server = await Server.start(t);
-  const { client } = connect(t, server.url);
+  const client = connect(t, server.url);
   await client.subscribe(['a']);
   const waiting = nextStatus(client, 'waiting');
   await server.terminate();
@@ -113,7 +100,7 @@ test('a link that goes silent is noticed within the heartbeat and 10 s', async (
   const heartbeat = 1;
   const server = await Server.start(t, '--ping-interval', String(heartbeat), '--pong-timeout', '60');
   const link = await Link.to(t, server);
-  const { client } = connect(t, link.url);
+  const client = connect(t, link.url);
   await client.subscribe(['a']);
   link.silence();
   const began = performance.now();
@@ -131,7 +118,7 @@ test('a token that expired, or that is too narrow, is followed by a fresh one', 
   // The first is beyond the leeway of the server's clock.
   const tokens = [clientToken(key, ['a'], -60), clientToken(key, ['a'], 60), clientToken(key, ['a', 'b'], 60)];
   let asked = 0;
-  const { client } = connect(t, server.url, { token: async () => tokens[Math.min(asked++, 2)] });
+  const client = connect(t, server.url, { token: async () => tokens[Math.min(asked++, 2)] });
   const errors = [];
   client.on('error', ({ code }) => errors.push(code));
   await client.subscribe(['a']);
@@ -142,7 +129,7 @@ test('a token that expired, or that is too narrow, is followed by a fresh one', 
   await client.subscribe(['a', 'b']);
   assert.deepEqual(errors, ['forbidden']);
 
-  const refused = connect(t, server.url, { token: () => 'nonsense' }).client;
+  const refused = connect(t, server.url, { token: () => 'nonsense' });
   const { code } = await next(refused, 'error');
   assert.equal(code, 'unauthorized');
   assert.equal(refused.status, 'closed');
@@ -150,19 +137,19 @@ test('a token that expired, or that is too narrow, is followed by a fresh one', 
 
 test('a socket that is left while it connects is no exception', async (t) => {
   const server = await Server.start(t);
-  const { client } = connect(t, server.url);
+  const client = connect(t, server.url);
   await nextStatus(client, 'connecting');
   // The socket is made behind the event.
   await Promise.resolve();
   client.close();
   await assert.rejects(client.subscribe(['a']), { code: 'closed' });
   const second = connect(t, server.url);
-  await second.client.subscribe(['a']);
+  await second.subscribe(['a']);
 });
 
 test('nothing keeps the process alive behind close()', async (t) => {
   const server = await Server.start(t);
-  const { client } = connect(t, server.url);
+  const client = connect(t, server.url);
   await client.subscribe(['a']);
   client.close();
   const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
