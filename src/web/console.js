@@ -3,7 +3,7 @@
  *
  * Owns the page; everything about the connection is the client's. Invariants: what comes from the
  * server becomes text, never markup; the page is drawn at most once a frame, and keeps and shows so
- * much and no more, however many notifications come; the token is in its field and in the message.
+ * much and no more, however many notifications come; tokens are in their fields, and in the messages.
  */
 
 import { Crieur } from './crieur.js';
@@ -60,8 +60,6 @@ const serverUrl = (path) => {
   return url.href;
 };
 
-const crieur = new Crieur(serverUrl(''));
-
 // The connection.
 
 const STATUSES = { connecting: 'Connecting', online: 'Online', waiting: 'Reconnecting', closed: 'Closed' };
@@ -71,33 +69,100 @@ const REASONS = {
   timeout: 'no answer',
   'slow-consumer': 'this page was too slow',
   overload: 'the server is overloaded',
+  'token-missing': 'it wants tokens of its clients',
+  'token-expired': 'the token has expired',
+  'token-invalid': 'the token is damaged, or of another server',
+};
+const GAPS = {
+  expired: 'the history doesn’t reach back so far',
+  unknown: 'the server has lost its history, or is another one',
+  forbidden: 'the token withholds the history',
+  'no-history': 'this server has no history',
 };
 
+let crieur = null;
+let clientToken = '';
+let closeReason = null;
 let onlineSince = null;
+/** When what was in force was lost, until something is again; and how long that was. */
+let lostAt = null;
+let away = '';
 
-crieur.on('status', ({ status, code, reason }) => {
+/** A client in place of the one before, from where that was. */
+function connect(token) {
+  const since = crieur?.position;
+  crieur?.close();
+  clientToken = token;
+  $('notice').hidden = true;
+  crieur = new Crieur(serverUrl(''), { since, token: token === '' ? null : () => token });
+  crieur.on('status', statusChanged);
+  crieur.on('gap', gap);
+  crieur.on('subscribed', subscribed);
+  crieur.on('resumed', resumed);
+  crieur.on('notification', notified);
+  crieur.on('error', failed);
+}
+
+function statusChanged({ status, code, reason }) {
   $('connection').dataset.status = status;
   const why = status === 'waiting' && REASONS[reason];
   $('status').textContent = why ? `${STATUSES[status]}: ${why}` : STATUSES[status];
   // A server that says why it closes says when to come back too, and the client obeys.
   $('wake').hidden = status !== 'waiting' || (code !== null && reason !== null);
   document.title = status === 'online' ? 'crieur' : `${STATUSES[status]} · crieur`;
+  closeReason = reason;
+  const wasOnline = onlineSince !== null;
   onlineSince = status === 'online' ? Date.now() : null;
   if (status === 'online') {
     crieur.wake();
     readMetrics();
+    if ($('publish-result').dataset.kind === 'bad') show('publish-result', '', '');
+  } else {
+    // The next server may be another one.
+    lack = '';
+    reading.samples.clear();
+    $('history').textContent = '';
+    if (crieur.position !== null) lostAt ??= Date.now();
+    if (wasOnline || status === 'closed') show('subscribe-result', '', 'Nothing is in force while it is not online.');
   }
   drawTimes();
-});
+}
 
-crieur.on('error', (error) => {
+function gap({ reason }) {
+  const why = GAPS[reason] ?? reason;
+  tell('bad', `Gap${lostAt === null ? '' : ` after ${durationSince(lostAt)}`}: ${why}`);
+  addMark('bad', `Something may be missing here: ${why}`);
+  lostAt = null;
+}
+
+function subscribed({ list }) {
+  if (lostAt !== null) {
+    away = durationSince(lostAt);
+    addMark('', `Connection lost for ${away}`);
+    lostAt = null;
+  }
+  // Where a list was just refused, that is the news.
+  if ($('subscribe-result').dataset.kind !== 'bad') showInForce(list);
+}
+
+function resumed({ missed }) {
+  const count = missed === 0 ? 'nothing' : missed.toLocaleString('en');
+  tell('good', `Back after ${away}, ${count} missed`);
+  addMark('', missed === 0 ? 'Back, nothing missed' : `Back, ${count} missed: below`);
+}
+
+const tell = (kind, text) => show('back', kind, `${clock(new Date())} ${text}`);
+
+function failed(error) {
   if (crieur.status !== 'closed') return;
-  $('notice').textContent =
-    error.code === 'unauthorized'
-      ? 'This server wants tokens of its clients, and this page has none.'
-      : `${error.message}. Reload the page to try again.`;
+  const isToken = error.code === 'unauthorized';
+  $('notice').textContent = isToken
+    ? `The server refused this page: ${REASONS[closeReason] ?? closeReason}. Enter a client token under “Subscribe”.`
+    : `${error.message}. Reload the page to try again.`;
   $('notice').hidden = false;
-});
+  if (isToken) show('subscribe-result', 'bad', 'A client token is needed.');
+  $('client').open ||= isToken;
+}
 
 $('wake').addEventListener('click', () => crieur.wake());
 
@@ -106,10 +171,19 @@ function drawTimes() {
   const now = Date.now();
   $('countdown').textContent = retryAt === null ? '' : `in ${Math.max(0, Math.ceil((retryAt - now) / 1000))} s`;
   $('round-trip').textContent = roundTrip === null ? '–' : roundTrip < 1 ? '< 1 ms' : `${roundTrip} ms`;
-  $('online-for').textContent = onlineSince === null ? '–' : duration((now - onlineSince) / 1000);
+  $('online-for').textContent = onlineSince === null ? '–' : duration(Math.floor((now - onlineSince) / 1000));
+  const position = crieur.position === null ? '' : `Position ${crieur.position}`;
+  // Somebody may be selecting it.
+  if ($('position').textContent !== position) $('position').textContent = position;
 }
 
+const clock = (time) => time.toTimeString().slice(0, 8);
+const durationSince = (time) => duration((Date.now() - time) / 1000);
+
 function duration(seconds) {
+  if (seconds > 0 && seconds < 1) {
+    return seconds < 0.001 ? `${Math.round(seconds * 1e6)} µs` : `${Math.round(seconds * 1000)} ms`;
+  }
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   return `${Math.floor(seconds / 3600)} h`;
@@ -120,6 +194,7 @@ function duration(seconds) {
 function show(id, kind, text) {
   $(id).dataset.kind = kind;
   $(id).textContent = text;
+  if (kind === 'bad') $(id).closest('details')?.setAttribute('open', '');
 }
 
 /** The JSON in a field; marks the field and throws where there is none. */
@@ -171,6 +246,14 @@ const setNotification = (value) => {
   $('command').textContent = `crieur publish '${JSON.stringify(value).replaceAll("'", "'\\''")}'`;
 };
 
+/** The list that was asked for last, as text. */
+let asked = '';
+
+function showInForce(list) {
+  const count = list.length === 1 ? '1 subscription' : `${list.length} subscriptions`;
+  show('subscribe-result', 'good', `${count} in force${JSON.stringify(list) === asked ? '' : ': the list before'}`);
+}
+
 async function subscribe() {
   let list;
   try {
@@ -180,15 +263,20 @@ async function subscribe() {
     show('subscribe-result', 'bad', error.message);
     return;
   }
+  asked = JSON.stringify(list);
   // What is subscribed to survives a reload, and can be sent to someone as a link.
-  history.replaceState(null, '', `#${encodeURIComponent(JSON.stringify(list))}`);
-  if (crieur.status !== 'online') show('subscribe-result', '', 'Will be sent when it is online.');
+  history.replaceState(null, '', `#${encodeURIComponent(asked)}`);
+  const token = $('client-token').value.trim();
+  if (crieur === null || crieur.status === 'closed' || token !== clientToken) connect(token);
+  show('subscribe-result', '', crieur.status === 'online' ? '' : 'Will be sent when it is online.');
+  const client = crieur;
   try {
-    const { subscriptions } = await crieur.subscribe(list);
-    const count = subscriptions === 1 ? '1 subscription' : `${subscriptions} subscriptions`;
-    show('subscribe-result', 'good', `${count} in force`);
+    await client.subscribe(list);
+    // One that was in force already is no event.
+    if (client.isSubscribed) showInForce(list);
   } catch (error) {
-    show('subscribe-result', 'bad', error.message);
+    // Why a client is closed is said elsewhere.
+    if (client.status !== 'closed') show('subscribe-result', 'bad', error.message);
   }
 }
 
@@ -258,9 +346,10 @@ $('publish').addEventListener('submit', async (event) => {
 
 let kept = [];
 let keptCharacters = 0;
+let marks = 0;
 let received = 0;
-/** The number of the next entry that has to be drawn. */
-let nextToDraw = 1;
+/** The newest entry that was looked at for the drawing. */
+let drawn = null;
 let shownMax = SHOWN_STEP;
 let pausedAt = null;
 let needle = '';
@@ -269,16 +358,30 @@ let unannounced = 0;
 let inThisSecond = 0;
 const rates = new Array(CHART_SECONDS).fill(0);
 
-crieur.on('notification', (message, text) => {
+function notified(message, text) {
   received += 1;
   inThisSecond += 1;
   unannounced += 1;
-  kept.push({ number: received, time: new Date(), message, text, search: null, item: null });
-  keptCharacters += text.length;
+  add({ message, text });
+  if (message.id !== undefined && lack === 'empty') {
+    lack = '';
+    readMetrics(true);
+  }
+}
+
+/** Says between two notifications what happened there. */
+function addMark(kind, mark) {
+  marks += 1;
+  add({ kind, mark, text: '' });
+}
+
+function add(entry) {
+  kept.push({ number: received, time: new Date(), search: null, item: null, ...entry });
+  keptCharacters += entry.text.length;
   // In one go, and not at each: shift() of a long list is slow.
   if (kept.length > KEPT_MAX * 1.2 || keptCharacters > KEPT_CHARACTERS_MAX * 1.2) forgetOldest();
   drawSoon();
-});
+}
 
 function forgetOldest() {
   let from = 0;
@@ -286,11 +389,14 @@ function forgetOldest() {
     keptCharacters -= kept[from].text.length;
     from += 1;
   }
-  for (const entry of kept.splice(0, from)) entry.item?.remove();
+  for (const entry of kept.splice(0, from)) {
+    if (entry.mark) marks -= 1;
+    entry.item?.remove();
+  }
 }
 
 const passes = (entry) => {
-  if (needle === '') return true;
+  if (needle === '' || entry.mark) return true;
   entry.search ??= entry.text.toLowerCase();
   return entry.search.includes(needle);
 };
@@ -306,10 +412,13 @@ function draw() {
   isDrawn = true;
   const last = pausedAt ?? received;
   const fresh = [];
-  for (let at = kept.length - 1; at >= 0 && kept[at].number >= nextToDraw && fresh.length < shownMax; at -= 1) {
-    if (kept[at].number <= last && passes(kept[at])) fresh.push(kept[at]);
+  let newest = null;
+  for (let at = kept.length - 1; at >= 0 && kept[at] !== drawn && fresh.length < shownMax; at -= 1) {
+    if (kept[at].number > last) continue;
+    newest ??= kept[at];
+    if (passes(kept[at])) fresh.push(kept[at]);
   }
-  nextToDraw = Math.max(nextToDraw, last + 1);
+  drawn = newest ?? drawn;
   $('list').prepend(...fresh.map(itemOf));
   while ($('list').children.length > shownMax) dropLast();
   drawSummary();
@@ -324,21 +433,23 @@ function dropLast() {
 /** Draws everything anew: what is to be shown has changed. */
 function redraw() {
   while ($('list').lastElementChild) dropLast();
-  nextToDraw = 1;
+  drawn = null;
   draw();
 }
 
 function drawSummary() {
   const shown = $('list').children.length;
   const behind = pausedAt === null ? 0 : received - pausedAt;
+  const notifications = kept.length - marks;
   const parts = [];
-  if (kept.length > 0 && (shown < kept.length || needle !== '')) {
-    parts.push(`${shown} shown of ${kept.length.toLocaleString('en')} kept`);
+  if (notifications > 0 && (shown < kept.length || needle !== '')) {
+    const shownMarks = $('list').querySelectorAll('.divider').length;
+    parts.push(`${shown - shownMarks} shown of ${notifications.toLocaleString('en')} kept`);
   }
   if (pausedAt !== null) parts.push(`paused, ${behind.toLocaleString('en')} more behind`);
   $('summary').textContent = parts.join(' · ');
   $('received').textContent = received.toLocaleString('en');
-  $('empty').hidden = kept.length > 0;
+  $('empty').hidden = notifications > 0;
   $('more').hidden = shown < shownMax || shown >= kept.length;
 }
 
@@ -346,9 +457,15 @@ function itemOf(entry) {
   const item = document.createElement('li');
   item.entry = entry;
   entry.item = item;
-  const { type, notification } = entry.message;
-  const time = element('time', entry.time.toTimeString().slice(0, 8));
+  const time = element('time', clock(entry.time));
   time.dateTime = entry.time.toISOString();
+  if (entry.mark) {
+    item.className = 'divider';
+    item.dataset.kind = entry.kind;
+    item.append(time, element('span', entry.mark));
+    return item;
+  }
+  const { type, id, notification } = entry.message;
   const about = element('span', '');
   about.className = 'about';
   if (type !== 'notification') {
@@ -362,6 +479,7 @@ function itemOf(entry) {
   copy.setAttribute('aria-label', `Copy notification ${entry.number}`);
   copy.addEventListener('click', () => copyText(entry.text, copy));
   item.append(time, about, copy, element('pre', contentOf(entry)));
+  if (id !== undefined) copy.before(element('code', id));
   return item;
 }
 
@@ -419,14 +537,16 @@ $('pause').addEventListener('click', () => {
 $('clear').addEventListener('click', () => {
   kept = [];
   keptCharacters = 0;
+  marks = 0;
   shownMax = SHOWN_STEP;
+  show('back', '', '');
   if (pausedAt !== null) pausedAt = received;
   redraw();
 });
 
 $('copy-all').addEventListener('click', () => {
   const last = pausedAt ?? received;
-  const lines = kept.filter((entry) => entry.number <= last && passes(entry)).map((entry) => entry.text);
+  const lines = kept.filter((entry) => entry.text && entry.number <= last && passes(entry)).map((entry) => entry.text);
   copyText(lines.join('\n'), $('copy-all'));
 });
 
@@ -451,31 +571,100 @@ function drawChart() {
   $('chart').firstElementChild.setAttribute('points', `0,40 ${points.join(' ')} 240,40`);
 }
 
-let hasMetrics = true;
+// The server's own figures, if it has any for this page.
 
-/** The server's own figures, if it has any for this page. */
-async function readMetrics() {
+const GROUPS = {
+  Connections: /^(connections|accept|upgrades|requests|tokens|sessions|protocol|slow|peers|ping|messages|received|reads)/,
+  Notifications: /^(notification|deliver|subscription|match|fan_out)/,
+  History: /^(history|resumes|replay|catching)/,
+  'Memory and system': /^(process|loop|send_queue|buffer|log|build)/,
+  Others: /^/,
+};
+/** The names of those that the server's own words don't name well. */
+const NAMES = {
+  'connections client': 'Clients connected',
+  'connections publisher': 'Publishers connected',
+  connections: 'Connections',
+  deliveries_total: 'Notifications delivered',
+  resumes_total: 'Clients that came back',
+  build_info: 'Version',
+  process_start_time_seconds: 'Running since',
+};
+
+let hasMetrics = true;
+let reading = { samples: new Map(), at: 0 };
+/** `empty` or `off`, where the history had nothing in it. */
+let lack = '';
+
+async function readMetrics(isAfterNotification = false) {
   try {
     const response = await fetch('metrics', { cache: 'no-store' });
     hasMetrics = response.ok;
-    if (hasMetrics) drawMetrics(await response.text());
+    if (hasMetrics) {
+      const text = await response.text();
+      const read = (pattern) => new Map([...text.matchAll(pattern)].map(([, name, value]) => [name, value]));
+      const samples = read(/^(\w+(?:\{.*\})?) (\S+)/gm);
+      drawHistory(samples, isAfterNotification);
+      if (!isAfterNotification) drawMetrics(samples, read(/^# HELP (\S+) (.*?)\.?$/gm));
+    }
   } catch {
     // The connection shows that the server is away.
   }
-  $('metrics').hidden = !hasMetrics || $('metrics-list').childElementCount === 0;
+  $('metrics').hidden = !hasMetrics || reading.at === 0;
 }
 
-/** Lines of `name value`, as Prometheus has them. */
-function drawMetrics(text) {
-  const rows = [];
-  for (const line of text.split('\n')) {
-    const parts = /^([A-Za-z_:][\w:]*(?:\{[^}]*\})?) (\S+)/.exec(line);
-    if (parts && !parts[1].includes('_bucket{')) {
-      rows.push(element('dt', parts[1]), element('dd', Number(parts[2]).toLocaleString('en')));
-    }
-  }
-  $('metrics-list').replaceChildren(...rows);
+/** A server doesn't say that it keeps nothing: a notification that has an id and isn't kept does. */
+function drawHistory(samples, isAfterNotification) {
+  if (!samples.has('crieur_history_entries') || crieur.status !== 'online') return;
+  const [entries, size, age] = ['entries', 'bytes', 'oldest_seconds'].map((name) =>
+    readable(samples.get(`crieur_history_${name}`), name),
+  );
+  if (entries !== '0') lack = '';
+  else if (isAfterNotification) lack = 'off';
+  else lack ||= 'empty';
+  $('history').textContent = `History: ${lack || `${entries} kept, ${size}, the oldest ${age} old`}`;
 }
+
+/** In groups, each counter with its change a second since the reading before. */
+function drawMetrics(samples, help) {
+  const at = Date.now();
+  const elapsed = (at - reading.at) / 1000;
+  const lists = {};
+  for (const title of Object.keys(GROUPS)) lists[title] = element('dl', '');
+  for (const [key, value] of samples) {
+    const [, family, part, labels = ''] = /^(\w+?)(_bucket|_sum|_count)?(\{.*)?$/.exec(key);
+    // A histogram is its count and its mean.
+    if (part !== '_count' && samples.has(`${family}_count`)) continue;
+    const short = family.replace('crieur_', '');
+    const label = labels.replace(/[{,]\w+="(.*?)"}?/g, ' $1').replaceAll('_', ' ');
+    const words = NAMES[short] ?? help.get(family);
+    const title = Object.keys(GROUPS).find((each) => GROUPS[each].test(words ? short : ''));
+    const name = NAMES[short + label] ?? words + (label && `:${label}`);
+    const term = element('dt', title === 'Others' ? key : name);
+    term.title = key;
+    const unit = part ? '' : short;
+    let shown = short.endsWith('_info') ? '' : readable(value, unit);
+    if (part && value > 0) shown = `mean ${readable(samples.get(`${family}_sum`) / value, short)} of ${shown}`;
+    const was = part || short.endsWith('_total') ? reading.samples.get(key) : undefined;
+    const change = was === undefined ? '' : `${readable((value - was) / elapsed, unit)}/s`;
+    lists[title].append(term, element('dd', shown), element('dd', change));
+  }
+  const used = Object.entries(lists).filter(([, list]) => list.firstChild);
+  $('metrics-list').replaceChildren(...used.flatMap(([title, list]) => [element('h3', title), list]));
+  $('metrics-time').textContent = clock(new Date(at));
+  reading = { samples, at };
+}
+
+/** A value in the unit that its name ends with. */
+function readable(value, name) {
+  if (name === 'process_start_time_seconds') return new Date(value * 1000).toLocaleString('sv');
+  if (name.endsWith('seconds')) return duration(value);
+  if (!/bytes(_total)?$/.test(name)) return figure(value);
+  const step = value < 1024 ? 0 : value < 1024 ** 2 ? 1 : 2;
+  return `${figure(value / 1024 ** step)} ${['B', 'KiB', 'MiB'][step]}`;
+}
+
+const figure = (value) => Number(value).toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : 0 });
 
 // Clocks. Nothing is asked for while nobody looks.
 
@@ -493,9 +682,30 @@ setInterval(() => {
   unannounced = 0;
 }, ANNOUNCE_EVERY_MS);
 
+// The layout: what comes first on the page does for the keyboard, too.
+
+const wide = matchMedia('(min-width: 56rem)');
+
+function arrange() {
+  document.querySelector('main')[wide.matches ? 'append' : 'prepend']($('notifications'));
+  for (const card of document.querySelectorAll('#forms > details')) card.open = wide.matches;
+}
+
+wide.addEventListener('change', arrange);
+arrange();
+
+for (const link of document.querySelectorAll('.skip')) {
+  link.addEventListener('click', (event) => {
+    // The hash is for the subscriptions.
+    event.preventDefault();
+    $(link.hash.slice(1)).focus();
+  });
+}
+
 // The start.
 
 $('address').textContent = location.host;
+$('metrics-raw').href = 'metrics';
 addExamples('subscribe-examples', ({ subscriptions, notification }) => {
   setSubscriptions(subscriptions);
   setNotification(notification);
