@@ -15,7 +15,7 @@ final class ClientToken
     public static function sign(string $keyFile, string $login, array $channels): string
     {
         $values = ['channel' => array_map(strval(...), $channels)];
-        $pages = [Notifier::MESSAGES, Notifier::CHANNELS];
+        $pages = [Notifier::MESSAGES, Notifier::CHANNELS, Notifier::TYPING];
         $claims = [
             'sub' => $login,
             'exp' => time() + self::SECONDS,

@@ -24,8 +24,10 @@ final class Commands
             'user/login' => $this->login($arguments),
             'user/logout' => $this->logout(),
             'user/token' => ['token' => $this->token($this->user())],
-            'channel/list' => ['channels' => array_map(self::channel(...), $this->database->channelsOf($this->user()['id']))],
+            'page/load' => $this->loadPage($arguments),
+            'channel/list' => ['channels' => $this->channels()],
             'channel/read' => $this->markRead($arguments),
+            'channel/typing' => $this->tellTyping($arguments),
             'message/add' => $this->addMessage($arguments),
             'message/list' => $this->listMessages($arguments),
             default => throw new ApiError(400, 'unknown-command', "there is no command $command"),
@@ -70,21 +72,62 @@ final class Commands
         if (self::text($arguments, 'sentby', 1, 64) !== $user['login']) {
             throw new ApiError(403, 'forbidden', 'sentby is not the user who is logged in');
         }
-        $id = $this->database->addMessage($channel, $user['id'], $title, $details);
-        $message = self::message($this->database->message($id));
-        return ['message' => $message, 'notified' => $this->notifier->messageAdded($channel, $message)];
+        $message = $this->database->transaction(function () use ($channel, $user, $title, $details): array {
+            $id = $this->database->addMessage($channel, $user['id'], $title, $details);
+            $message = self::message($this->database->message($id));
+            $this->notifier->messageAdded($channel, $message);
+            return $message;
+        });
+        return ['message' => $message, 'notified' => $this->notifier->publish()];
     }
 
     private function listMessages(array $arguments): array
     {
         $this->user();
         $channel = $this->channelOf($arguments);
-        $after = isset($arguments['after']) ? self::number($arguments, 'after') : null;
+        return $this->messages($channel, isset($arguments['after']) ? self::number($arguments, 'after') : null);
+    }
+
+    private function messages(int $channel, ?int $after): array
+    {
         $rows = $this->database->messages($channel, $after, self::MESSAGES_MAX + 1);
         $hasMore = count($rows) > self::MESSAGES_MAX;
         // The one too many is the newest, or of the newest ones the oldest.
         $rows = $after === null ? array_slice($rows, -self::MESSAGES_MAX) : array_slice($rows, 0, self::MESSAGES_MAX);
         return ['messages' => array_map(self::message(...), $rows), 'more' => $hasMore];
+    }
+
+    /**
+     * All that the page shows first, and the position in crieur's history behind which it goes on: what was committed
+     * before the rows were read is in them, and the rest is published behind the position. So the position comes first,
+     * and the transaction begins behind it, on the primary.
+     */
+    private function loadPage(array $arguments): array
+    {
+        $this->user();
+        $name = $arguments['channel'] ?? null;
+        $position = $this->notifier->position();
+        return $this->database->transaction(function () use ($name, $position): array {
+            $channels = $this->channels();
+            $wanted = array_search($name, array_column($channels, 'name'), true);
+            $open = $channels[(int) $wanted] ?? null;
+            return [
+                'position' => $position,
+                'channels' => $channels,
+                'open' => $open === null ? null : ['id' => $open['id']] + $this->messages((int) $open['id'], null),
+            ];
+        });
+    }
+
+    private function channels(): array
+    {
+        return array_map(self::channel(...), $this->database->channelsOf($this->user()['id']));
+    }
+
+    private function tellTyping(array $arguments): array
+    {
+        $this->notifier->typing($this->channelOf($arguments), $this->user());
+        return [];
     }
 
     private function markRead(array $arguments): array

@@ -29,6 +29,22 @@ final class Database
         return new self($pdo);
     }
 
+    /** Does `$work` in a transaction: all of it is kept, or nothing. */
+    public function transaction(callable $work): mixed
+    {
+        $this->pdo->beginTransaction();
+        try {
+            $result = $work();
+            $this->pdo->commit();
+            return $result;
+        } catch (Throwable $error) {
+            if ($this->pdo->inTransaction()) {
+                $this->pdo->rollBack();
+            }
+            throw $error;
+        }
+    }
+
     /** @return ?array{id: int, login: string, name: string} */
     public function userWithPassword(string $login, string $password): ?array
     {
@@ -124,6 +140,51 @@ final class Database
             'UPDATE members SET last_read = ? WHERE user_id = ? AND channel_id = ? AND last_read < ?',
             [$message, $user, $channel, $message],
         );
+    }
+
+    // The outbox.
+
+    /** @param int $due until then, this request publishes it */
+    public function addToOutbox(int $server, int $due, string $message): int
+    {
+        $this->run('INSERT INTO outbox (server, due, message) VALUES (?, ?, ?)', [$server, $due, $message]);
+        return (int) $this->pdo->lastInsertId();
+    }
+
+    /** What is left over from others, oldest first. */
+    public function outbox(int $server, int $limit): array
+    {
+        return $this->rows(
+            "SELECT id, message FROM outbox WHERE server = ? AND due <= ? ORDER BY id LIMIT $limit",
+            [$server, time()],
+        );
+    }
+
+    /** @param list<int> $ids */
+    public function removeFromOutbox(array $ids): void
+    {
+        if ($ids !== []) {
+            $this->run('DELETE FROM outbox WHERE id IN (' . self::marks($ids) . ')', $ids);
+        }
+    }
+
+    /** Leaves them to others. @param list<int> $ids */
+    public function releaseInOutbox(array $ids): void
+    {
+        if ($ids !== []) {
+            $this->run('UPDATE outbox SET due = 0 WHERE id IN (' . self::marks($ids) . ')', $ids);
+        }
+    }
+
+    /** Forgets what was for servers that there are no more. */
+    public function forgetServersFrom(int $server): void
+    {
+        $this->run('DELETE FROM outbox WHERE server >= ?', [$server]);
+    }
+
+    private static function marks(array $values): string
+    {
+        return implode(', ', array_fill(0, count($values), '?'));
     }
 
     /** Makes the tables, and a few users to begin with. */

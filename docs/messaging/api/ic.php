@@ -69,7 +69,7 @@ try {
     if (preg_match('~^Bearer (\S+)$~i', $_SERVER['HTTP_AUTHORIZATION'] ?? '', $match)) {
         $user = $database->userOfSession($match[1]);
     }
-    $api = new Commands($database, Notifier::fromEnvironment(), $user, $match[1] ?? null);
+    $api = new Commands($database, Notifier::fromEnvironment($database), $user, $match[1] ?? null);
     foreach ($commands as [$object, $action, $arguments]) {
         $answers[] = ['amaiia_msg_srv' => [$object => [$action => $api->run("$object/$action", $arguments)]]];
     }

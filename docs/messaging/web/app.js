@@ -1,4 +1,5 @@
-// The page: channels, messages, a composer. The API has everything; crieur says when to look.
+// The page: channels, messages, a composer. The API has everything, and is asked once; from there crieur brings what is
+// new, across lost connections too. The API is asked again only where crieur can't say what was missed.
 
 import { Crieur } from '/crieur.js';
 import { ApiError, call, session } from './api.js';
@@ -7,6 +8,11 @@ const PACKAGE = 'amaiia_messages';
 /** Behind the newest message that is known, an older one may still be missing: transactions end out of order. */
 const OVERLAP = 20;
 const REFRESH_DELAY_MS = 150;
+/** How long an opened channel stays empty while its list is not yet in force. */
+const SUBSCRIBE_PATIENCE_MS = 1000;
+/** How often others are told of somebody who goes on typing, and how long they see it. */
+const TYPING_INTERVAL_MS = 3000;
+const TYPING_SHOWN_MS = 5000;
 /** The longest delay after the first question to the API that failed; it doubles from there. */
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 30_000;
@@ -23,11 +29,14 @@ let crieur = null;
 let channels = [];
 /**
  * The channel that is open: its `id`, its `messages` by id, and the id up to which they are `complete`, but for
- * the overlap; `null` before the API has answered.
+ * the overlap, `null` before the API has answered; whether it `isAsked`; when the others were told last that this user
+ * is typing.
  */
 let view = null;
 /** The id of the channel whose messages are subscribed to. */
 let subscribedTo = null;
+/** Whether what was missed is still coming. */
+let isReplaying = false;
 /** What the API is asked for until it has answered, and the `fault` of the last try. */
 let pending = null;
 let refreshing = null;
@@ -59,11 +68,23 @@ async function enter() {
   show(true);
   find('#me').textContent = me.name;
   paintAvatar(find('#me-avatar'), me);
-  if (!(await persist(refresh))) return;
-  connect();
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const first = channels.find(({ name }) => name === wanted) ?? channels[0];
-  if (first) openChannel(first.id);
+  let page = null;
+  const isLoaded = await persist(async () => {
+    page = await call('page', 'load', { channel: nameInAddress() });
+  });
+  if (!isLoaded) return;
+  channels = page.channels;
+  // What is in the page was read behind this position: what crieur has behind it completes it.
+  connect(page.position);
+  if (page.open !== null) openChannel(page.open.id, page.open.messages);
+}
+
+function nameInAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return '';
+  }
 }
 
 function leave() {
@@ -73,7 +94,9 @@ function leave() {
   clearTimeout(refreshing);
   refreshing = null;
   subscribedTo = null;
+  isReplaying = false;
   keepDraft();
+  forgetTyping();
   view = null;
   session.clear();
   show(false);
@@ -92,27 +115,40 @@ function tolerate(error) {
 
 // Notifications.
 
-function connect() {
+function connect(since) {
   const { protocol, host } = location;
   crieur = new Crieur(`${protocol.replace('http', 'ws')}//${host}/ws`, {
+    since,
     token: async () => (await call('user', 'token')).token,
   });
   crieur.on('notification', ({ type, notification }) => {
+    const isOpen = String(notification.filters.values.channel) === view?.id;
     if (type === 'refreshcontent') {
-      refreshSoon();
-    } else if (notification.type === 'chat' && String(notification.filters.values.channel) === view?.id) {
+      // What is said in the open channel comes itself, and is read.
+      if (!isOpen) refreshSoon();
+    } else if (type === 'typing') {
+      if (isOpen && notification.login !== me.login) showTyping(notification);
+    } else if (notification.type === 'chat' && isOpen) {
       const { message } = notification;
       // Nothing is missing before what comes while nothing is: a connection brings all there is, in order.
-      if (isLive() && Number(message.id) > view.complete) view.complete = Number(message.id);
+      if (isContinuous() && Number(message.id) > view.complete) view.complete = Number(message.id);
       add([message]);
+      view.messages.get(message.id).querySelector('.waiting')?.remove();
+      forgetTyping(message.login);
       markRead();
     }
   });
-  // The server keeps nothing: what was said while this page was away is at the API. Asked earlier, when it
-  // is online, the API would not know what is said until the list is in force.
-  crieur.on('subscribed', ({ list }) => {
+  // Resumed, crieur brings what was missed. Otherwise that is at the API. Asked earlier, when the page is online, the API
+  // would not know what is said until the list is in force.
+  crieur.on('subscribed', ({ list, isResumed }) => {
     subscribedTo = list[0]?.filters.values.channel[0] ?? null;
-    catchUp();
+    isReplaying = isResumed;
+    if (!isResumed || view?.isAsked === false) catchUp();
+    else showStatus();
+  });
+  crieur.on('resumed', () => {
+    isReplaying = false;
+    showStatus();
   });
   crieur.on('status', showStatus);
   crieur.on('error', ({ message }) => console.warn(message));
@@ -122,11 +158,13 @@ function connect() {
 function subscribe() {
   const at = (page, ids) => ({ package: PACKAGE, page, filters: { values: { channel: ids } } });
   const ids = channels.map(({ id }) => id);
-  crieur.subscribe([at('message_reader', [view.id]), at('channel_list', ids)]);
+  crieur.subscribe([at('message_reader', [view.id]), at('channel_list', ids), at('message_typing', [view.id])]);
 }
 
+/** Whether nothing is missing before what crieur brings. */
+const isContinuous = () => pending === null && crieur.isSubscribed && subscribedTo === (view?.id ?? null);
 /** Whether the page shows everything, and will. */
-const isLive = () => pending === null && crieur.isSubscribed && subscribedTo === (view?.id ?? null);
+const isLive = () => isContinuous() && !isReplaying;
 
 const LABELS = {
   connecting: 'Connecting…',
@@ -201,21 +239,35 @@ async function refresh() {
   paintChannels();
 }
 
-function openChannel(id) {
+/** Opens a channel, with its newest `messages` where they are there. */
+function openChannel(id, messages = null) {
+  find('#application').dataset.view = 'channel';
+  if (view?.id === id) return;
   keepDraft();
-  view = { id, messages: new Map(), complete: null };
+  forgetTyping();
+  view = { id, messages: new Map(), complete: null, isAsked: messages !== null, typingToldAt: 0 };
   list.replaceChildren();
   isAtEnd = true;
   const { name } = channels.find((channel) => channel.id === id);
   find('#channel-name').textContent = name;
   composer.details.placeholder = `Message to ${name}`;
-  find('#application').dataset.view = 'channel';
   history.replaceState(null, '', `#${encodeURIComponent(name)}`);
   paintChannels();
   takeDraft();
+  const isOnline = crieur.status === 'online';
   subscribe();
-  // At once, for there is something to show; and again when the list is in force, if it isn't yet.
-  catchUp();
+  if (messages !== null) {
+    add(messages);
+    view.complete = Number(messages.at(-1)?.id ?? 0);
+    markRead();
+  } else if (isOnline) {
+    // The API is asked when the list is in force. Where that takes long, there is something to show before.
+    const opened = view;
+    setTimeout(() => view === opened && !view.isAsked && catchUp(), SUBSCRIBE_PATIENCE_MS);
+  } else {
+    catchUp();
+  }
+  showStatus();
 }
 
 function paintChannels() {
@@ -252,6 +304,7 @@ find('#back').addEventListener('click', () => {
 
 /** Fetches what is missing where `complete` ends. Not behind the newest that is shown: before that, there may be a gap. */
 async function fetchMessages(wanted) {
+  wanted.isAsked = true;
   let after = wanted.complete === null ? null : Math.max(0, wanted.complete - OVERLAP);
   for (;;) {
     const answer = await call('message', 'list', { channelid: wanted.id, ...(after !== null && { after }) });
@@ -379,6 +432,14 @@ function giveBack(channel, { title, details, sentby }) {
   field.setSelectionRange(field.value.length - fromEnd, field.value.length - fromEnd);
 }
 
+/** It is saved, and comes back by crieur when the others get it. */
+function showWaiting(id) {
+  const note = document.createElement('small');
+  note.className = 'waiting';
+  note.textContent = 'Saved. The others will see it as soon as they can be told.';
+  view.messages.get(id).append(note);
+}
+
 composer.addEventListener('submit', async (event) => {
   event.preventDefault();
   const fault = composer.querySelector('.fault');
@@ -388,12 +449,17 @@ composer.addEventListener('submit', async (event) => {
   const name = find('#channel-name').textContent;
   const values = { channelid: Number(channel), title: title.value, details: details.value, sentby: me.login };
   fault.textContent = '';
+  // What is typed from here on is another message.
+  view.typingToldAt = 0;
   composer.reset();
   details.focus();
   try {
-    const { message } = await call('message', 'add', values);
+    const { message, notified } = await call('message', 'add', values);
     // Its notification comes too, and may be first. Both have the same id.
-    if (view?.id === channel) add([message]);
+    if (view?.id === channel && !view.messages.has(message.id)) {
+      add([message]);
+      if (!notified) showWaiting(message.id);
+    }
   } catch (error) {
     giveBack(channel, values);
     const why = error instanceof ApiError ? error.message : 'the server cannot be reached.';
@@ -401,6 +467,40 @@ composer.addEventListener('submit', async (event) => {
     if (error.code === 'session') leave();
   }
 });
+
+// Who is typing: for now, and kept nowhere.
+
+/** By login: the name, and the timer that ends it. */
+const typists = new Map();
+
+composer.details.addEventListener('input', () => {
+  if (view === null || composer.details.value.trim() === '' || Date.now() - view.typingToldAt < TYPING_INTERVAL_MS) return;
+  view.typingToldAt = Date.now();
+  call('channel', 'typing', { channelid: Number(view.id) }).catch(tolerate);
+});
+
+function showTyping({ login, name }) {
+  clearTimeout(typists.get(login)?.timer);
+  typists.set(login, { name, timer: setTimeout(() => forgetTyping(login), TYPING_SHOWN_MS) });
+  paintTyping();
+}
+
+/** What someone was typing has come, or will not; without a `login`, everybody's. */
+function forgetTyping(login) {
+  for (const each of login === undefined ? [...typists.keys()] : [login]) {
+    clearTimeout(typists.get(each)?.timer);
+    typists.delete(each);
+  }
+  paintTyping();
+}
+
+function paintTyping() {
+  const names = [...typists.values()].map(({ name }) => name);
+  let text = '';
+  if (names.length > 2) text = 'Several people are typing…';
+  else if (names.length > 0) text = `${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} typing…`;
+  find('#typing').textContent = text;
+}
 
 composer.details.addEventListener('keydown', (event) => {
   if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {

@@ -1,12 +1,17 @@
 // The API: what it takes, what it refuses, and what it keeps.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { renameSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { Application, Client, PACKAGE, PRODUCTION, until } from './application.js';
+import { Application, Client, PACKAGE, PRODUCTION, reader, until } from './application.js';
 
 let application;
 before(async () => {
-  application = await Application.start();
+  application = await Application.start(['--restart-seconds', '0.2']);
 });
 after(() => application?.stop());
 
@@ -114,4 +119,152 @@ test('a user who has logged out is a stranger', async () => {
   await bob.call('user', 'logout');
   assert.equal((await bob.send('channel', 'list')).status, 401);
   assert.ok(!application.read('messages.sqlite').includes(bob.session), 'not kept as it is');
+});
+
+test('all that the page shows first comes with the position behind which it goes on', async () => {
+  const alice = await application.user('alice');
+  const { message } = await alice.say(PRODUCTION, 'the newest');
+  const bob = await application.user('bob');
+  const page = await bob.call('page', 'load', { channel: PRODUCTION });
+  assert.deepEqual(Object.keys(page), ['position', 'channels', 'open']);
+  assert.deepEqual(page.channels, (await bob.call('channel', 'list')).channels);
+  assert.deepEqual([page.open.id, page.open.messages.at(-1), page.open.more], [bob.channels[PRODUCTION], message, false]);
+  const next = await application.publish({ channel: 'x' }, { keep: false });
+  assert.deepEqual([next.error, next.id], [null, null]);
+  assert.equal((await bob.call('page', 'load', {})).position, page.position, 'nothing was published since');
+  assert.notEqual((await application.publish({ channel: 'x' })).id, page.position);
+  const opened = async (channel) => (await bob.call('page', 'load', { channel })).open.id;
+  assert.equal(await opened('Maintenance'), page.channels[0].id, 'not of his: the first of his');
+  assert.equal(await opened(['x']), page.channels[0].id);
+  assert.equal((await application.post(command('page', 'load', {}))).status, 401);
+});
+
+/**
+ * Between the API and the publishers' lane: `before` is called with the first line of a request before that goes on. Where
+ * it gives `false`, the answer gets lost.
+ */
+async function listenIn(t, before) {
+  const socket = path.join(application.data, 'publish.sock');
+  renameSync(socket, `${socket}.behind`);
+  const listener = net.createServer((api) => {
+    const lane = net.connect(`${socket}.behind`);
+    for (const each of [api, lane]) each.on('error', () => each.destroy());
+    api.once('data', async (bytes) => {
+      const isPassed = await before(bytes.toString().split('\r\n')[0]);
+      lane.on('data', (answer) => {
+        if (isPassed !== false || answer.toString('latin1').startsWith('HTTP/1.1 101')) api.write(answer);
+        else api.destroy();
+      });
+      lane.on('end', () => api.end());
+      lane.write(bytes);
+      api.pipe(lane);
+    });
+  });
+  listener.listen(socket);
+  await once(listener, 'listening');
+  t.after(() => {
+    // A listener takes its path along.
+    listener.close();
+    renameSync(`${socket}.behind`, socket);
+  });
+}
+
+test('the rows are read behind the position: what is published up to it is in them', async (t) => {
+  const alice = await application.user('alice');
+  const bob = await application.user('bob');
+  let said = null;
+  await listenIn(t, async (request) => {
+    if (request.startsWith('GET /position') && said === null) {
+      said = alice.say(PRODUCTION, 'while the position is asked for');
+      assert.equal((await said).notified, true);
+    }
+  });
+  const { open } = await bob.call('page', 'load', { channel: PRODUCTION });
+  assert.deepEqual(open.messages.at(-1), (await said).message);
+});
+
+test('somebody who is typing: those who are there are told, and nobody later', async (t) => {
+  const alice = await application.user('alice');
+  const bob = await application.user('bob');
+  const channel = bob.channels[PRODUCTION];
+  const typing = { ...reader(channel), page: 'message_typing' };
+  const client = await Client.connect(t, application.addresses.clients);
+  const { id } = await client.subscribe([typing, reader(channel)], bob.token, '');
+  const app = await Client.connect(t, application.addresses.apps);
+  await app.subscribe([typing, reader(channel)]);
+  await alice.call('channel', 'typing', { channelid: channel });
+  await alice.say(PRODUCTION, 'typed');
+  await until(() => client.notifications.length === 2 && app.notifications.length === 1, 'all has come');
+  const [told] = client.notifications;
+  assert.deepEqual(told, { type: 'typing', notification: { page: 'message_typing', package: PACKAGE, filters: { values: { channel } }, login: 'alice', name: 'Alice' } });
+  assert.equal(app.notifications[0].notification.type, 'chat', 'an existing app is not bothered');
+  const later = await Client.connect(t, application.addresses.clients);
+  await later.subscribe([typing, reader(channel)], bob.token, id);
+  await until(() => later.messages.some(({ type }) => type === 'caught-up'), 'it is caught up');
+  assert.deepEqual(later.notifications.map(({ notification }) => notification.type), ['chat']);
+  assert.equal((await bob.send('channel', 'typing', { channelid: alice.channels.Maintenance })).status, 403);
+});
+
+test('what is published again because no answer came is delivered once', async (t) => {
+  const alice = await application.user('alice');
+  const bob = await application.user('bob');
+  const channel = reader(bob.channels[PRODUCTION]);
+  const client = await Client.connect(t, application.addresses.clients);
+  await client.subscribe([channel], bob.token);
+  let lost = 0;
+  let isBroken = true;
+  await listenIn(t, async (request) => {
+    if (!isBroken || request.startsWith('GET /position')) return true;
+    lost += 1;
+    return false;
+  });
+  const first = await alice.say(PRODUCTION, 'delivered, but who knows');
+  assert.equal(first.notified, false);
+  // Those of the request itself, and at least one of the outbox.
+  await until(() => lost > 2, 'it is published again');
+  isBroken = false;
+  const second = await alice.say(PRODUCTION, 'behind it');
+  assert.equal(second.notified, true);
+  await until(() => client.notifications.some(({ notification }) => notification.message.id === second.message.id), 'the next has come');
+  assert.deepEqual(client.notifications.map(({ notification }) => notification.message), [first.message, second.message]);
+});
+
+test('what no server takes is in nobody\'s way', async () => {
+  const dsn = `sqlite:${path.join(application.data, 'messages.sqlite')}`;
+  const sql = `INSERT INTO outbox (server, due, message) VALUES (0, 0, '{"notification":{"page":"without a package"}}')`;
+  execFileSync('php', ['-r', '(new PDO($argv[1]))->exec($argv[2]);', dsn, sql]);
+  assert.equal((await (await application.user('alice')).say(PRODUCTION, 'behind it')).notified, true);
+  assert.match(application.log('api') + application.log('outbox'), /not notified: invalid/);
+});
+
+test('what cannot be published is published later: once, in order, where it is missing', async (t) => {
+  const alice = await application.user('alice');
+  const bob = await application.user('bob');
+  const channel = reader(bob.channels[PRODUCTION]);
+  const lists = { ...channel, page: 'channel_list' };
+  const { addresses } = application;
+  for (const [name, url, token] of [['crieur', addresses.clients, bob.token], ['apps-crieur', addresses.apps, undefined]]) {
+    const client = await Client.connect(t, url);
+    const { id } = await client.subscribe([channel, lists], token, '');
+    const [others, tokenOfOthers] = name === 'crieur' ? [addresses.apps, undefined] : [addresses.clients, bob.token];
+    const other = await Client.connect(t, others);
+    await other.subscribe([channel, lists], tokenOfOthers);
+    const said = [];
+    await application.kill(name, async () => {
+      for (const text of ['one', 'two', 'three']) said.push(await alice.say(PRODUCTION, text));
+      assert.deepEqual(said.map(({ notified }) => notified), [false, false, false]);
+      const { position, open } = await bob.call('page', 'load', { channel: PRODUCTION });
+      assert.deepEqual([position === null, open.messages.at(-1)], [name === 'crieur', said[2].message]);
+    });
+    const back = await Client.connect(t, url);
+    assert.equal((await back.subscribe([channel, lists], token, id)).resumed, true);
+    await until(() => back.notifications.length === 6, 'all has come');
+    said.push(await alice.say(PRODUCTION, 'four'));
+    assert.equal(said[3].notified, true);
+    for (const each of [back, other]) {
+      await until(() => each.notifications.length >= 8, 'the next has come');
+      const got = each.notifications.map(({ type, notification }) => notification.message ?? type);
+      assert.deepEqual(got, said.flatMap(({ message }) => [message, 'refreshcontent']));
+    }
+  }
 });

@@ -84,6 +84,23 @@ export class Application {
     return user;
   }
 
+  /** Kills one of the crieurs, does what there is to do while it is down, and waits until it is back. */
+  async kill(name = 'crieur', meanwhile = async () => {}) {
+    const pid = this.pid(name);
+    // Nobody starts it before that is done.
+    this.process.kill('SIGSTOP');
+    process.kill(pid, 'SIGKILL');
+    try {
+      await meanwhile();
+    } finally {
+      this.process.kill('SIGCONT');
+    }
+    const lane = name === 'crieur' ? 'publish.sock' : 'apps-publish.sock';
+    const token = this.read('publish.token').trim();
+    const position = async () => (await publish(`unix://${this.data}/${lane}`, null, { position: true, token })).id;
+    await until(async () => this.pid(name) !== pid && (await position()) !== null, `${name} is back`);
+  }
+
   /** Publishes with `Crieur.php` on the publishers' lane, from the command line. */
   async publish(notification, options = {}) {
     return publish(this.addresses.publish, notification, { token: this.read('publish.token').trim(), ...options });
@@ -149,9 +166,9 @@ export class Client {
   }
 
   /** Subscribes, and returns the answer, whatever it is. */
-  async subscribe(subscriptions, token) {
+  async subscribe(subscriptions, token, since) {
     const count = this.messages.length;
-    this.send({ sender: 'client', token, subscriptions });
+    this.send({ sender: 'client', token, subscriptions, since });
     await until(() => this.messages.length > count, 'the subscription is answered');
     return this.messages[count];
   }

@@ -33,7 +33,7 @@ test("the publishers' lane cannot be reached from outside", async (t) => {
     ]);
   };
   const { clients, apps } = application.addresses;
-  for (const path of ['/publish', '/ws/publish', '/publish.sock']) {
+  for (const path of ['/publish', '/position', '/ws/publish', '/ws/position', '/publish.sock']) {
     for (const base of [clients, apps]) assert.equal(await upgrade(new URL(path, base)), 404, `${base} ${path}`);
   }
   // Even with the API's secret: the clients' lane is not the publishers'.

@@ -6,6 +6,8 @@ declare(strict_types=1);
  * Publishes with Crieur.php what stands on standard input, and prints what came of it:
  *
  *     php publish.php docs/messaging unix:///path < {"notification":{…},"token":"…","way":"http"}
+ *
+ * With `messages` it publishes these, and with `"position":true` it asks for the position.
  */
 
 // What an application may have: the publisher must not be bothered by it.
@@ -24,13 +26,21 @@ $crieur = new Crieur(
     totalSeconds: $options['totalSeconds'] ?? 1.0,
     way: $options['way'] ?? Crieur::WEBSOCKET,
 );
-$notification = $options['notification'];
+$notification = $options['notification'] ?? [];
 if (isset($options['bytes'])) {
     $notification['text'] = base64_decode($options['bytes']);
 }
-$message = ['type' => $options['type'] ?? 'notification', 'notification' => $notification];
+$type = $options['type'] ?? 'notification';
+$message = ['type' => $type, 'notification' => $notification];
 $began = hrtime(true);
-$results = $crieur->publishAll(array_fill(0, $options['count'] ?? 1, $message));
+$results = match (true) {
+    isset($options['position']) => [$crieur->position()],
+    isset($options['messages']) => $crieur->publishAll($options['messages']),
+    isset($options['key']) || isset($options['keep']) => [
+        $crieur->publish($notification, $type, key: $options['key'] ?? null, keep: $options['keep'] ?? true),
+    ],
+    default => $crieur->publishAll(array_fill(0, $options['count'] ?? 1, $message)),
+};
 $millis = (hrtime(true) - $began) / 1e6;
 $thrown = null;
 try {

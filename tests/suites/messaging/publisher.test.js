@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
 import { after, before, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { Application, Client, PRODUCTION, publish, reader, until } from './application.js';
 
 /** What scheduling and the interpreter may add to a time-out on a busy machine. */
@@ -54,9 +55,67 @@ function upgraded(then) {
   };
 }
 
+/** The same of a server without a history: it has no position. */
+function older(then) {
+  const upgrade = upgraded(then);
+  return (socket, received) => (received.toString('latin1').startsWith('GET /position ') ? responds(404) : upgrade)(socket, received);
+}
+
 const responds = (status, body = '', fields = '') => (socket, received) => {
   if (received.includes('\r\n\r\n')) socket.end(`HTTP/1.1 ${status} X\r\n${fields}Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 };
+
+/**
+ * A server that keeps all that is published to it, over both ways. `answer` gets the number of what it got, from 0, and
+ * gives `SILENCE`, `BREAK`, a receipt or an error, now or later; `position` answers `GET /position`.
+ */
+async function publishing(t, answer, position = responds(200, '{"id":"e-7"}')) {
+  const got = [];
+  const asked = new Set();
+  const done = new WeakSet();
+  const take = (socket, text, write) => {
+    if (done.has(socket)) return;
+    done.add(socket);
+    got.push(JSON.parse(text));
+    Promise.resolve(answer(got.length - 1)).then((said) => {
+      if (said === BREAK) socket.destroy();
+      else if (said !== SILENCE) write(said, JSON.stringify(said));
+    });
+  };
+  const upgrade = upgraded((socket, frame) => {
+    if (frame.length === 0) return;
+    take(socket, unmasked(frame), ({ error }, text) => {
+      socket.write(error ? Buffer.concat([textFrame(text), close(1008, '')]) : close(1000, text));
+    });
+  });
+  const address = await server(t, (socket, received) => {
+    const request = received.toString();
+    const [head, body] = request.split('\r\n\r\n');
+    if (request.startsWith('GET /position ')) {
+      asked.add(socket);
+      position(socket, received);
+    } else if (request.startsWith('GET ')) {
+      upgrade(socket, received);
+    } else if (body !== undefined && Buffer.byteLength(body) === Number(/content-length: (\d+)/i.exec(head)[1])) {
+      take(socket, body, ({ error }, text) => responds(error ? 400 : 200, text)(socket, received));
+    }
+  });
+  return { address, got, asked };
+}
+const SILENCE = Symbol('silence');
+const BREAK = Symbol('break');
+const LOST = { timeout: SILENCE, broken: BREAK };
+const WAYS = ['websocket', 'http'];
+const refusal = (code) => ({ type: 'error', error: { code, detail: 'why' } });
+
+function unmasked(frame) {
+  const isShort = (frame[1] & 127) < 126;
+  const length = isShort ? frame[1] & 127 : frame.readUInt16BE(2);
+  const mask = frame.subarray(isShort ? 2 : 4).subarray(0, 4);
+  const masked = frame.subarray(isShort ? 6 : 8).subarray(0, length);
+  return Buffer.from(masked.map((byte, index) => byte ^ mask[index % 4])).toString();
+}
+
 const close = (status, reason) => {
   const payload = Buffer.concat([Buffer.from([status >> 8, status & 255]), Buffer.from(reason)]);
   return Buffer.concat([Buffer.from([0x88, payload.length]), payload]);
@@ -127,7 +186,9 @@ test('over HTTP where the server has it, else over WebSocket', async (t) => {
   assert.deepEqual([result.delivered, result.dropped], [3, 1]);
   assert.match(request, /^POST \/publish HTTP\/1\.1\r\n/);
   assert.match(request, /\r\nAuthorization: Bearer secret\r\n/);
-  assert.deepEqual(JSON.parse(request.split('\r\n\r\n')[1]), { sender: 'server', type: 'notification', notification });
+  const { key, ...message } = JSON.parse(request.split('\r\n\r\n')[1]);
+  assert.match(key, /^[0-9a-f]{32}$/);
+  assert.deepEqual(message, { sender: 'server', type: 'notification', notification });
   const error = (code) => `{"type":"error","error":{"code":"${code}","detail":"why"}}`;
   await fails(await server(t, responds(401, error('forbidden'))), 'refused', { way: 'http' });
   await fails(await server(t, responds(400, error('invalid-notification'))), 'invalid', { way: 'http' });
@@ -186,8 +247,8 @@ async function fullListener(t) {
 test('a server that is silent: the time-out, for all notifications of the call together', async (t) => {
   const silences = {
     'before the 101': () => {},
-    'behind the 101': upgraded(() => {}),
-    'in the middle of a Close': upgraded((socket, frames) => frames.length > 0 && socket.write(close(1000, '{"delivered":4}').subarray(0, 5))),
+    'behind the 101': older(() => {}),
+    'in the middle of a Close': older((socket, frames) => frames.length > 0 && socket.write(close(1000, '{"delivered":4}').subarray(0, 5))),
     'in the middle of the head': (socket) => socket.write('HTTP/1.1 101 Swi'),
   };
   for (const [name, answer] of Object.entries(silences)) {
@@ -201,7 +262,7 @@ test('a server that is silent: the time-out, for all notifications of the call t
 });
 
 test('a server that takes nothing: the time-out', async (t) => {
-  const address = await server(t, upgraded((socket) => socket.pause()));
+  const address = await server(t, older((socket) => socket.pause()));
   const result = await publish(address, { channel: 'x', text: 'x'.repeat(20_000_000) }, { totalSeconds: 0.5 });
   assert.equal(result.error, 'timeout');
   assert.ok(result.millis < 500 + SLACK_MS + 500, `${result.millis} ms`);
@@ -210,7 +271,7 @@ test('a server that takes nothing: the time-out', async (t) => {
 test('a server that is slow: byte by byte it is understood, or given up in time', async (t) => {
   const dribble = (ms) => {
     const begun = new WeakSet();
-    return upgraded((socket, frames) => {
+    return older((socket, frames) => {
       if (frames.length === 0 || begun.has(socket)) return;
       begun.add(socket);
       const bytes = [...Buffer.concat([Buffer.from([0x89, 1, 0x2a]), textFrame('{}'), close(1000, '{"delivered":4}')])];
@@ -219,20 +280,18 @@ test('a server that is slow: byte by byte it is understood, or given up in time'
     });
   };
   assert.equal((await publish(await server(t, dribble(5)), notification)).delivered, 4);
+  assert.equal((await publish(await server(t, dribble(22)), notification)).delivered, 4, 'it has all of the time, for it gets nothing twice');
   const { millis } = await fails(await server(t, dribble(200)), 'timeout');
   assert.ok(millis < 1000 + SLACK_MS, `${millis} ms`);
 });
 
 test('a server that answers nonsense: told, and never a warning', async (t) => {
-  const after101 = (bytes) => upgraded((socket, frames) => frames.length > 0 && socket.end(bytes));
+  const after101 = (bytes) => older((socket, frames) => frames.length > 0 && socket.end(bytes));
   const nonsense = {
     'another protocol': (socket) => socket.end('SSH-2.0-OpenSSH_9.2\r\n'),
     'another protocol with an empty line': (socket) => socket.end('220 hello\r\n\r\n'),
-    'nothing at all': (socket) => socket.end(),
-    'a reset': (socket) => socket.resetAndDestroy(),
     'a head without end': (socket) => socket.write('x'.repeat(200_000)),
     'a 101 for somebody else': (socket) => socket.write('HTTP/1.1 101 X\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n'),
-    'a 101 and the end': upgraded((socket) => socket.end()),
     'a masked frame': after101(Buffer.from([0x88, 0x80, 0, 0, 0, 0])),
     'a reserved bit': after101(Buffer.from([0xc1, 0])),
     'a fragment': after101(Buffer.from([0x01, 0])),
@@ -240,15 +299,253 @@ test('a server that answers nonsense: told, and never a warning', async (t) => {
     'a negative length': after101(Buffer.from([0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255])),
     'a Close that says nothing': after101(close(1000, '')),
     'a Close that says something else': after101(close(1000, '{"delivered":"all"}')),
+    'an id that is none': after101(close(1000, '{"delivered":4,"id":7}')),
+  };
+  const cut = {
+    'nothing at all': (socket) => socket.end(),
+    'a reset': (socket) => socket.resetAndDestroy(),
+    'a 101 and the end': older((socket) => socket.end()),
+    'half a head': (socket) => socket.end('HTTP/1.1 101 Swi'),
     'half a frame': after101(close(1000, '{"delivered":4}').subarray(0, 9)),
   };
-  for (const [name, answer] of Object.entries(nonsense)) {
-    const { error, thrown, millis, detail } = await publish(await server(t, answer), notification);
-    assert.deepEqual([name, error, thrown], [name, 'protocol', 'protocol'], detail);
-    assert.ok(millis < 1000 + SLACK_MS, `${name}: ${millis} ms`);
+  for (const [word, answers] of Object.entries({ protocol: nonsense, broken: cut })) {
+    for (const [name, answer] of Object.entries(answers)) {
+      const { error, thrown, millis, detail } = await publish(await server(t, answer), notification);
+      assert.deepEqual([name, error, thrown], [name, word, word], detail);
+      assert.ok(millis < 1000 + SLACK_MS, `${name}: ${millis} ms`);
+    }
   }
+  await fails(await server(t, (socket, received) => received.includes('\r\n\r\n') && socket.end('HTTP/1.1 200 X\r\nContent-Length: 15\r\n\r\n{"deliv')), 'broken', { way: 'http' });
   await fails(await server(t, responds(200, 'welcome')), 'refused');
   await fails(await server(t, responds(503)), 'refused');
   await fails(await server(t, after101(close(1013, '{"reason":"overload","retry":900}'))), 'refused');
   await fails(await server(t, after101(Buffer.from([0x88, 0]))), 'refused');
+  await fails(await server(t, after101(close(1009, ''))), 'invalid');
+  await fails(await server(t, responds(413)), 'invalid', { way: 'http' });
+});
+
+test('each notification has a key of its own, or the one that is given', async (t) => {
+  for (const way of WAYS) {
+    const { address, got } = await publishing(t, (number) => ({ delivered: 2, id: `e-${number}` }));
+    const { results } = await publish(address, notification, { way, count: 2 });
+    assert.deepEqual(results.map(({ id, repeated }) => [id, repeated]), [['e-0', false], ['e-1', false]]);
+    assert.notEqual(got[0].key, got[1].key);
+    await publish(address, notification, { way, key: 'message-17' });
+    assert.equal(got[2].key, 'message-17');
+    assert.deepEqual(got[2], { sender: 'server', key: 'message-17', type: 'notification', notification });
+    for (const options of [{ key: '' }, { key: 'é'.repeat(65) }, { key: 'x', keep: false }]) await fails(address, 'invalid', { way, ...options });
+    assert.equal((await publish(address, notification, { way, key: 'é'.repeat(64) })).error, null);
+    assert.equal(got.length, 4);
+  }
+});
+
+test('an answer that is lost: published again, once, with the same key', async (t) => {
+  for (const way of WAYS) {
+    for (const [error, lost] of Object.entries(LOST)) {
+      const first = await publishing(t, (number) => (number === 0 ? lost : { delivered: 3, id: 'e-0', repeated: true }));
+      const result = await publish(first.address, notification, { way, totalSeconds: 0.6 });
+      assert.deepEqual([result.delivered, result.id, result.repeated, result.error], [3, 'e-0', true, null]);
+      assert.equal(first.got.length, 2);
+      assert.deepEqual(first.got[0], first.got[1]);
+
+      const both = await publishing(t, () => lost);
+      const { millis } = await fails(both.address, error, { way, totalSeconds: 0.6 });
+      assert.equal(both.got.length, 2, 'and not a third time');
+      assert.ok(millis < 600 + SLACK_MS, `${millis} ms`);
+
+      // What was told first holds: it may have arrived.
+      const then = await publishing(t, (number) => (number === 0 ? lost : refusal('rate-limited')));
+      await fails(then.address, error, { way, totalSeconds: 0.6 });
+      assert.equal(then.got.length, 2);
+    }
+  }
+});
+
+test('an answer that is late, though the server has ids: it is taken when it comes', async (t) => {
+  for (const way of WAYS) {
+    const answer = () => pause(400, { delivered: 2, id: 'e-0' });
+    const { address, got, asked } = await publishing(t, answer, () => {});
+    const result = await publish(address, notification, { way, totalSeconds: 0.6 });
+    assert.deepEqual([result.delivered, got.length, asked.size], [2, 1, 1]);
+  }
+});
+
+test('an answer that is lost, of several: each is published once more at most, in order, in the time for all', async (t) => {
+  for (const way of WAYS) {
+    const { address, got } = await publishing(t, (number) => (number % 2 === 0 ? BREAK : { delivered: 1, id: `e-${number}`, repeated: true }));
+    const messages = [1, 2, 3].map((n) => ({ key: `key-${n}`, type: 'count', notification: { channel: 'x', n } }));
+    const { results } = await publish(address, null, { way, messages });
+    assert.deepEqual(results.map(({ id }) => id), ['e-1', 'e-3', 'e-5']);
+    assert.deepEqual(got.map(({ key }) => key), ['key-1', 'key-1', 'key-2', 'key-2', 'key-3', 'key-3']);
+    const silent = await publishing(t, () => SILENCE);
+    const late = await publish(silent.address, null, { way, messages, totalSeconds: 0.4 });
+    assert.deepEqual(late.results.map(({ error }) => error), ['timeout', 'timeout', 'timeout']);
+    assert.ok(late.millis < 400 + SLACK_MS, `${late.millis} ms`);
+    assert.deepEqual(silent.got.map(({ key }) => key), ['key-1', 'key-1'], 'the rest is not tried');
+  }
+});
+
+test('a server that may not know keys gets nothing twice', async (t) => {
+  const unknown = { 'no position': responds(404), 'nonsense': responds(200, '{}'), silence: () => {}, 'a break': (socket) => socket.destroy() };
+  for (const way of WAYS) {
+    for (const [name, position] of Object.entries(unknown)) {
+      const { address, got, asked } = await publishing(t, () => BREAK, position);
+      const { millis } = await fails(address, 'broken', { way, totalSeconds: 0.4 });
+      assert.deepEqual([name, got.length, asked.size], [name, 1, 1]);
+      assert.ok(millis < 400 + SLACK_MS, `${name}: ${millis} ms`);
+    }
+    const refusing = await publishing(t, () => refusal('forbidden'));
+    await fails(refusing.address, 'refused', { way });
+    assert.equal(refusing.got.length, 1, 'an answer is no reason either');
+  }
+  // What can't have arrived can't arrive twice.
+  let count = 0;
+  const upgrade = older((socket, frames) => frames.length > 0 && socket.end(close(1000, '{"delivered":4}')));
+  const address = await server(t, (socket, received) => {
+    if (count === 0) socket.destroy();
+    else upgrade(socket, received);
+    count += 1;
+  });
+  assert.equal((await publish(address, notification)).delivered, 4);
+});
+
+test('a server that refuses keys gets notifications without, and none twice', async (t) => {
+  for (const way of WAYS) {
+    const messages = [1, 2].map((n) => ({ notification: { channel: 'x', n } }));
+    const keyless = (number) => (got[number].key === undefined ? { delivered: 1, id: `e-${number}` } : refusal('invalid-notification'));
+    const { address, got } = await publishing(t, keyless);
+    const { results } = await publish(address, null, { way, messages });
+    assert.deepEqual(results.map(({ id, error }) => [id, error]), [['e-1', null], ['e-2', null]]);
+    assert.deepEqual(got.map(({ notification: { n }, key }) => [n, key === undefined]), [[1, false], [1, true], [2, true]]);
+
+    const losing = await publishing(t, (number) => (losing.got[number].key === undefined ? BREAK : refusal('invalid-notification')));
+    await fails(losing.address, 'broken', { way });
+    assert.equal(losing.got.length, 2);
+    // It has no history now, and perhaps had one when it got the first: a third, without a key, might be one too many.
+    const turning = await publishing(t, (number) => (number === 0 ? BREAK : refusal('invalid-notification')));
+    await fails(turning.address, 'broken', { way });
+    assert.equal(turning.got.length, 2);
+    const bad = await publishing(t, () => refusal('invalid-notification'));
+    await fails(bad.address, 'invalid', { way });
+  }
+});
+
+test('what concerns this moment has no key and is published once', async (t) => {
+  for (const way of WAYS) {
+    for (const [error, lost] of Object.entries(LOST)) {
+      const { address, got, asked } = await publishing(t, () => lost);
+      const { millis } = await fails(address, error, { way, keep: false, type: 'typing', totalSeconds: 0.3 });
+      assert.deepEqual(got, [{ sender: 'server', type: 'typing', keep: false, notification }]);
+      assert.equal(asked.size, 0);
+      if (error === 'timeout') assert.ok(millis >= 290, 'it has all of the time');
+    }
+  }
+});
+
+test('the position, or why there is none', async (t) => {
+  let request;
+  const keeping = (answer) => (socket, received) => {
+    request = received.toString();
+    answer(socket, received);
+  };
+  const ask = (address, options) => publish(address, null, { position: true, ...options });
+  const told = await ask(await server(t, keeping(responds(200, '{"id":"e-7"}'))), { token: 'secret' });
+  assert.deepEqual([told.id, told.error, told.delivered], ['e-7', null, null]);
+  assert.match(request, /^GET \/position HTTP\/1\.1\r\n/);
+  assert.match(request, /\r\nAuthorization: Bearer secret\r\n/);
+  const failures = [
+    ['refused', responds(404)],
+    ['refused', responds(426)],
+    ['refused', responds(401, JSON.stringify(refusal('forbidden')))],
+    ['refused', responds(503)],
+    ['protocol', responds(200, 'welcome')],
+    ['protocol', responds(200, '{"id":7}')],
+    ['protocol', responds(200, '{"id":""}')],
+    ['protocol', responds(200, '[]')],
+    ['protocol', (socket) => socket.end('SSH-2.0-OpenSSH_9.2\r\n')],
+    ['broken', (socket) => socket.end()],
+    ['broken', (socket) => socket.resetAndDestroy()],
+    ['broken', (socket) => socket.end('HTTP/1.1 200 X\r\nContent-Length: 12\r\n\r\n{"id"')],
+    ['timeout', () => {}],
+    ['timeout', (socket) => socket.write('HTTP/1.1 200 X\r\nContent-Length: 12\r\n\r\n{"id"')],
+  ];
+  for (const [error, answer] of failures) {
+    const result = await ask(await server(t, answer), { totalSeconds: 0.3 });
+    assert.deepEqual([result.id, result.error, result.thrown], [null, error, error], result.detail);
+    assert.ok(result.millis < 300 + SLACK_MS, `${result.millis} ms`);
+  }
+  assert.equal((await ask('unix:///nowhere/publish.sock')).error, 'unreachable');
+});
+
+/** In front of the publishers' lane: the answer to what is published first gets lost there, which `end`s as it may. */
+async function losing(t, path, end) {
+  let isLost = false;
+  const listener = net.createServer((socket) => {
+    const lane = net.connect(path);
+    let sent = '';
+    for (const each of [socket, lane]) each.on('error', () => {});
+    socket.on('data', (bytes) => {
+      sent += bytes.toString('latin1');
+      lane.write(bytes);
+    });
+    lane.on('data', (bytes) => {
+      const isHandshake = bytes.toString('latin1').startsWith('HTTP/1.1 101');
+      if (isLost || isHandshake || sent.startsWith('GET /position')) {
+        socket.write(bytes);
+      } else {
+        isLost = true;
+        lane.pause();
+        end(socket);
+      }
+    });
+    socket.on('close', () => lane.destroy());
+    lane.on('end', () => lane.isPaused() || socket.end());
+  });
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  t.after(() => listener.close());
+  return `tcp://127.0.0.1:${listener.address().port}`;
+}
+
+test('the real server: what is published again because the answer was lost is delivered once', async (t) => {
+  // Not the one of the other tests: that is down by now.
+  const own = await Application.start();
+  t.after(() => own.stop());
+  const bob = await own.user('bob');
+  const channel = reader(bob.channels[PRODUCTION]);
+  const client = await Client.connect(t, own.addresses.clients);
+  await client.subscribe([channel], bob.token);
+  const token = own.read('publish.token').trim();
+  const path = new URL(own.addresses.publish).pathname;
+  const ends = { 'silence': () => {}, 'a break': (socket) => socket.resetAndDestroy() };
+  for (const way of WAYS) {
+    for (const [name, end] of Object.entries(ends)) {
+      client.messages.length = 0;
+      const address = await losing(t, path, end);
+      const result = await publish(address, { ...channel, text: 'once' }, { token, way });
+      assert.deepEqual([name, result.error, result.delivered, result.repeated], [name, null, 1, true], result.detail);
+      assert.equal((await publish(address, null, { token, position: true })).id, result.id);
+      const next = await own.publish({ ...channel, text: 'behind it' });
+      assert.deepEqual([next.delivered, next.repeated], [1, false]);
+      await until(() => client.notifications.at(-1)?.notification.text === 'behind it', 'all has come');
+      assert.deepEqual(client.notifications.map(({ notification: { text } }) => text), ['once', 'behind it']);
+    }
+  }
+  const moment = await own.publish(channel, { keep: false });
+  assert.deepEqual([moment.delivered, moment.id], [1, null]);
+  assert.equal((await publish(own.addresses.publish, null, { position: true, token: 'wrong' })).error, 'refused');
+});
+
+test('the real server without a history: everything works, without keys', async (t) => {
+  const own = await Application.start([], { CRIEUR_HISTORY_SECONDS: '0' });
+  t.after(() => own.stop());
+  const bob = await own.user('bob');
+  const client = await Client.connect(t, own.addresses.clients);
+  await client.subscribe([reader(bob.channels[PRODUCTION])], bob.token);
+  for (const way of WAYS) {
+    const { results } = await own.publish(reader(bob.channels[PRODUCTION]), { way, count: 2 });
+    assert.deepEqual(results.map(({ delivered, error }) => [delivered, error]), [[1, null], [1, null]]);
+  }
+  assert.equal((await (await own.user('alice')).say(PRODUCTION, 'without a history')).notified, true);
+  await until(() => client.notifications.length === 5, 'each has come once');
 });

@@ -1,7 +1,8 @@
-// The six sequences of the application, from a click to the other's screen, in Chromium and over real sockets.
+// The six sequences of the application, from a click to the other's screen, in Chromium and over real sockets; and what
+// becomes of messages when crieur, its history, the API or the page's connection is gone for a while.
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -11,7 +12,7 @@ import { Application, Client, PACKAGE, PRODUCTION, reader, until } from './appli
 const executablePath = process.env.CHROMIUM;
 const screenshots = process.env.SCREENSHOTS;
 const DEADLINE_MS = 30_000;
-const RESTART_SECONDS = 4;
+const RESTART_SECONDS = 0.3;
 const MESSAGES = 100;
 
 let application;
@@ -46,8 +47,12 @@ async function enter(t, login, channel, options = {}, where = application) {
   t.after(() => context.close());
   context.setDefaultTimeout(DEADLINE_MS);
   const page = await context.newPage();
+  await page.addInitScript(gate);
   page.complaints = [];
   page.frames = [];
+  /** What the API was asked. */
+  page.asked = [];
+  page.on('request', (request) => request.url().endsWith('/ic.php') && page.asked.push(commandIn(request)));
   page.on('pageerror', (error) => page.complaints.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && page.complaints.push(message.text()));
   page.on('websocket', (socket) => {
@@ -67,6 +72,48 @@ async function enter(t, login, channel, options = {}, where = application) {
   await page.isSubscribed();
   return page;
 }
+
+/** In the page: lets a test cut its connections, and let new ones through. */
+function gate() {
+  const { WebSocket } = globalThis;
+  const sockets = new Set();
+  let isCut = false;
+  globalThis.WebSocket = class extends WebSocket {
+    constructor(url) {
+      super(isCut ? `${url}-nowhere` : url);
+      sockets.add(this);
+    }
+  };
+  globalThis.cut = () => {
+    isCut = true;
+    for (const socket of sockets) socket.close();
+  };
+  globalThis.mend = () => {
+    isCut = false;
+  };
+}
+
+async function cut(page) {
+  await page.evaluate(() => cut());
+  await says(page, '#status', 'Reconnecting');
+}
+/** What was cut is back; its client tries at once, as it does when a device is online again. */
+async function comesBack(page, status = 'Live') {
+  await page.evaluate(() => mend());
+  await until(() => page.evaluate((status) => {
+    const { textContent } = document.querySelector('#status');
+    if (textContent === 'Reconnecting…') dispatchEvent(new Event('online'));
+    return textContent.startsWith(status);
+  }, status), `the page is back, ${status}`);
+}
+
+/** `object/action` of a request to the API. */
+function commandIn(request) {
+  const [{ amaiia_msg_srv: objects }] = request.postDataJSON().cmd;
+  const [[object, actions]] = Object.entries(objects);
+  return `${object}/${Object.keys(actions)[0]}`;
+}
+const count = (page, command) => page.asked.filter((each) => each === command).length;
 
 const says = (page, selector, text) =>
   page.waitForFunction(([selector, text]) => document.querySelector(selector).textContent.includes(text), [selector, text]);
@@ -89,8 +136,9 @@ test('sequence 1: connection and subscription', async (t) => {
   assert.equal(sent.token.split('.').length, 3);
   const { id } = (await (await application.user('alice')).call('channel', 'list')).channels.find(({ name }) => name === PRODUCTION);
   assert.deepEqual(sent.subscriptions[0], reader(id));
-  const { received } = page.frames.find(({ received }) => received?.subscriptions === 2);
-  assert.deepEqual(received, { type: 'subscribed', subscriptions: 2, heartbeat: 25 });
+  const { received } = page.frames.find(({ received }) => received?.type === 'subscribed');
+  assert.deepEqual(received, { type: 'subscribed', subscriptions: 3, heartbeat: 25, id: sent.since, resumed: true });
+  assert.deepEqual(page.asked.filter((command) => !command.startsWith('user/')), ['page/load'], 'all that there is, at once');
   // And without a browser: the answer to the upgrade has come through nginx.
   const alice = await application.user('alice');
   const client = await Client.connect(t, application.addresses.clients);
@@ -177,30 +225,189 @@ test('sequence 4: Ping answered by Pong', async (t) => {
   assert.equal(client.socket.readyState, 1);
 });
 
-test('sequence 5: connection lost, backoff, back, subscriptions renewed, missed messages fetched', async (t) => {
+test('sequence 5: connection lost, backoff, back, subscriptions renewed, missed messages brought', async (t) => {
   const page = await enter(t, 'bob', PRODUCTION);
   const alice = await application.user('alice');
   await alice.say(PRODUCTION, 'before the loss');
   await shows(page, 'before the loss');
   const from = page.frames.length;
-  process.kill(application.pid('crieur'), 'SIGKILL');
-  await says(page, '#status', 'Reconnecting');
-  await shot(page, 'reconnecting');
-  // The API goes on, and says that it could not notify.
-  const missed = [];
-  for (const text of ['missed 1', 'missed 2']) missed.push(await alice.say(PRODUCTION, text));
-  assert.deepEqual(missed.map(({ notified }) => notified), [false, false]);
-  assert.match(application.log('api'), /not notified: unreachable/);
-  assert.ok(!(await texts(page)).includes('missed 1'));
-  await says(page, '#status', 'Live');
+  const asked = page.asked.length;
+  await application.kill('crieur', async () => {
+    await says(page, '#status', 'Reconnecting');
+    await shot(page, 'reconnecting');
+    // The API goes on, and says that it could not notify.
+    const missed = [];
+    for (const text of ['missed 1', 'missed 2']) missed.push(await alice.say(PRODUCTION, text));
+    assert.deepEqual(missed.map(({ notified }) => notified), [false, false]);
+    assert.match(application.log('api'), /not notified: unreachable/);
+    assert.ok(!(await texts(page)).includes('missed 1'));
+    await until(() => page.frames.slice(from).filter(({ opened }) => opened).length > 1, 'it tries before the server is back');
+  });
+  await comesBack(page);
   await shows(page, 'missed 2');
   await page.isSubscribed(from);
-  const tries = page.frames.slice(from).filter(({ opened }) => opened).length;
-  assert.ok(tries > 1, `${tries} tries: some before the server was back`);
   await alice.say(PRODUCTION, 'after the loss');
   await shows(page, 'after the loss');
   const lines = await texts(page);
   assert.deepEqual(lines.slice(-4), ['before the loss', 'missed 1', 'missed 2', 'after the loss'], 'each once, in order');
+  assert.ok(!page.asked.slice(asked).includes('message/list'), 'and the API was not asked');
+});
+
+/** Says these, one after the other, each as soon as the one before is shown. */
+async function chat(page, lines) {
+  for (const text of lines) {
+    await say(page, text);
+    await shows(page, text);
+  }
+}
+const chatIn = (page, from) => page.frames.slice(from).flatMap(({ received }) => received?.notification?.message?.text ?? []);
+
+test('crieur is killed again and again while A and B talk: each message comes, once, and the API is not asked', async (t) => {
+  const own = await Application.start(['--restart-seconds', RESTART_SECONDS]);
+  t.after(() => own.stop());
+  const [a, b] = await Promise.all([enter(t, 'alice', PRODUCTION, {}, own), enter(t, 'bob', PRODUCTION, {}, own)]);
+  const said = [];
+  for (let kill = 0; kill < 4; kill += 1) {
+    const lines = (who) => Array.from({ length: 5 }, (_, number) => `${who} ${kill}.${number}.`);
+    said.push(...lines('A'), ...lines('B'));
+    const talk = Promise.all([chat(a, lines('A')), chat(b, lines('B'))]);
+    await shows(a, `A ${kill}.1.`);
+    await own.kill();
+    await talk;
+    await Promise.all([comesBack(a), comesBack(b)]);
+  }
+  const bob = await own.user('bob');
+  const { messages } = await bob.call('message', 'list', { channelid: bob.channels[PRODUCTION] });
+  const kept = messages.map(({ text }) => text);
+  assert.deepEqual(kept.toSorted(), said.toSorted());
+  for (const page of [a, b]) {
+    await page.waitForFunction((count) => document.querySelectorAll('#messages > li').length >= count, kept.length);
+    assert.deepEqual(await texts(page), kept, 'each once, in order');
+    // Notified, too: nothing was shown twice only because nothing was.
+    await until(() => chatIn(page, 0).length >= kept.length, 'each was notified');
+    assert.deepEqual(chatIn(page, 0).toSorted(), said.toSorted());
+    await page.waitForFunction(() => !document.querySelector('.waiting'));
+    const answers = page.frames.flatMap(({ received }) => (received?.type === 'subscribed' ? [received.resumed] : []));
+    assert.deepEqual(answers, [true, true, true, true, true]);
+    assert.deepEqual([count(page, 'page/load'), count(page, 'message/list')], [1, 0]);
+  }
+});
+
+test('the history is lost: the API is asked once for each gap, and nothing is missing', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const alice = await application.user('alice');
+  const said = [];
+  const hear = async (text) => {
+    said.push(text);
+    return alice.say(PRODUCTION, text);
+  };
+  await hear('before all gaps');
+  await shows(page, 'before all gaps');
+  for (const gap of [1, 2]) {
+    const asked = page.asked.length;
+    const from = page.frames.length;
+    // Published while the page is away: no outbox brings it.
+    await cut(page);
+    assert.equal((await hear(`lost in gap ${gap}`)).notified, true);
+    rmSync(path.join(application.data, 'history'), { recursive: true });
+    await application.kill();
+    await comesBack(page);
+    await shows(page, `lost in gap ${gap}`);
+    await hear(`behind gap ${gap}`);
+    await shows(page, `behind gap ${gap}`);
+    const { received } = page.frames.slice(from).find(({ received }) => received?.type === 'subscribed');
+    assert.deepEqual([received.resumed, received.reason], [false, 'unknown']);
+    assert.deepEqual(page.asked.slice(asked).filter((command) => command === 'message/list'), ['message/list']);
+  }
+  assert.deepEqual((await texts(page)).slice(-said.length), said);
+});
+
+test('a message that is sent while crieur is down: saved, and so it says; the others get it later', async (t) => {
+  const [a, b, late] = await Promise.all([enter(t, 'alice', PRODUCTION), enter(t, 'bob', PRODUCTION), enter(t, 'bob', PRODUCTION)]);
+  const asked = [a, b].map((page) => page.asked.length);
+  await application.kill('crieur', async () => {
+    await Promise.all([a, b].map((page) => says(page, '#status', 'Reconnecting')));
+    await chat(a, ['first while it is down', 'second while it is down']);
+    const notes = await a.$$eval('#messages li:has(.waiting) p', (all) => all.map(({ textContent }) => textContent));
+    assert.deepEqual(notes, ['first while it is down', 'second while it is down']);
+    await says(a, '#messages .waiting', 'Saved');
+    await shot(a, 'saved');
+    assert.ok(!(await texts(b)).includes('first while it is down'));
+    // Who loads the page now finds it there, without a position.
+    await late.reload();
+    await shows(late, 'second while it is down');
+  });
+  await Promise.all([a, b, late].map((page) => comesBack(page)));
+  await shows(b, 'second while it is down');
+  assert.deepEqual((await texts(b)).slice(-2), ['first while it is down', 'second while it is down']);
+  await a.waitForFunction(() => !document.querySelector('.waiting'));
+  assert.deepEqual([a, b].map((page, index) => page.asked.slice(asked[index]).includes('message/list')), [false, false]);
+  assert.equal(count(late, 'message/list'), 1, 'without a position, it asks when its list is in force');
+  assert.deepEqual((await texts(late)).slice(-2), ['first while it is down', 'second while it is down']);
+});
+
+test('a message between the rows of the page and its subscription appears', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const alice = await application.user('alice');
+  await page.route('**/ic.php', async (route) => {
+    if (commandIn(route.request()) !== 'page/load') return route.continue();
+    const response = await route.fetch();
+    assert.equal((await alice.say(PRODUCTION, 'between rows and list')).notified, true);
+    await route.fulfill({ response });
+  });
+  await page.reload();
+  await says(page, '#status', 'Live');
+  await shows(page, 'between rows and list');
+  assert.equal((await texts(page)).filter((text) => text === 'between rows and list').length, 1);
+  assert.equal(count(page, 'message/list'), 0);
+});
+
+test('who is typing is shown, for a while, and never afterwards', async (t) => {
+  const [a, b, c] = await Promise.all([enter(t, 'alice', PRODUCTION), enter(t, 'bob', PRODUCTION), enter(t, 'bob', 'General')]);
+  const typing = (page) => page.textContent('#typing');
+  const field = a.locator('[name=details]');
+  await field.pressSequentially('Is anybody near machine 4');
+  await says(b, '#typing', 'Alice is typing…');
+  await shot(b, 'typing');
+  assert.equal(count(a, 'channel/typing'), 1, 'however many keys');
+  await a.click('#composer [type=submit]');
+  await shows(b, 'Is anybody near machine 4');
+  assert.equal(await typing(b), '', 'what was typed has come');
+
+  await field.pressSequentially('Well');
+  await says(b, '#typing', 'Alice is typing…');
+  assert.equal(count(a, 'channel/typing'), 2, 'at once, for it is another message');
+  await b.waitForFunction(() => document.querySelector('#typing').textContent === '');
+  assert.ok(!(await texts(b)).includes('Well'), 'it ends by itself');
+
+  const from = b.frames.length;
+  await cut(b);
+  await field.pressSequentially(' then');
+  await until(() => count(a, 'channel/typing') === 3, 'it is told again after a while');
+  // Through the same lane, and so behind it.
+  await (await application.user('bob')).say(PRODUCTION, 'said meanwhile');
+  await shows(a, 'said meanwhile');
+  await comesBack(b);
+  await shows(b, 'said meanwhile');
+  assert.ok(!JSON.stringify(b.frames.slice(from)).includes('"typing"'));
+  assert.deepEqual([await typing(a), await typing(b), await typing(c)], ['', '', ''], 'nor is it for oneself or for others');
+  assert.ok(!JSON.stringify(c.frames).includes('"type":"typing"'));
+});
+
+test('what is said in the open channel is no question to the API, and what is said in another is one', async (t) => {
+  const page = await enter(t, 'bob', PRODUCTION);
+  const alice = await application.user('alice');
+  const asked = page.asked.length;
+  await alice.say(PRODUCTION, 'in the open one');
+  await shows(page, 'in the open one');
+  await until(() => page.asked.slice(asked).includes('channel/read'), 'it is read; by now the API would have been asked');
+  await alice.say('General', 'in another');
+  await page.waitForSelector('#channels button:has-text("General") .unread');
+  assert.deepEqual(page.asked.slice(asked).filter((command) => command.endsWith('/list')), ['channel/list']);
+  await page.click('#channels button:has-text("General")');
+  await shows(page, 'in another');
+  await says(page, '#status', 'Live');
+  assert.equal(count(page, 'message/list'), 1, 'once for a channel that is opened');
 });
 
 /** Lets the API answer 500 to what has this word, until what it gives is called. */
@@ -214,41 +421,64 @@ async function breakApi(page, word) {
 }
 
 test('an API that fails leaves no gap under "Live"', async (t) => {
-  const page = await enter(t, 'bob', PRODUCTION);
-  const alice = await application.user('alice');
+  // Without a history the API is asked whenever the connection was lost.
+  const forgetful = await Application.start([], { CRIEUR_HISTORY_SECONDS: '0' });
+  t.after(() => forgetful.stop());
+  const page = await enter(t, 'bob', PRODUCTION, {}, forgetful);
+  const alice = await forgetful.user('alice');
   await alice.say(PRODUCTION, 'before the gap');
   await shows(page, 'before the gap');
-  process.kill(application.pid('crieur'), 'SIGKILL');
-  await says(page, '#status', 'Reconnecting');
+  await cut(page);
   // More than the page asks for again in any case.
   const missed = Array.from({ length: 25 }, (_, number) => `gap ${number}`);
   for (const text of missed) await alice.say(PRODUCTION, text);
   const mend = await breakApi(page, 'list');
-  await says(page, '#status', 'Incomplete');
+  await comesBack(page, 'Incomplete');
   await shot(page, 'incomplete');
   // What comes meanwhile is shown, and is not taken for the end of what is known.
-  await until(async () => (await alice.say(PRODUCTION, 'after the gap')).notified, 'it is notified');
+  await alice.say(PRODUCTION, 'after the gap');
   await shows(page, 'after the gap');
   assert.ok(!(await texts(page)).includes('gap 0'));
   assert.match(await page.textContent('#status'), /Incomplete/);
   await mend();
   await says(page, '#status', 'Live');
-  const lines = (await texts(page)).filter((text) => text !== 'after the gap');
-  assert.deepEqual(lines.slice(-missed.length - 1), ['before the gap', ...missed]);
+  assert.deepEqual(await texts(page), ['before the gap', ...missed, 'after the gap']);
 });
 
-test('an API that fails when the page is opened is asked again', async (t) => {
+test('an API that fails when the page or a channel is opened is asked again', async (t) => {
   const page = await enter(t, 'bob', PRODUCTION);
-  // The channels, and then the messages.
-  for (const word of ['channel', 'message']) {
+  const fails = async (word, open, isRight) => {
     const mend = await breakApi(page, word);
-    await page.reload();
+    await open();
     await says(page, '#status', 'Incomplete');
     assert.ok(!(await page.$eval('#messages', (list) => getComputedStyle(list, '::after').content)).includes('Nothing has been said'));
     await mend();
     await says(page, '#status', 'Live');
     assert.ok((await texts(page)).length > 0);
-  }
+  };
+  await fails('load', () => page.reload());
+  await (await application.user('alice')).say('General', 'to be seen');
+  await fails('message', () => page.click('#channels button:has-text("General")'));
+});
+
+test('a channel that is opened is shown at once where crieur is away or silent, and is complete in the end', async (t) => {
+  const page = await enter(t, 'bob', 'General');
+  const alice = await application.user('alice');
+  await alice.say(PRODUCTION, 'there before');
+  await cut(page);
+  await page.click('#channels button:has-text("Production")');
+  await shows(page, 'there before');
+  await alice.say(PRODUCTION, 'meanwhile');
+  await comesBack(page);
+  await shows(page, 'meanwhile');
+  // A link that is dead looks open: what is sent goes nowhere.
+  await page.evaluate(() => {
+    WebSocket.prototype.send = () => {};
+  });
+  await alice.say('General', 'over a dead link');
+  await page.click('#channels button:has-text("General")');
+  await shows(page, 'over a dead link');
+  assert.match(await page.textContent('#status'), /Catching up/);
 });
 
 test('"Live" is shown when the list is in force, and not before', async (t) => {
@@ -265,9 +495,9 @@ test('"Live" is shown when the list is in force, and not before', async (t) => {
       for (const go of held) go();
     };
   });
-  process.kill(application.pid('crieur'), 'SIGKILL');
+  await application.kill();
+  await comesBack(page, 'Catching up');
   await page.waitForFunction(() => held.length > 0);
-  await says(page, '#status', 'Catching up');
   await alice.say(PRODUCTION, 'while the list is on its way');
   await page.evaluate(() => release());
   await says(page, '#status', 'Live');
