@@ -248,6 +248,8 @@ describe('what was missed comes by itself', () => {
     await whileAway(link, [anna], () => publish(1, 'b'));
     await says(anna, 'resumed, 1 missed');
     assert.deepEqual(anna.said, ['subscribed', 'subscribed', 'subscribed, resumed', 1, 'resumed, 1 missed']);
+    await anna.client.subscribe(['a', 'd']);
+    assert.equal(anna.said.at(-1), 'subscribed', 'the connection was resumed, this list is a new one');
     // The next list never arrives: it is another one that comes back.
     link.hold();
     anna.client.subscribe(['a', 'c']);
