@@ -109,7 +109,7 @@ export interface CrieurOptions {
   token?: () => string | Promise<string>;
   /** React Native's `AppState`: an app that comes to the front tries at once. */
   appState?: AppStateLike;
-  /** The position to begin at: that of the state that the app has already. */
+  /** The position to begin at: that of the state that the app has already, and of its first list. */
   since?: string | null;
   /** Whether to have the server number notifications, and to get what was missed from it; `true` by default. */
   resume?: boolean;

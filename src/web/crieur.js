@@ -6,8 +6,8 @@
  * and Node.
  *
  * Invariants: one socket at a time, and one timer, whose meaning the status gives: the patience for a
- * try (`connecting`), the next look at the connection (`online`), the next try (`waiting`). Nothing is
- * left of either in `closed`. A handler may call anything at any time: after an event, nothing is
+ * try (`connecting`), the next look at the connection (`online`), the next try (`waiting`). In `closed` there is
+ * neither. A handler may call anything at any time: after an event, nothing is
  * taken for granted. The position moves before the handlers hear of what moved it.
  */
 
@@ -105,13 +105,13 @@ export class Crieur {
   #resumes;
   /** The id up to which everything has been handed on; `null` before a server has told one. */
   #position;
-  /** The set for which that is so; `null` where the user has been told to load it, or will be. */
+  /** The set whose state the app has, or was told to load; `null` while another one may have taken its place. */
   #completeSet = null;
-  /** Whether the user has a state, in which something may be missing. */
+  /** Whether the app has a state, in which something may be missing. */
   #hasState = false;
   /** How this connection began: `resumed` from the position or `fresh`; `null` until that is known. */
   #beginning = null;
-  /** Whether the set in force goes on from where the user is with it. */
+  /** Whether the set in force goes on from where the app is with it. */
   #isContinued = false;
   #isReplaying = false;
   /** Ids, the oldest first. */
@@ -475,8 +475,13 @@ export class Crieur {
       waiter.reject(new CrieurError('closed', 'the client is closed'));
       return;
     }
-    // An empty one is that of an app that doesn't know yet what it wants.
-    if (this.#completeSet === FIRST_SET && set !== NO_SUBSCRIPTIONS) this.#completeSet = set;
+    if (this.#completeSet === FIRST_SET) {
+      // An empty one is that of an app that doesn't know yet what it wants.
+      if (set !== NO_SUBSCRIPTIONS) this.#completeSet = set;
+    } else if (this.#completeSet !== set) {
+      // Though it may come back before it is missed by the server: the app may have dropped its state.
+      this.#completeSet = null;
+    }
     if (this.#state.status !== 'online') {
       this.#wanted = set;
       this.#waiters.push(waiter);
@@ -569,13 +574,14 @@ export class Crieur {
       this.#wanted = this.#accepted;
       // The server has kept the set before, unless it was taken on another connection.
       if (this.#answer === null && sent.set !== this.#accepted) this.#sendSet();
-      isNothingInForce = this.#answer === null && sent.set === this.#accepted;
+      isNothingInForce = this.#answer === null;
     }
     for (const { reject } of sent?.waiters ?? []) reject(error);
     const socket = this.#socket;
     this.#emit('error', error);
     if (isNothingInForce && this.#socket === socket && this.#sent.length === 0) {
-      // It was taken before: a server that is full, say, may take it again later.
+      // It was taken before: a server that is full, say, may take it again later, and so may one that wants another token.
+      if (error.code === 'forbidden') this.#token = null;
       this.#lose({ reason: error.code });
     }
     this.#saySubscribed();

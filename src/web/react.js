@@ -19,8 +19,8 @@ export function useCrieur(url, subscriptions, options = {}) {
   const owesLoad = useRef(false);
   /** What `subscribed` has said on this connection. */
   const said = useRef(null);
-  /** The list that `since` is a position of: the first that isn't empty. */
-  const origin = useRef({ since: null, set: EMPTY });
+  /** What the component began with: a position, and the list that it is one of, the first that isn't empty. */
+  const origin = useRef(null);
   const [state, setState] = useState(CONNECTING);
   // Compared by what it says: a list that is written anew at each rendering is the same set.
   const set = JSON.stringify(subscriptions ?? []);
@@ -32,11 +32,11 @@ export function useCrieur(url, subscriptions, options = {}) {
   useEffect(() => {
     if (!url) return undefined;
     const { token, since, ...others } = latest.current;
-    if (origin.current.since !== since) origin.current = { since, set: EMPTY };
+    origin.current ??= { since, set: EMPTY };
     const isOrigin = origin.current.set === EMPTY || origin.current.set === set;
     const crieur = new Crieur(url, {
       ...others,
-      since: isOrigin ? since : null,
+      since: isOrigin ? origin.current.since : null,
       token: token && (() => latest.current.token()),
     });
     client.current = crieur;
@@ -48,7 +48,6 @@ export function useCrieur(url, subscriptions, options = {}) {
         latest.current.onError?.(error);
       }),
       crieur.on('status', ({ status, retryAt }) => {
-        said.current = null;
         setState(({ error }) => ({ status, retryAt, error: status === 'online' ? null : error, inForce: null }));
       }),
       crieur.on('subscribed', ({ list, isFirst, isResumed }) => {
@@ -69,7 +68,7 @@ export function useCrieur(url, subscriptions, options = {}) {
   useEffect(() => {
     const crieur = client.current;
     if (crieur === null) return;
-    if (origin.current.set === EMPTY) origin.current.set = set;
+    if (origin.current?.set === EMPTY) origin.current.set = set;
     crieur.subscribe(JSON.parse(set));
     const inForce = crieur.isSubscribed ? said.current : null;
     setState((before) => (before.inForce === inForce ? before : { ...before, inForce }));

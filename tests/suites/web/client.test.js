@@ -621,6 +621,26 @@ describe('subscriptions', () => {
     assert.deepEqual(run.errors.map(({ code }) => code), Array(3).fill('too-many-subscriptions'));
   });
 
+  test('with a fresh token each time, where it is forbidden', async (t) => {
+    let asked = 0;
+    const run = await start(t, { token: () => `token ${(asked += 1)}` });
+    run.client.subscribe(['a']);
+    run.socket.accept();
+    await run.clock.pass(5_000);
+    run.socket.end(1006);
+    await settle();
+    for (let round = 0; round < 4; round += 1) {
+      run.socket.open();
+      run.socket.receive({ type: 'error', error: { code: 'forbidden', detail: '…' } });
+      await run.clock.pass(30_000 - 5_001);
+      if (run.client.status === 'waiting') run.client.wake();
+      await settle();
+      await run.clock.pass(0);
+    }
+    assert.ok(asked >= 4, `${asked} tokens`);
+    assert.notEqual(run.client.status, 'closed');
+  });
+
   test('but not where a handler of the error has asked for another, or closed the client', async (t) => {
     for (const act of [(client) => client.subscribe(['b']), (client) => client.close()]) {
       const run = await start(t);
@@ -1057,6 +1077,19 @@ describe('liveness', () => {
     run.clock.sleep(60_000);
     await run.clock.pass(0);
     assert.equal(run.client.status, 'connecting');
+  });
+
+  test('but not what a connection before has left unanswered', async (t) => {
+    const run = await online(t);
+    run.clock.sleep(60_000);
+    await run.clock.pass(0);
+    run.socket.end(1006);
+    await settle();
+    run.socket.accept();
+    run.client.wake();
+    run.clock.sleep(60_000);
+    await run.clock.pass(0);
+    assert.equal(run.client.status, 'online');
   });
 
   test('sleep is noticed within 5 s where the timers slept too', async (t) => {

@@ -263,6 +263,13 @@ describe('gaps while it is connected', () => {
     assert.equal(run.inForce.at(-1).isResumed, true, 'the user was told to load it');
   });
 
+  test('leave the position where it is if they say none', async (t) => {
+    const run = await subscribed(t);
+    run.socket.receive({ type: 'gap', reason: 'forked' });
+    assert.equal(run.client.position, 'p1');
+    assert.deepEqual(run.continuity, ['gap: forked']);
+  });
+
   test('end a replay: it is not said to have brought everything', async (t) => {
     const run = await subscribed(t);
     await reconnect(run);
@@ -303,7 +310,10 @@ describe('repetitions', () => {
 
   test('the last 10,000 are known', async (t) => {
     const run = await subscribed(t);
-    for (let n = 1; n <= 10_001; n += 1) run.socket.receive(kept(`i${n}`, n));
+    for (let n = 1; n <= 10_000; n += 1) run.socket.receive(kept(`i${n}`, n));
+    run.socket.receive(kept('i1', 1));
+    assert.equal(run.notifications.length, 10_000);
+    run.socket.receive(kept('i10001', 10_001));
     run.socket.receive(kept('i2', 2));
     assert.equal(run.notifications.length, 10_001);
     run.socket.receive(kept('i1', 1));
@@ -327,14 +337,39 @@ describe('lists that change', () => {
     assert.equal(run.inForce.at(-1).isResumed, true);
   });
 
-  test('and back again while it is away: as if nothing had been', async (t) => {
+  for (const between of [['a', 'b'], []]) {
+    test(`to ${JSON.stringify(between)} and back while it is away: the app may have dropped its state`, async (t) => {
+      const run = await subscribed(t);
+      run.socket.end(1006);
+      run.client.subscribe(between);
+      run.client.subscribe(['a']);
+      await retry(run);
+      run.socket.accept(25, { id: 'p1', resumed: true });
+      assert.equal(run.inForce.at(-1).isResumed, false);
+      await reconnect(run);
+      run.socket.acknowledge(25, { id: 'p1', resumed: true });
+      assert.equal(run.inForce.at(-1).isResumed, true);
+    });
+  }
+
+  test('given again as it is, it goes on', async (t) => {
     const run = await subscribed(t);
+    run.client.subscribe(['a']);
     run.socket.end(1006);
-    run.client.subscribe(['a', 'b']);
     run.client.subscribe(['a']);
     await retry(run);
     run.socket.accept(25, { id: 'p1', resumed: true });
     assert.equal(run.inForce.at(-1).isResumed, true);
+  });
+
+  test('sent and not answered before the break, then back', async (t) => {
+    const run = await subscribed(t);
+    run.client.subscribe(['b']);
+    run.socket.end(1006);
+    run.client.subscribe(['a']);
+    await retry(run);
+    run.socket.accept(25, { id: 'p1', resumed: true });
+    assert.equal(run.inForce.at(-1).isResumed, false);
   });
 
   test('before the first answer: each shows the position, and the second replay begins anew', async (t) => {
@@ -431,7 +466,7 @@ describe('lists that change', () => {
     run.socket.receive({ type: 'error', error: { code: 'invalid-subscription', detail: 'no page' } });
     assert.deepEqual(run.socket.lists.slice(1), [{ sender: 'client', subscriptions: ['a'], since: 'p1' }]);
     run.socket.acknowledge(25, { id: 'p1', resumed: true });
-    assert.deepEqual(run.inForce.at(-1), { list: ['a'], isFirst: true, isResumed: true });
+    assert.deepEqual(run.inForce.at(-1), { list: ['a'], isFirst: true, isResumed: false });
   });
 
   test('a handler of a gap that subscribes to something else is not told of the list that it has replaced', async (t) => {
@@ -542,6 +577,14 @@ describe('without a history', () => {
     assert.equal(run.client.position, null);
     await reconnect(run);
     assert.deepEqual(sinces(run.socket), ['']);
+  });
+
+  test('resume: false takes no position of a server that tells one all the same', async (t) => {
+    const run = await start(t, { resume: false });
+    run.client.subscribe(['a']);
+    run.socket.accept(25, { id: 'p1', resumed: true });
+    assert.equal(run.client.position, null);
+    assert.equal(run.inForce[0].isResumed, false);
   });
 
   test('resume: false shows nothing, and each connection but the first is a gap', async (t) => {
