@@ -6,9 +6,11 @@
 //! the hub behind its routes; the conformance suite runs an echo.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::handover::{Fields, Malformed, Members, Outgoing};
 pub use crate::http::body::Framing;
 use crate::http::head::Head;
 pub use crate::http::response::Response;
@@ -17,6 +19,7 @@ use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 pub use crate::metrics::Refusal;
 use crate::time::{Clock, Timestamp};
+use crate::wire::carried::{FrameNumbers, Frames};
 use crate::ws::close::CloseCode;
 use crate::ws::error::ProtocolError;
 use crate::ws::frame::EncodedFrame;
@@ -371,4 +374,47 @@ pub trait Application {
 
     /// The reason of a Close frame that the shell starts, at most 123 bytes.
     fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String;
+
+    // Handover.
+
+    /// Writes what is of no connection in particular; `frames` numbers what queues may hold as well.
+    ///
+    /// # Errors
+    /// As those of `state`.
+    fn save(&self, _state: &mut State<'_>, _frames: &mut FrameNumbers) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes what belongs to an admitted connection.
+    fn save_connection(&self, _id: ConnectionId, _members: &mut Members<'_>) {}
+
+    /// Takes a record that [`Application::save`] has written, in the same order; others aren't shown.
+    ///
+    /// # Errors
+    /// It can't go on from there: the whole state is of no use.
+    fn restore(
+        &mut self,
+        _kind: u8,
+        _fields: &Fields<'_>,
+        _frames: &mut Frames,
+    ) -> Result<(), Malformed> {
+        Ok(())
+    }
+
+    /// Takes an admitted connection over, or changes nothing.
+    ///
+    /// # Errors
+    /// It can't be taken over: it is dropped, and this application was never told of it.
+    fn restore_connection(
+        &mut self,
+        _id: ConnectionId,
+        _peer: Peer,
+        _fields: &Fields<'_>,
+        _now: Timestamp,
+    ) -> Result<(), Malformed> {
+        Ok(())
+    }
 }
+
+/// A state that is being written, wherever it goes.
+pub type State<'w> = Outgoing<&'w mut dyn io::Write>;

@@ -20,6 +20,7 @@ pub mod application;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod handover;
 pub mod http;
 pub mod hub;
 pub mod id;

@@ -2,6 +2,7 @@
 
 pub mod exposition;
 pub mod process;
+pub mod saved;
 pub mod text;
 
 use std::fmt;

@@ -5,6 +5,8 @@
 //! [`BodyReader`]. Invariants: never a byte behind the body is taken; a body is never longer than
 //! it may be, nor is what is around its chunks.
 
+mod saved;
+
 use std::fmt;
 
 use super::head::{Head, is_token_byte};
@@ -345,6 +347,8 @@ mod tests {
         let mut reader = BodyReader::new(framing, bytes_max)?;
         let mut taken = reader.read(&stream[..split])?;
         assert!(taken == split || reader.is_whole());
+        assert!(reader.is_possible());
+        let mut reader = saved::tests::carried(&reader);
         taken += reader.read(&stream[taken..])?;
         let is_whole = reader.is_whole();
         Ok(is_whole.then(|| (reader.take_body(), taken)))

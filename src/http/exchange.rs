@@ -23,6 +23,8 @@
 //! Invariants: nothing is queued after the last answer; what arrives then is never parsed; `Closed` is
 //! final; nothing is parsed while an answer is awaited.
 
+mod saved;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
@@ -616,7 +618,7 @@ impl Exchange {
     /// Asserts what is true between any two calls.
     pub fn check_invariants(&self) {
         self.buffers.check_invariants();
-        assert!(self.is_serving() || !self.buffers.has_tail());
+        assert!(self.is_possible());
     }
 }
 

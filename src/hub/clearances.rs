@@ -7,14 +7,16 @@
 //! little more than what is in it.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use log::log;
+use sha2::{Digest, Sha256};
 
 use super::access::jwt::{ClientKeys, TokenError};
+use super::command;
 use super::filter::{Subscription, covers};
 use crate::config::HubLimits;
+use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
 use crate::log_limit::LogLimit;
 use crate::time::Timestamp;
@@ -30,13 +32,12 @@ const CAPACITY_MIN: usize = 4;
 #[derive(Default)]
 pub(super) struct Clearances {
     table: HashMap<ConnectionId, Clearance>,
-    /// Keyed, so that nobody makes a token with the hash of another.
-    token_hasher: RandomState,
     /// Lines about clients without a good token.
     log: LogLimit,
 }
 
-enum Clearance {
+/// What one connection has shown.
+pub(super) enum Clearance {
     /// Nothing yet.
     Awaited,
     /// A good token.
@@ -46,15 +47,30 @@ enum Clearance {
 }
 
 /// What a good token grants.
-struct Granted {
+pub(super) struct Granted {
     /// What may be subscribed to.
     allowed: Vec<Subscription<'static>>,
     /// When the token expires.
     until: Timestamp,
     /// Whether what was published before may be asked for.
     allows_history: bool,
-    /// The token's hash, by which it is known again.
-    shown: u64,
+    /// By what the token is known again.
+    shown: Shown,
+}
+
+const SHOWN_BYTES: usize = 16;
+
+/// The first half of the SHA-256 of a token: another process knows the token by it too, and nobody makes one that is
+/// taken for another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shown([u8; SHOWN_BYTES]);
+
+impl Shown {
+    fn of(token: &str) -> Self {
+        let hash: [u8; 2 * SHOWN_BYTES] = Sha256::digest(token.as_bytes()).into();
+        let (half, _) = hash.split_first_chunk().expect("it is twice as long");
+        Self(*half)
+    }
 }
 
 /// Why a connection is closed that has no good token.
@@ -117,7 +133,7 @@ impl Clearances {
         verifier: &Verifier<'_>,
         awaited_until: Timestamp,
     ) -> Timestamp {
-        let verified = token.map(|token| self.verify(id, token, verifier));
+        let verified = token.map(|token| self.verify(id, token, Shown::of(token), verifier));
         let (clearance, deadline) = match verified {
             None => (Clearance::Awaited, awaited_until),
             Some(Ok(granted)) => {
@@ -143,9 +159,10 @@ impl Clearances {
         token: Option<&str>,
         verifier: &Verifier<'_>,
     ) -> Result<Option<Timestamp>, Uncleared> {
-        let new = match token.filter(|token| !self.is_known(id, token)) {
-            Some(token) => Some(
-                self.verify(id, token, verifier)
+        let token = token.map(|token| (token, Shown::of(token)));
+        let new = match token.filter(|&(_, shown)| !self.is_known(id, shown)) {
+            Some((token, shown)) => Some(
+                self.verify(id, token, shown, verifier)
                     .map_err(Uncleared::Unauthorized)?,
             ),
             None => None,
@@ -215,6 +232,23 @@ impl Clearances {
         }
     }
 
+    /// Writes what a connection has shown; of one without a clearance, nothing.
+    pub(super) fn save(&self, id: ConnectionId, members: &mut Members<'_>) {
+        let Self {
+            table,
+            // Its bursts begin anew.
+            log: _,
+        } = self;
+        if let Some(clearance) = table.get(&id) {
+            clearance.save(members);
+        }
+    }
+
+    /// Gives a connection the clearance that was written.
+    pub(super) fn carry(&mut self, id: ConnectionId, clearance: Clearance) {
+        self.table.insert(id, clearance);
+    }
+
     /// Bytes on the heap, about, without what tokens allow.
     pub(super) fn heap_bytes(&self) -> usize {
         self.table.capacity() * size_of::<(ConnectionId, Clearance)>()
@@ -226,10 +260,10 @@ impl Clearances {
         assert!(self.table.capacity() <= SPARSE_FACTOR * self.table.len().max(CAPACITY_MIN));
     }
 
-    /// Whether `token` is the one that the connection was granted its clearance for.
-    fn is_known(&self, id: ConnectionId, token: &str) -> bool {
+    /// Whether what is `shown` is the token that the connection was granted its clearance for.
+    fn is_known(&self, id: ConnectionId, shown: Shown) -> bool {
         match self.table.get(&id) {
-            Some(Clearance::Granted(granted)) => granted.shown == self.token_hasher.hash_one(token),
+            Some(Clearance::Granted(granted)) => granted.shown == shown,
             _ => false,
         }
     }
@@ -238,6 +272,7 @@ impl Clearances {
         &mut self,
         id: ConnectionId,
         token: &str,
+        shown: Shown,
         verifier: &Verifier<'_>,
     ) -> Result<Granted, Unauthorized> {
         let &Verifier {
@@ -251,7 +286,7 @@ impl Clearances {
                 until: now + grant.time_left(unix_now),
                 allowed: grant.allow,
                 allows_history: grant.history,
-                shown: self.token_hasher.hash_one(token),
+                shown,
             }),
             Err(error) => {
                 let level = self.log.level(now);
@@ -259,6 +294,97 @@ impl Clearances {
                 Err(error.into())
             }
         }
+    }
+}
+
+// Members of a connection's record, among those of hub/saved.rs.
+const KIND: u8 = 3;
+const REASON: u8 = 4;
+const ALLOWED: u8 = 5;
+const UNTIL: u8 = 6;
+const SHOWN: u8 = 7;
+const ALLOWS_HISTORY: u8 = 18;
+
+// What KIND says.
+const NONE: u64 = 0;
+const AWAITED: u64 = 1;
+const GRANTED: u64 = 2;
+const REFUSED: u64 = 3;
+
+impl Clearance {
+    fn save(&self, members: &mut Members<'_>) {
+        match self {
+            Self::Awaited => members.number(KIND, AWAITED),
+            Self::Granted(granted) => {
+                members.number(KIND, GRANTED);
+                granted.save(members);
+            }
+            Self::Refused(why) => {
+                members.number(KIND, REFUSED);
+                members.number(REASON, why.number());
+            }
+        }
+    }
+
+    /// Reads what was written of a connection, if it has a clearance.
+    ///
+    /// # Errors
+    /// It is none that there is.
+    pub(super) fn restore(fields: &Fields<'_>) -> Result<Option<Self>, Malformed> {
+        match fields.number(KIND) {
+            NONE => Ok(None),
+            AWAITED => Ok(Some(Self::Awaited)),
+            GRANTED => Granted::restore(fields).map(|granted| Some(Self::Granted(granted))),
+            REFUSED => {
+                Unauthorized::from_number(fields.number(REASON)).map(|why| Some(Self::Refused(why)))
+            }
+            _ => Err(Malformed("a clearance is of no kind that there is")),
+        }
+    }
+}
+
+impl Granted {
+    fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            allowed,
+            until,
+            allows_history,
+            shown: Shown(shown),
+        } = self;
+        let mut list = Vec::new();
+        command::write_subscriptions(allowed, &mut list);
+        members.bytes(ALLOWED, &list);
+        members.time(UNTIL, Some(*until));
+        members.number(ALLOWS_HISTORY, u64::from(*allows_history));
+        members.bytes(SHOWN, shown);
+    }
+
+    fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let allowed = command::parse_list(fields.text(ALLOWED)?)?;
+        let shown = fields.bytes(SHOWN).try_into();
+        Ok(Self {
+            allowed: allowed.into_iter().map(Subscription::into_owned).collect(),
+            until: fields.time(UNTIL).ok_or(Malformed("a token has no end"))?,
+            allows_history: fields.number(ALLOWS_HISTORY) != 0,
+            shown: Shown(shown.map_err(|_| Malformed("a token's hash isn't as long as one"))?),
+        })
+    }
+}
+
+impl Unauthorized {
+    /// What stands for it in a state.
+    const fn number(self) -> u64 {
+        match self {
+            Self::Missing => 1,
+            Self::Expired => 2,
+            Self::Invalid => 3,
+        }
+    }
+
+    fn from_number(number: u64) -> Result<Self, Malformed> {
+        let all = [Self::Missing, Self::Expired, Self::Invalid];
+        let why = all.into_iter().find(|why| why.number() == number);
+        why.ok_or(Malformed("a token is refused for no reason that there is"))
     }
 }
 
@@ -305,7 +431,22 @@ mod tests {
 
         fn admit(&mut self, token: Option<&str>) -> Timestamp {
             let verifier = verifier(&self.keys, &self.limits);
-            self.clearances.admit(ID, token, &verifier, at(110))
+            let deadline = self.clearances.admit(ID, token, &verifier, at(110));
+            self.carry();
+            deadline
+        }
+
+        /// Goes on with what is written of the clearances, and read.
+        fn carry(&mut self) {
+            let bytes = saved(&self.clearances);
+            let mut carried = Clearances::default();
+            let fields = Fields::parse(&bytes).expect("members");
+            if let Some(clearance) = Clearance::restore(&fields).expect("a clearance") {
+                carried.carry(ID, clearance);
+            }
+            assert_eq!(saved(&carried), bytes);
+            carried.check_invariants(|id| id == ID);
+            self.clearances = carried;
         }
 
         fn check(
@@ -320,8 +461,15 @@ mod tests {
             let verifier = verifier(&self.keys, &self.limits);
             let result = self.clearances.check(ID, &list, token, &verifier);
             self.clearances.check_invariants(|id| id == ID);
+            self.carry();
             result
         }
+    }
+
+    fn saved(clearances: &Clearances) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        clearances.save(ID, &mut Members::new(&mut bytes));
+        bytes
     }
 
     fn verifier<'a>(keys: &'a ClientKeys, limits: &'a HubLimits) -> Verifier<'a> {
@@ -386,5 +534,52 @@ mod tests {
         let mut bench = Bench::new();
         bench.admit(Some(OLD));
         assert_eq!(bench.check(&["a"], None), Err(EXPIRED));
+    }
+
+    #[test]
+    fn what_is_no_clearance_is_malformed() {
+        let good = |members: &mut Members<'_>| {
+            members.number(KIND, GRANTED);
+            members.bytes(ALLOWED, b"[]");
+            members.time(UNTIL, Some(at(1)));
+            members.bytes(SHOWN, &[7; SHOWN_BYTES]);
+        };
+        let restored = |write: &dyn Fn(&mut Members<'_>)| {
+            let mut bytes = Vec::new();
+            good(&mut Members::new(&mut bytes));
+            // What comes later counts.
+            write(&mut Members::new(&mut bytes));
+            Clearance::restore(&Fields::parse(&bytes).expect("members"))
+                .map(|known| known.is_some())
+        };
+        assert_eq!(restored(&|_| {}), Ok(true));
+        for kind in [AWAITED, 4, u64::MAX] {
+            let is_there = restored(&|members| members.number(KIND, kind));
+            assert_eq!(is_there.is_ok(), kind == AWAITED);
+        }
+        for reason in 0..5 {
+            let is_there = restored(&|members| {
+                members.number(KIND, REFUSED);
+                members.number(REASON, reason);
+            });
+            assert_eq!(is_there.is_ok(), (1..=3).contains(&reason));
+        }
+        assert!(restored(&|members| members.bytes(ALLOWED, b"[7]")).is_err());
+        assert!(restored(&|members| members.bytes(ALLOWED, b"\xff")).is_err());
+        assert!(restored(&|members| members.present_bytes(ALLOWED, b"")).is_err());
+        assert!(restored(&|members| members.bytes(UNTIL, b"1")).is_err());
+        for len in [0, SHOWN_BYTES - 1, SHOWN_BYTES + 1] {
+            assert!(restored(&|members| members.present_bytes(SHOWN, &vec![7; len])).is_err());
+        }
+    }
+
+    #[test]
+    fn a_token_is_known_by_half_of_its_sha_256() {
+        // FIPS 180-2, appendix B.1.
+        let half = [
+            0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae,
+            0x22, 0x23,
+        ];
+        assert_eq!(Shown::of("abc").0, half);
     }
 }

@@ -16,6 +16,7 @@ mod json;
 mod path;
 mod replies;
 mod values;
+mod written;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,6 +28,7 @@ use self::content::{read_notification, read_subscriptions};
 pub use self::error::{CommandError, ErrorCode};
 use self::json::{Json, next_member};
 pub use self::replies::*;
+pub use self::written::{parse_list, write_subscriptions};
 use super::filter::{Notification, Subscription};
 use crate::config::HubLimits;
 use crate::journal::entry::Content;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::access::policy::PublishRight;
 use crate::application::{Peer, PeerAddress};
+use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
 
 /// What a connection may do, and what becomes of it when it publishes.
@@ -19,9 +20,47 @@ pub(super) struct Rights {
     pub(super) stays: bool,
 }
 
+// Members of a connection's record, among those of hub/saved.rs.
+const PUBLISH: u8 = 1;
+const STAYS: u8 = 2;
+
 impl Rights {
+    /// Writes them.
+    pub(super) fn save(self, members: &mut Members<'_>) {
+        let Self { publish, stays } = self;
+        members.number(PUBLISH, number_of(publish));
+        members.number(STAYS, u64::from(stays));
+    }
+
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// There are no such rights.
+    pub(super) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let number = fields.number(PUBLISH);
+        let all = [
+            PublishRight::Never,
+            PublishRight::WithToken,
+            PublishRight::Granted,
+        ];
+        let publish = all.into_iter().find(|&right| number_of(right) == number);
+        Ok(Self {
+            publish: publish.ok_or(Malformed("there is no such right to publish"))?,
+            stays: fields.number(STAYS) != 0,
+        })
+    }
+
     fn is_kept_publisher(self) -> bool {
         self.stays && self.publish == PublishRight::Granted
+    }
+}
+
+/// What stands for a right in a state. What isn't there grants nothing.
+const fn number_of(right: PublishRight) -> u64 {
+    match right {
+        PublishRight::Never => 0,
+        PublishRight::WithToken => 1,
+        PublishRight::Granted => 2,
     }
 }
 
@@ -147,6 +186,16 @@ impl Connections {
         (record.serial == id.serial).then_some((record.rights, record.address))
     }
 
+    /// The connections, in the order of their slots.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        let slots = (0..).zip(&self.records);
+        slots.filter_map(|(index, record)| {
+            let serial = record.as_ref()?.serial;
+            Some(ConnectionId { index, serial })
+        })
+    }
+
     /// How many publish and stay.
     pub(super) const fn publishers_len(&self) -> usize {
         self.publishers
@@ -229,5 +278,25 @@ mod tests {
     #[test]
     fn a_record_is_small() {
         assert_eq!(size_of::<Option<Record>>(), 24);
+    }
+
+    #[test]
+    fn rights_are_read_as_they_were_written() {
+        for publish in [
+            PublishRight::Never,
+            PublishRight::WithToken,
+            PublishRight::Granted,
+        ] {
+            for stays in [false, true] {
+                let rights = Rights { publish, stays };
+                let mut bytes = Vec::new();
+                rights.save(&mut Members::new(&mut bytes));
+                let fields = Fields::parse(&bytes).expect("members");
+                assert_eq!(Rights::restore(&fields), Ok(rights));
+            }
+        }
+        let mut bytes = Vec::new();
+        Members::new(&mut bytes).number(PUBLISH, 3);
+        assert!(Rights::restore(&Fields::parse(&bytes).expect("members")).is_err());
     }
 }

@@ -14,6 +14,7 @@ use super::filter::{
     self, Criterion, Filter, NameMap, Notification, NotificationValues, Page, Subscription, Values,
 };
 use super::fingerprints::Fingerprinter;
+use super::holdings::Holdings;
 use super::index::SubscriptionIndex;
 use crate::config::HubLimits;
 use crate::id::ConnectionId;
@@ -63,6 +64,7 @@ pub fn fuzz_index(bytes: &[u8]) {
             0..=3 => model.replace(&mut source),
             4 => model.remove(&mut source),
             5 => model.reconnect(&mut source),
+            6 => model.carry(),
             _ => {}
         }
         model.publish(&source.notification());
@@ -122,6 +124,28 @@ impl Model {
         self.subscriptions[usize::from(slot)] = subscriptions;
     }
 
+    /// All lists are written, read, and given to an empty index, which then stands for the same.
+    fn carry(&mut self) {
+        let mut carried = SubscriptionIndex::default();
+        for slot in 0..SLOTS {
+            let id = self.id(slot);
+            let json = written(&self.index, id);
+            let list = command::parse_list(&json).expect("it was written");
+            let holdings = self.index.holdings_of(id);
+            assert!(Holdings::of(&list).is_within(holdings), "{json}");
+            carried.restore(id, &list, holdings);
+            assert_eq!(carried.holdings_of(id), holdings);
+            assert_eq!(written(&carried, id), json);
+        }
+        let counts = |index: &SubscriptionIndex| {
+            let connections = index.connection_count();
+            (connections, index.subscription_count(), index.value_count())
+        };
+        assert_eq!(counts(&carried), counts(&self.index));
+        assert!(carried.text_bytes() <= self.index.text_bytes());
+        self.index = carried;
+    }
+
     fn publish(&mut self, notification: &Notification<'_>) {
         let mut recipients = Vec::new();
         self.index.collect_recipients(notification, &mut recipients);
@@ -139,6 +163,13 @@ impl Model {
             self.subscriptions
         );
     }
+}
+
+/// What a connection has subscribed to, as JSON.
+fn written(index: &SubscriptionIndex, id: ConnectionId) -> String {
+    let mut json = Vec::new();
+    command::write_subscriptions(&index.list_of(id), &mut json);
+    String::from_utf8(json).expect("JSON is text")
 }
 
 /// Notifications that the driver of the fingerprints keeps: a few blocks of them.

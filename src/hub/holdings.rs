@@ -4,6 +4,7 @@
 
 use super::filter::Subscription;
 use crate::config::HubLimits;
+use crate::handover::{Fields, Malformed, Members};
 
 /// How much lists of subscriptions hold.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -17,7 +18,37 @@ pub struct Holdings {
     pub values: u32,
 }
 
+// Members of a connection's record, among those of hub/saved.rs.
+const TEXT_BYTES: u8 = 9;
+const SUBSCRIPTIONS: u8 = 10;
+const VALUES: u8 = 11;
+
 impl Holdings {
+    /// Writes what one list amounts to.
+    pub fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            text_bytes,
+            subscriptions,
+            values,
+        } = self;
+        members.number(TEXT_BYTES, *text_bytes);
+        members.number(SUBSCRIPTIONS, u64::from(*subscriptions));
+        members.number(VALUES, u64::from(*values));
+    }
+
+    /// Reads what one list amounts to.
+    ///
+    /// # Errors
+    /// No list amounts to so much.
+    pub fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            // A list comes in one message, and sums are of no more than 2^32 of them.
+            text_bytes: fields.narrow::<u32>(TEXT_BYTES)?.into(),
+            subscriptions: fields.narrow(SUBSCRIPTIONS)?,
+            values: fields.narrow(VALUES)?,
+        })
+    }
+
     /// What one list amounts to.
     #[must_use]
     pub fn of(list: &[Subscription<'_>]) -> Self {

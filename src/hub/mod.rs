@@ -25,6 +25,7 @@ mod publish;
 #[doc(hidden)]
 pub mod replay;
 mod replays;
+mod saved;
 mod slot_set;
 mod subscribe;
 

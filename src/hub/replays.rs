@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::filter::{Notification, Subscription, matches};
 use super::holdings::Holdings;
+use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
 use crate::journal::history::History;
 use crate::journal::id::Position;
@@ -77,6 +78,69 @@ impl Cursor {
     pub(super) fn wants(&self, notification: &Notification<'_>) -> bool {
         let mut subscriptions = self.subscriptions.iter();
         subscriptions.any(|subscription| matches(subscription, notification))
+    }
+}
+
+// Members of a connection's record, among those of hub/saved.rs.
+/// One more than the position: it says that there is a cursor.
+const POSITION: u8 = 12;
+const SENT: u8 = 13;
+const MISSED: u8 = 14;
+const HELD: u8 = 15;
+const AWAITS_DRAINED: u8 = 19;
+
+impl Cursor {
+    /// Writes where a client is.
+    pub(super) fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            // They are written as every list is, and what they amount to and are found by follows from them.
+            subscriptions: _,
+            holdings: _,
+            needles: _,
+            position: Position(position),
+            sent: Position(sent),
+            missed,
+            held,
+            awaits_drained,
+            // A cursor that waits for nothing is in the list.
+            is_listed: _,
+        } = self;
+        members.number(POSITION, position.saturating_add(1));
+        members.number(SENT, *sent);
+        members.number(MISSED, *missed);
+        members.bytes(HELD, held.as_deref().unwrap_or_default().as_bytes());
+        members.number(AWAITS_DRAINED, u64::from(*awaits_drained));
+    }
+
+    /// Whether a client that was written was being caught up.
+    pub(super) fn is_saved(fields: &Fields<'_>) -> bool {
+        fields.number(POSITION) > 0
+    }
+
+    /// Reads where a client was that has subscribed to these, which `needles` find; the log has got to `head`.
+    ///
+    /// # Errors
+    /// It can't have been there.
+    pub(super) fn restore(
+        fields: &Fields<'_>,
+        subscriptions: Vec<Subscription<'static>>,
+        needles: Needles,
+        head: Position,
+    ) -> Result<Self, Malformed> {
+        let position = fields.number(POSITION).checked_sub(1);
+        let position = position.ok_or(Malformed("a client is nowhere"))?;
+        let (sent, missed) = (fields.number(SENT), fields.number(MISSED));
+        if position > head.0 || sent > position || missed > position {
+            return Err(Malformed("a client is ahead of what was published"));
+        }
+        let held = fields.text(HELD)?;
+        Ok(Self {
+            sent: Position(sent),
+            missed,
+            held: (!held.is_empty()).then(|| held.into()),
+            awaits_drained: fields.number(AWAITS_DRAINED) != 0,
+            ..Self::new(subscriptions, needles, Position(position))
+        })
     }
 }
 
@@ -155,6 +219,16 @@ impl Replays {
         debug_assert!(before.is_none(), "{id} has two cursors");
     }
 
+    /// Goes on catching a client up, which isn't here, where another process was.
+    pub(super) fn carry(&mut self, id: ConnectionId, cursor: Cursor) {
+        let awaits_drained = cursor.awaits_drained;
+        self.held_bytes += cursor.held.as_ref().map_or(0, |held| held.len());
+        self.insert(id, cursor);
+        if !awaits_drained {
+            self.list(id);
+        }
+    }
+
     /// Forgets a client, which is caught up or gone, or has asked for something else.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Cursor> {
         if self.cursors.is_empty() {
@@ -224,6 +298,12 @@ impl Replays {
             cursor.is_listed = false;
         }
         Some(id)
+    }
+
+    /// How many clients have something to do now.
+    #[cfg(test)]
+    pub(super) fn runnable_len(&self) -> usize {
+        self.runnable.len()
     }
 
     /// Asserts what the head of this file promises; `is_connected` knows the connections.

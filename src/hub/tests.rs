@@ -10,6 +10,7 @@ use crate::config::{HistoryLimits, HubLimits};
 use crate::http::head::Head;
 use crate::hub::access::jwt::ClientKeys;
 use crate::hub::access::token_file::PublishTokens;
+use crate::hub::saved::tests::carry;
 use crate::journal::id::Generation;
 use crate::time::{Clock, Timestamp};
 use crate::ws::error::ProtocolError;
@@ -50,7 +51,9 @@ impl Deliveries for Record {
         let bytes = frame.as_bytes();
         let start = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
         let text = String::from_utf8(bytes[start..].to_vec()).expect("text");
-        self.sent.push(Sent::Delivery(text, recipients.to_vec()));
+        let mut sorted = recipients.to_vec();
+        sorted.sort_unstable();
+        self.sent.push(Sent::Delivery(text, sorted));
         let dropped = recipients
             .iter()
             .filter(|id| self.slow.contains(id))
@@ -154,8 +157,10 @@ fn connect(hub: &mut Hub, id: ConnectionId, address: &str, target: &str) -> Admi
 const LOCAL: &str = "127.0.0.1:50000";
 const REMOTE: &str = "192.0.2.1:50000";
 
+/// Has a hub that another one has become take a message.
 fn send(hub: &mut Hub, id: ConnectionId, text: &str) -> Vec<Sent> {
     let mut outbox = Record::default();
+    carry(hub, outbox.now);
     hub.handle_message(id, Message::Text(text), &mut outbox);
     hub.check_invariants();
     outbox.sent
@@ -195,7 +200,7 @@ fn a_notification_reaches_its_subscribers_and_closes_its_publisher() {
     assert_eq!(
         sent,
         [
-            delivery(&[id(3), id(0)]),
+            delivery(&[id(0), id(3)]),
             close(1000, r#"{"delivered":2,"id":"0000000000000001-1"}"#)
         ]
     );

@@ -5,12 +5,15 @@
 //! gone with the memory that it is in; or the kernel's own `boot_id`, which a hardened unit can't read.
 //! Main type: [`Boot`].
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::record::BootMark;
+use crate::handover::{Fields, Malformed, Members};
 
 /// In the runtime directory.
 const MARK_FILE: &str = "boot-mark";
@@ -20,6 +23,10 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// File systems that are gone with a boot (statfs(2)): tmpfs and ramfs.
 const VOLATILE: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
+// Members of a boot that is saved.
+const MARK: u8 = 1;
+const FILE: u8 = 2;
 
 /// The boot that this process is in, as far as it can be told from others.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -54,6 +61,23 @@ impl Boot {
         }
     }
 
+    /// What a successor must know.
+    pub(super) fn save(&self, members: &mut Members<'_>) {
+        let Self { mark, file } = self;
+        save_mark(MARK, *mark, members);
+        let file = file.as_ref().map(|file| file.as_os_str().as_bytes());
+        members.bytes(FILE, file.unwrap_or_default());
+    }
+
+    /// The boot that was saved.
+    pub(super) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let file = fields.present_bytes(FILE);
+        Ok(Self {
+            mark: restore_mark(MARK, fields)?,
+            file: file.map(|file| OsStr::from_bytes(file).into()),
+        })
+    }
+
     /// Removes the mark, so that a later process can't take this boot for its own.
     pub(super) fn forget(&self) -> io::Result<()> {
         match &self.file {
@@ -61,6 +85,16 @@ impl Boot {
             None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
+}
+
+pub(super) fn save_mark(member: u8, mark: Option<BootMark>, members: &mut Members<'_>) {
+    members.bytes(member, mark.as_ref().map_or(&[], |mark| mark));
+}
+
+pub(super) fn restore_mark(member: u8, fields: &Fields<'_>) -> Result<Option<BootMark>, Malformed> {
+    let mark = fields.present_bytes(member).map(BootMark::try_from);
+    let malformed = |_| Malformed("a boot has no such mark");
+    mark.transpose().map_err(malformed)
 }
 
 fn is_volatile(directory: &Path) -> bool {
@@ -141,6 +175,30 @@ mod tests {
         let files = fs::read_dir(&directory).expect("it is ours").count();
         assert_eq!(files, 1, "no draft is left");
         fs::remove_dir_all(directory).expect("it is ours");
+    }
+
+    #[test]
+    fn what_is_saved_is_restored() {
+        let saved = |boot: &Boot| {
+            let mut bytes = Vec::new();
+            boot.save(&mut Members::new(&mut bytes));
+            bytes
+        };
+        let file = Some(PathBuf::from(OsStr::from_bytes(b"/run/\xff/boot-mark")));
+        for mark in [None, Some(BootMark::default()), Some([7; 16])] {
+            for file in [None, file.clone()] {
+                let boot = Boot { mark, file };
+                let bytes = saved(&boot);
+                let fields = Fields::parse(&bytes).expect("members");
+                assert_eq!(Boot::restore(&fields), Ok(boot));
+            }
+        }
+        for length in [0, 15, 17] {
+            let mut bytes = Vec::new();
+            Members::new(&mut bytes).present_bytes(MARK, &vec![1; length]);
+            let fields = Fields::parse(&bytes).expect("members");
+            assert!(Boot::restore(&fields).is_err(), "{length}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::boot::Boot;
 use super::storage::{Side, Storage};
+use crate::handover::{Fields, Malformed, Members};
+
+/// The one member of a directory that is saved: its boot.
+const BOOT: u8 = 1;
 
 /// Its owner's alone: what is in it is what clients may be told.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -32,7 +37,7 @@ pub struct Directory {
     segments: [File; 2],
     boot: Boot,
     /// Released when it is dropped, and when the process dies.
-    _lock: File,
+    lock: File,
 }
 
 /// Why a directory can't have the history.
@@ -109,7 +114,29 @@ impl Directory {
             path: path.to_owned(),
             directory,
             boot,
-            _lock: lock,
+            lock,
+        })
+    }
+
+    /// The directory at `path` that another program of this process has saved into `fields`, with its
+    /// [`descriptors`](Storage::descriptors) in their order. The lock is held all the time; nothing is opened or written.
+    ///
+    /// # Errors
+    /// It isn't what is saved of a directory.
+    pub fn carried(
+        path: &Path,
+        descriptors: [OwnedFd; 4],
+        fields: &Fields<'_>,
+    ) -> Result<Self, Malformed> {
+        let boot = fields.nested(BOOT)?;
+        let boot = boot.ok_or(Malformed("a directory has no boot"))?;
+        let [directory, even, odd, lock] = descriptors.map(File::from);
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            segments: [even, odd],
+            boot: Boot::restore(&boot)?,
+            lock,
         })
     }
 
@@ -135,6 +162,10 @@ impl Storage for Directory {
         file.rewind()?;
         file.read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn length(&self, side: Side) -> io::Result<u64> {
+        Ok(self.segments[side as usize].metadata()?.len())
     }
 
     fn append(&mut self, side: Side, bytes: &[u8]) -> io::Result<()> {
@@ -180,6 +211,26 @@ impl Storage for Directory {
 
     fn forget_boot(&mut self) -> io::Result<()> {
         self.boot.forget()
+    }
+
+    fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            // It is configured.
+            path: _,
+            // These three are descriptors.
+            directory: _,
+            segments: _,
+            lock: _,
+            boot,
+        } = self;
+        members.nested(BOOT, |members| boot.save(members));
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let [even, odd] = &self.segments;
+        [&self.directory, even, odd, &self.lock]
+            .map(File::as_fd)
+            .to_vec()
     }
 }
 
@@ -266,6 +317,92 @@ mod tests {
         drop(log);
         let (_, restored) = folder.start(3);
         assert_eq!(last(&restored), None);
+    }
+
+    /// What is in the files, and which there are.
+    fn files(folder: &Folder) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = fs::read_dir(&folder.0).expect("it is readable");
+        let paths = files.map(|file| file.expect("it is readable").path());
+        let files = paths.map(|path| (path.clone(), fs::read(path).expect("it is readable")));
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        files
+    }
+
+    /// Another program in the same process, which gets the same open files.
+    fn carry(folder: &Folder, log: WriteAhead) -> WriteAhead {
+        let mut bytes = Vec::new();
+        log.save(&mut Members::new(&mut bytes));
+        let own =
+            |descriptor: &BorrowedFd<'_>| descriptor.try_clone_to_owned().expect("it is open");
+        let descriptors = log.with_descriptors(|all| all.iter().map(own).collect::<Vec<_>>());
+        drop(log);
+        let descriptors = descriptors.try_into().expect("four of them");
+        let fields = Fields::parse(&bytes).expect("members");
+        let open = |fields: &Fields<'_>| {
+            let directory = Directory::carried(&folder.0, descriptors, fields)?;
+            Ok(Box::new(directory) as Box<dyn Storage>)
+        };
+        let carried = WriteAhead::carried(&fields, 500, open).expect("a log");
+        let mut again = Vec::new();
+        carried.save(&mut Members::new(&mut again));
+        assert_eq!(again, bytes);
+        carried
+    }
+
+    #[test]
+    fn a_directory_that_is_carried_stays_locked_and_as_it_is() {
+        let folder = Folder::new("carried");
+        let (mut log, _) = folder.start(1);
+        for position in 1..60 {
+            publish(&log, position..position + 1);
+            let before = files(&folder);
+            log = carry(&folder, log);
+            assert!(files(&folder) == before);
+            assert!(message(&folder.0).contains("another crieur"));
+        }
+        drop(log);
+        let (log, restored) = folder.start(1);
+        assert_eq!(last(&restored), Some(59));
+        let log = carry(&folder, log);
+        publish(&log, 60..61);
+        // The directory's descriptor is the one that is synced, and the mark is made by its path.
+        log.close();
+        drop(log);
+        let (_, restored) = folder.start(2);
+        assert_eq!(last(&restored), Some(60));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_while_a_directory_was_carried_is_not_written_to() {
+        let folder = Folder::new("cut");
+        let (log, _) = folder.start(1);
+        publish(&log, 1..3);
+        let mut bytes = Vec::new();
+        log.save(&mut Members::new(&mut bytes));
+        let file = OpenOptions::new()
+            .write(true)
+            .open(folder.0.join(SEGMENTS[0]));
+        file.and_then(|file| file.set_len(100))
+            .expect("it is writable");
+        let fields = Fields::parse(&bytes).expect("members");
+        let storage = log.with_descriptors(|all| {
+            let own = |file: &BorrowedFd<'_>| file.try_clone_to_owned().expect("it is open");
+            all.iter().map(own).collect::<Vec<_>>()
+        });
+        let storage = storage.try_into().expect("four of them");
+        let open = |fields: &Fields<'_>| {
+            let directory = Directory::carried(&folder.0, storage, fields)?;
+            Ok(Box::new(directory) as Box<dyn Storage>)
+        };
+        let carried = WriteAhead::carried(&fields, 500, open).expect("a log");
+        assert!(carried.is_failed());
+        publish(&carried, 3..4);
+        let segments = SEGMENTS.map(|name| fs::read(folder.0.join(name)).expect("it is readable"));
+        assert_eq!(segments, [b"", b""]);
+        let fields = Fields::parse(&[]).expect("members");
+        let files = ["/", "/", "/", "/"].map(|path| File::open(path).expect("it is there").into());
+        assert!(Directory::carried(&folder.0, files, &fields).is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use super::id::{EntryId, ID_BYTES_MAX};
+use super::record::KEY_BYTES_MAX;
+use crate::handover::{Fields, Malformed, Members};
 use crate::wire::shared::{SHARED_OVERHEAD_BYTES, SharedBytes, WeakBytes};
 use crate::ws::frame::EncodedFrame;
 
@@ -65,10 +67,24 @@ impl Content<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Encoding {
     /// Without its id.
-    Plain,
+    Plain = 0,
     /// With its id.
-    Numbered,
+    Numbered = 1,
 }
+
+impl Encoding {
+    /// All, in the order of their numbers.
+    const ALL: [Self; 2] = [Self::Plain, Self::Numbered];
+}
+
+// Members of an entry's record.
+const PUBLISHED: u8 = 1;
+/// A bit for each encoding, by its number.
+const ENCODINGS: u8 = 2;
+const KIND: u8 = 3;
+const NOTIFICATION: u8 = 4;
+const KEY: u8 = 5;
+const DELIVERED: u8 = 6;
 
 /// A notification in the log.
 #[derive(Debug)]
@@ -97,7 +113,13 @@ impl Entry {
         key: Option<&str>,
         published_micros: i64,
     ) -> Self {
-        let mut entry = Self {
+        let mut entry = Self::without_encoding(content, key, published_micros);
+        entry.put(content.encode(id, encoding), encoding);
+        entry
+    }
+
+    fn without_encoding(content: Content<'_>, key: Option<&str>, published_micros: i64) -> Self {
+        Self {
             published_micros,
             frames: [None, None],
             lent: WeakBytes::default(),
@@ -105,9 +127,75 @@ impl Entry {
             notification_len: saturate(content.notification.len()),
             key: key.map(Into::into),
             delivered: 0,
+        }
+    }
+
+    /// Writes what a successor must know.
+    pub(super) fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            published_micros,
+            frames,
+            // The queues that wait for it have it as a frame of their own.
+            lent: _,
+            // Of the texts.
+            kind_len: _,
+            notification_len: _,
+            key,
+            delivered,
+        } = self;
+        let Content { kind, notification } = self.content();
+        let is_there = |encoding: &Encoding| frames[*encoding as usize].is_some();
+        let encodings = Encoding::ALL.into_iter().filter(is_there);
+        members.signed(PUBLISHED, *published_micros);
+        members.number(
+            ENCODINGS,
+            encodings.map(|encoding| 1 << encoding as u64).sum(),
+        );
+        members.bytes(KIND, kind.as_bytes());
+        members.bytes(NOTIFICATION, notification.as_bytes());
+        members.bytes(KEY, key.as_deref().unwrap_or_default().as_bytes());
+        members.number(DELIVERED, (*delivered).into());
+    }
+
+    /// The entry that was saved into `fields`, with each of the encodings that it had. Only one that was lent is lost.
+    ///
+    /// # Errors
+    /// It is none, or has encodings that aren't known.
+    pub(super) fn carried(fields: &Fields<'_>, id: EntryId) -> Result<Self, Malformed> {
+        let content = Content {
+            kind: fields.text(KIND)?,
+            notification: Self::saved_notification(fields)?,
         };
-        entry.put(content.encode(id, encoding), encoding);
-        entry
+        let key = fields.text(KEY)?;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Malformed("an entry has too long a key"));
+        }
+        let key = (!key.is_empty()).then_some(key);
+        let mut entry = Self::without_encoding(content, key, fields.signed(PUBLISHED));
+        entry.delivered = fields.narrow(DELIVERED)?;
+        let encodings = fields.number(ENCODINGS);
+        if !(1..1 << Encoding::ALL.len()).contains(&encodings) {
+            return Err(Malformed("an entry has no such encodings"));
+        }
+        for encoding in Encoding::ALL {
+            if encodings >> encoding as u64 & 1 == 1 {
+                entry.put(content.encode(id, encoding), encoding);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// The notification of the entry that was saved into `fields`.
+    ///
+    /// # Errors
+    /// It is no text.
+    pub fn saved_notification<'a>(fields: &Fields<'a>) -> Result<&'a str, Malformed> {
+        fields.text(NOTIFICATION)
+    }
+
+    /// Its encodings as queues share them, the plain one first. In this order they have their numbers in a state.
+    pub(super) fn frames(&self) -> impl Iterator<Item = &SharedBytes> {
+        self.frames.iter().flatten().map(EncodedFrame::shared)
     }
 
     fn put(&mut self, frame: EncodedFrame, encoding: Encoding) {
@@ -129,8 +217,7 @@ impl Entry {
             return EncodedFrame::of(lent);
         }
         let frame = self.content().encode(id, encoding);
-        let others = self.frames.iter().flatten();
-        if !others.map(EncodedFrame::shared).any(SharedBytes::is_shared) {
+        if !self.frames().any(SharedBytes::is_shared) {
             self.release();
             self.frames = [None, None];
             self.put(frame.clone(), encoding);
@@ -200,9 +287,7 @@ impl Entry {
 
     /// Lets go of the encodings: queues that hold them still pay for them from now on.
     pub fn release(&self) {
-        for frame in self.frames.iter().flatten() {
-            frame.shared().release();
-        }
+        self.frames().for_each(SharedBytes::release);
     }
 }
 

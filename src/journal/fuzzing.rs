@@ -9,6 +9,7 @@ use super::segments::{Restored, Segments};
 use super::simulated::SimulatedDisk;
 use super::storage::Side;
 use super::write_ahead::WriteAhead;
+use crate::handover::{Fields, Members};
 
 /// Reads `bytes` as what a client shows: what is an id has this one text.
 pub fn fuzz_id(bytes: &[u8]) {
@@ -23,7 +24,8 @@ pub fn fuzz_id(bytes: &[u8]) {
     }
 }
 
-/// Files as they may be found: what a start takes over is the same at the next start, and it can be gone on from.
+/// Files as they may be found: what a start takes over is the same at the next start, and it can be gone on from, by
+/// another program in the same process too.
 ///
 /// The first three bytes say how long the first segment and the mark are, and whether the checks of the records are to
 /// be put in: a fuzzer would hardly find them.
@@ -54,6 +56,7 @@ pub fn fuzz_segments(bytes: &[u8]) {
     }
     drop(process);
     let (process, again) = start(&disk, 2);
+    let process = carry(&disk, process);
     assert_eq!(self::texts(&again), texts);
     assert_eq!(again.first, restored.first);
     let entry = StoredEntry {
@@ -82,6 +85,22 @@ fn start(disk: &SimulatedDisk, generation: u64) -> (WriteAhead, Restored) {
     let opened = Segments::open(storage, 1 << 20, Some(boot), Generation(generation));
     let (segments, restored) = opened.expect("nothing fails");
     (WriteAhead::new(segments), restored)
+}
+
+fn carry(disk: &SimulatedDisk, process: WriteAhead) -> WriteAhead {
+    let save = |process: &WriteAhead| {
+        let mut saved = Vec::new();
+        process.save(&mut Members::new(&mut saved));
+        saved
+    };
+    let saved = save(&process);
+    let fields = Fields::parse(&saved).expect("members");
+    let Ok(carried) = WriteAhead::carried(&fields, 1 << 20, |_| Ok(disk.again())) else {
+        // It has an ordinal that no server gets to.
+        return process;
+    };
+    assert!(!carried.is_failed() && save(&carried) == saved);
+    carried
 }
 
 fn texts(restored: &Restored) -> Vec<String> {

@@ -3,6 +3,8 @@
 //! Invariant: there is one at least, the last is this process's; their starts ascend.
 
 use super::id::{EntryId, Generation, Position};
+use super::record::{GENERATIONS_MAX, POSITION_MAX};
+use crate::handover::{Malformed, push_varint, take_varint};
 
 /// The generations whose entries may be known, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +38,51 @@ impl Generations {
         let end = self.0.get(index + 1).map_or(head, |&(_, start)| start);
         (self.0[index].1..=end).contains(&id.position)
     }
+
+    /// What a successor must know.
+    pub(super) fn save(&self) -> Vec<u8> {
+        let Self(generations) = self;
+        to_bytes(generations)
+    }
+
+    /// Those that were saved.
+    ///
+    /// # Errors
+    /// As for [`from_bytes`].
+    pub(super) fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
+        from_bytes(bytes).map(Self)
+    }
+}
+
+/// Each generation and its position, as varints.
+pub(super) fn to_bytes(generations: &[(Generation, Position)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (Generation(generation), Position(position)) in generations {
+        push_varint(&mut bytes, *generation);
+        push_varint(&mut bytes, *position);
+    }
+    bytes
+}
+
+/// The generations of [`to_bytes`].
+///
+/// # Errors
+/// There are none or too many, or they aren't in order.
+pub(super) fn from_bytes(mut bytes: &[u8]) -> Result<Vec<(Generation, Position)>, Malformed> {
+    let mut generations = Vec::new();
+    while !bytes.is_empty() {
+        let generation = Generation(take_varint(&mut bytes)?);
+        let position = Position(take_varint(&mut bytes)?);
+        let newest = generations.last().map_or(Position(0), |&(_, start)| start);
+        if !(newest..=POSITION_MAX).contains(&position) {
+            return Err(Malformed("a generation begins at no such position"));
+        }
+        generations.push((generation, position));
+    }
+    if !(1..=GENERATIONS_MAX).contains(&generations.len()) {
+        return Err(Malformed("there are no generations, or too many"));
+    }
+    Ok(generations)
 }
 
 #[cfg(test)]
@@ -67,6 +114,32 @@ mod tests {
         }
         for (generation, position) in [(1, 6), (2, 4), (2, 6), (3, 9), (4, 7), (4, 11), (5, 9)] {
             assert!(!generations.has_told(id(generation, position), Position(10)));
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_restored() {
+        let all = |count: u64| (0..count).map(|at| (Generation(u64::MAX - at), Position(at / 2)));
+        for count in [1, 2, GENERATIONS_MAX as u64] {
+            let generations = Generations::new(all(count).collect());
+            let saved = generations.save();
+            assert_eq!(Generations::restore(&saved), Ok(generations));
+            for cut in 0..saved.len() {
+                if let Ok(cut) = Generations::restore(&saved[..cut]) {
+                    assert_ne!(cut.save(), saved);
+                }
+            }
+        }
+        let at = |position| vec![(Generation(1), position)];
+        assert!(from_bytes(&to_bytes(&at(POSITION_MAX))).is_ok());
+        let unordered = [(Generation(1), Position(2)), (Generation(2), Position(1))];
+        for refused in [
+            Vec::new(),
+            all(GENERATIONS_MAX as u64 + 1).collect(),
+            at(POSITION_MAX.next()),
+            unordered.to_vec(),
+        ] {
+            assert!(from_bytes(&to_bytes(&refused)).is_err(), "{refused:?}");
         }
     }
 }

@@ -14,7 +14,9 @@ use hashbrown::HashTable;
 use super::column::{Column, Fingerprints};
 use super::entry::Entry;
 use super::id::Position;
+use super::record::POSITION_MAX;
 use crate::config::HistoryLimits;
+use crate::handover::{Fields, Malformed, Members};
 
 /// What an entry takes in the lists, which grow by doubling, beside what it says of itself.
 const LISTED_BYTES: usize = size_of::<Entry>() / 2;
@@ -24,6 +26,9 @@ const EXPIRED_AT_ONCE: usize = 1024;
 
 /// What a key takes in its table, about.
 const KEY_BYTES: usize = 2 * size_of::<Position>();
+
+/// The one member of a history: the position ahead of its oldest entry. The entries have records of their own.
+const START: u8 = 1;
 
 /// The newest entries.
 pub struct History {
@@ -52,6 +57,40 @@ impl History {
             keys: HashTable::new(),
             hasher: RandomState::new(),
         }
+    }
+
+    /// Writes what a successor must know, but for the entries: they are saved one by one.
+    pub(super) fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            // They are configured.
+            limits: _,
+            entries: _,
+            // These are made anew of the entries.
+            column: _,
+            bytes: _,
+            keys: _,
+            start,
+            // It hashes only what is in `keys`.
+            hasher: _,
+        } = self;
+        members.number(START, start.0);
+    }
+
+    /// The history that was saved into `fields`, still without its entries.
+    ///
+    /// # Errors
+    /// It begins nowhere.
+    pub(super) fn restore(limits: HistoryLimits, fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let start = Position(fields.number(START));
+        if start > POSITION_MAX {
+            return Err(Malformed("a history begins at no such position"));
+        }
+        Ok(Self::new(limits, start))
+    }
+
+    /// The entries, the oldest first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// Whether anything is kept at all.

@@ -15,6 +15,7 @@ pub mod history;
 pub mod id;
 pub mod needles;
 pub mod record;
+pub mod saved;
 pub mod segments;
 #[doc(hidden)]
 pub mod simulated;

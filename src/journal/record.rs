@@ -43,6 +43,9 @@ pub type BootMark = [u8; 16];
 /// How many generations a segment names: those of the newest starts.
 pub const GENERATIONS_MAX: usize = 64;
 
+/// Bytes of the longest key.
+pub(super) const KEY_BYTES_MAX: usize = u8::MAX as usize;
+
 /// No log gets there; so counting on from a position can't overflow.
 pub(super) const POSITION_MAX: Position = Position(1 << 60);
 
@@ -239,7 +242,7 @@ fn encode(
 /// A length that doesn't fit makes a record that is too long, which [`encode`] takes back.
 fn put_entry(buffer: &mut Vec<u8>, entry: &StoredEntry) {
     let key = entry.key.unwrap_or_default();
-    debug_assert!(key.len() <= usize::from(u8::MAX) && entry.key != Some(""));
+    debug_assert!(key.len() <= KEY_BYTES_MAX && entry.key != Some(""));
     buffer.extend_from_slice(&entry.unix_micros.to_le_bytes());
     buffer.push(key.len() as u8);
     buffer.extend_from_slice(&(entry.kind.len() as u32).to_le_bytes());

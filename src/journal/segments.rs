@@ -26,6 +26,10 @@ use super::record::{
 };
 use super::storage::{Side, Storage};
 
+mod saved;
+#[cfg(test)]
+mod tests;
+
 /// The segments, open for the log to be appended.
 pub struct Segments {
     storage: Box<dyn Storage>,
@@ -487,6 +491,3 @@ impl Segments {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,12 +7,14 @@
 use std::cell::{RefCell, RefMut};
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use fastrand::Rng;
 
 use super::record::BootMark;
 use super::storage::{Side, Storage};
+use crate::handover::Members;
 
 /// What is there while processes come and go; clones are the same disk.
 #[derive(Clone, Default)]
@@ -89,6 +91,16 @@ impl SimulatedDisk {
         let mut boot = BootMark::default();
         boot[..8].copy_from_slice(&disk.boots.to_le_bytes());
         (Box::new(storage), boot)
+    }
+
+    /// The same process once more, which has become another program: its calls go on being counted, and fail as they
+    /// were told to.
+    #[must_use]
+    pub fn again(&self) -> Box<dyn Storage> {
+        Box::new(SimulatedStorage {
+            disk: self.clone(),
+            process: self.disk().processes,
+        })
     }
 
     /// The process is killed in its call number `call`, which has done `done_bytes` of its work.
@@ -181,6 +193,10 @@ impl Storage for SimulatedStorage {
         Ok(self.disk()?.segments[side as usize].bytes().clone())
     }
 
+    fn length(&self, side: Side) -> io::Result<u64> {
+        Ok(self.disk()?.segments[side as usize].bytes().len() as u64)
+    }
+
     fn append(&mut self, side: Side, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.disk()?;
         let (done, result) = disk.call(bytes);
@@ -245,5 +261,18 @@ impl Storage for SimulatedStorage {
         // Only that of later starts, which have no proof then.
         disk.boots += u64::from(result.is_ok());
         result
+    }
+
+    fn save(&self, _members: &mut Members<'_>) {
+        let Self {
+            // A test has it.
+            disk: _,
+            // The process stays what it is.
+            process: _,
+        } = self;
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 }

@@ -5,6 +5,9 @@
 //! the server ended cleanly; and a way to give up the proof that the machine wasn't started again.
 
 use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::handover::Members;
 
 /// Which of the two segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +50,12 @@ pub trait Storage {
     /// # Errors
     /// Those of the file system, as for all that follow.
     fn read(&mut self, side: Side) -> io::Result<Vec<u8>>;
+
+    /// How long a segment is.
+    ///
+    /// # Errors
+    /// It isn't known.
+    fn length(&self, side: Side) -> io::Result<u64>;
 
     /// Writes behind the end of a segment. What a killed process leaves of it is a beginning.
     ///
@@ -95,4 +104,10 @@ pub trait Storage {
     /// # Errors
     /// There is no such proof that could be given up.
     fn forget_boot(&mut self) -> io::Result<()>;
+
+    /// Writes what a successor must know that is given [`Self::descriptors`].
+    fn save(&self, members: &mut Members<'_>);
+
+    /// The descriptors that it goes on with.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
 }

@@ -6,11 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::id::Position;
 use super::record::{StoredEntry, encode_entries};
 use super::segments::Segments;
+use super::storage::Storage;
+use crate::handover::{Fields, Malformed, Members};
 
 /// With more than this pending it is written without waiting for the end of the turn.
 const PENDING_BYTES_MAX: usize = 1 << 20;
@@ -40,28 +43,96 @@ struct Log {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    Writing,
+    Writing = 0,
     /// A write has failed, and a later start could still take the files for whole: that is tried to be changed
     /// ahead of each delivery.
-    Failing,
+    Failing = 1,
     /// A write has failed, and the files are nothing.
-    Failed,
+    Failed = 2,
 }
+
+impl State {
+    const ALL: [Self; 3] = [Self::Writing, Self::Failing, Self::Failed];
+}
+
+// Members of a log on disk. The state is its place in `State::ALL`.
+const STATE: u8 = 1;
+const WRITE_ERRORS: u8 = 2;
+const SEGMENTS: u8 = 3;
 
 impl WriteAhead {
     /// Goes on where the segments end.
     #[must_use]
     pub fn new(segments: Segments) -> Self {
+        Self::of(Log {
+            end: segments.end(),
+            segments,
+            pending: Vec::new(),
+            state: State::Writing,
+            write_errors: 0,
+        })
+    }
+
+    fn of(log: Log) -> Self {
         Self(Rc::new(Shared {
             is_pending: Cell::new(false),
-            log: RefCell::new(Log {
-                end: segments.end(),
-                segments,
-                pending: Vec::new(),
-                state: State::Writing,
-                write_errors: 0,
-            }),
+            log: RefCell::new(log),
         }))
+    }
+
+    /// Writes what is pending to disk, and into `members` what a successor must know that is given
+    /// [`Self::with_descriptors`]. This one can still go on.
+    pub fn save(&self, members: &mut Members<'_>) {
+        if self.is_pending() {
+            self.commit();
+        }
+        let Shared {
+            // There is nothing now.
+            is_pending: _,
+            log,
+        } = &*self.0;
+        log.borrow().save(members);
+    }
+
+    /// Shows the descriptors that a successor goes on with, in the order that it wants them in.
+    pub fn with_descriptors<R>(&self, show: impl FnOnce(&[BorrowedFd<'_>]) -> R) -> R {
+        show(&self.0.log.borrow().segments.descriptors())
+    }
+
+    /// Goes on where another program of this process has ended, which has saved `fields`. `open` makes the storage of
+    /// what it has said of itself. Where the newer segment has another length than it had, this is as if a write had
+    /// failed.
+    ///
+    /// # Errors
+    /// `fields` are none that could be gone on from, or `open` says so.
+    pub fn carried(
+        fields: &Fields<'_>,
+        bytes_max: u64,
+        open: impl FnOnce(&Fields<'_>) -> Result<Box<dyn Storage>, Malformed>,
+    ) -> Result<Self, Malformed> {
+        let state = State::ALL.get(fields.narrow::<usize>(STATE)?);
+        let segments = fields.nested(SEGMENTS)?;
+        let segments = segments.ok_or(Malformed("a log has no segments"))?;
+        let segments = Segments::carried(&segments, bytes_max, open)?;
+        let mut log = Log {
+            end: segments.end(),
+            segments,
+            pending: Vec::new(),
+            state: *state.ok_or(Malformed("a log is in no such state"))?,
+            write_errors: fields.number(WRITE_ERRORS),
+        };
+        if log.state == State::Writing
+            && let Err(error) = log.segments.check_length()
+        {
+            log.fail(&error);
+        }
+        Ok(Self::of(log))
+    }
+
+    /// The position of the newest entry that was appended, as long as the log can be written.
+    pub(super) fn end(&self) -> Option<Position> {
+        let log = self.0.log.borrow();
+        (log.state == State::Writing).then_some(log.end)
     }
 
     /// Takes what was published at once, to be written by the next [`Self::commit`]. The first of `entries` has the
@@ -111,6 +182,21 @@ impl WriteAhead {
 }
 
 impl Log {
+    fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            segments,
+            // It was written.
+            pending: _,
+            // So this is the end of the segments.
+            end: _,
+            state,
+            write_errors,
+        } = self;
+        members.number(STATE, *state as u64);
+        members.number(WRITE_ERRORS, *write_errors);
+        members.nested(SEGMENTS, |members| segments.save(members));
+    }
+
     fn has_work(&self) -> bool {
         !self.pending.is_empty() || self.state == State::Failing
     }
@@ -191,6 +277,69 @@ mod tests {
         log.append(Position(first), entries);
     }
 
+    /// Another program of the same process goes on with it.
+    fn carry(disk: &SimulatedDisk, log: WriteAhead) -> WriteAhead {
+        let mut bytes = Vec::new();
+        log.save(&mut Members::new(&mut bytes));
+        drop(log);
+        let fields = Fields::parse(&bytes).expect("members");
+        let carried = WriteAhead::carried(&fields, 10_000, |_| Ok(disk.again()));
+        let carried = carried.expect("a log");
+        let mut again = Vec::new();
+        carried.save(&mut Members::new(&mut again));
+        assert_eq!(again, bytes);
+        carried
+    }
+
+    #[test]
+    fn what_is_pending_is_written_ahead_of_what_a_successor_must_know() {
+        let disk = SimulatedDisk::default();
+        let (log, _) = open(&disk);
+        let other = log.clone();
+        append(&log, 1, &["1"]);
+        let log = carry(&disk, log);
+        assert!(!other.is_pending() && !log.is_pending());
+        assert_eq!(log.end(), Some(Position(1)));
+        let calls = disk.calls();
+        let log = carry(&disk, log);
+        assert_eq!(disk.calls(), calls);
+        append(&log, 2, &["2"]);
+        log.close();
+        assert!(disk.mark().is_some());
+        let log = carry(&disk, log);
+        append(&log, 3, &["3"]);
+        log.commit();
+        assert!(disk.mark().is_none(), "it is known that there was one");
+        assert_eq!(open(&disk).1, ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn a_log_in_no_known_state_is_not_gone_on_from() {
+        let disk = SimulatedDisk::default();
+        let (log, _) = open(&disk);
+        for (state, is_taken) in [
+            (0, true),
+            (1, true),
+            (2, true),
+            (3, false),
+            (u64::MAX, false),
+        ] {
+            let mut bytes = Vec::new();
+            let members = &mut Members::new(&mut bytes);
+            log.save(members);
+            members.number(STATE, state);
+            let fields = Fields::parse(&bytes).expect("members");
+            let carried = WriteAhead::carried(&fields, 10_000, |_| Ok(disk.again()));
+            assert_eq!(carried.is_ok(), is_taken);
+        }
+        let none = Fields::parse(&[]).expect("members");
+        assert!(WriteAhead::carried(&none, 10_000, |_| Ok(disk.again())).is_err());
+        let mut bytes = Vec::new();
+        log.save(&mut Members::new(&mut bytes));
+        let fields = Fields::parse(&bytes).expect("members");
+        assert!(WriteAhead::carried(&fields, 10_000, |_| Err(Malformed("none"))).is_err());
+    }
+
     #[test]
     fn what_a_turn_publishes_is_one_write() {
         let disk = SimulatedDisk::default();
@@ -225,7 +374,7 @@ mod tests {
     #[test]
     fn a_failure_ends_it_and_is_counted_once() {
         let disk = SimulatedDisk::default();
-        let (log, _) = open(&disk);
+        let (mut log, _) = open(&disk);
         append(&log, 1, &["1"]);
         log.commit();
         assert!(!log.is_failed());
@@ -235,6 +384,7 @@ mod tests {
             append(&log, position, &["x"]);
             log.commit();
             assert!(log.is_failed() && !log.is_pending());
+            log = carry(&disk, log);
         }
         log.close();
         assert_eq!(log.write_errors(), 1);
@@ -259,7 +409,7 @@ mod tests {
     #[test]
     fn files_that_cannot_be_made_invalid_are_tried_again_ahead_of_each_delivery() {
         let disk = SimulatedDisk::default();
-        let (log, _) = open(&disk);
+        let (mut log, _) = open(&disk);
         append(&log, 1, &["1"]);
         log.commit();
         let calls = disk.calls();
@@ -271,6 +421,7 @@ mod tests {
             assert!(log.is_pending());
             log.commit();
             assert!(!log.is_pending());
+            log = carry(&disk, log);
         }
         disk.fail(0..0, 0);
         append(&log, 5, &["5"]);

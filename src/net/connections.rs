@@ -89,6 +89,30 @@ impl<T> Connections<T> {
         self.slots.shrink_to_fit();
     }
 
+    /// The serial that the next connection gets.
+    #[must_use]
+    pub const fn next_serial(&self) -> u32 {
+        self.next_serial
+    }
+
+    /// Goes on with the serials of a predecessor.
+    pub const fn set_next_serial(&mut self, serial: u32) {
+        self.next_serial = serial;
+    }
+
+    /// Puts connections into the slots that their ids name, each into its own; there are none yet.
+    pub fn fill(&mut self, connections: Vec<Connection<T>>) {
+        let slots = connections.into_iter();
+        self.slots = slots
+            .map(|connection| (connection.id.slot(), connection))
+            .collect();
+    }
+
+    /// All connections.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection<T>> {
+        self.slots.iter_mut().map(|(_, connection)| connection)
+    }
+
     /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = &Connection<T>> {
         self.slots.iter().map(|(_, connection)| connection)

@@ -10,6 +10,7 @@ use crate::config::{ServerLimits, Timeouts};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::time::{Clock, Timestamp};
+use crate::wire::carried::FrameNumbers;
 use crate::wire::pinned::PinnedBytes;
 use fastrand::Rng;
 
@@ -32,6 +33,8 @@ pub(super) struct Context<C> {
     pub(super) writer: Writer,
     pub(super) pinned: PinnedBytes,
     pub(super) metrics: Metrics,
+    /// Of frames in a state.
+    pub(super) frame_numbers: FrameNumbers,
     /// The lines about connections that are closed for what they did.
     pub(super) fault_log: LogLimit,
     random: Rng,
@@ -56,6 +59,7 @@ impl<C> Context<C> {
             writer: Writer::new(barrier),
             pinned: PinnedBytes::new(limits.buffer_bytes_max),
             metrics: Metrics::default(),
+            frame_numbers: FrameNumbers::default(),
             fault_log: LogLimit::default(),
             random: Rng::with_seed(seed),
         }

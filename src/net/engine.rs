@@ -9,6 +9,7 @@
 //! turn ends after so many frames or bytes of answers, the taking in of input after
 //! [`INPUT_TIME_MAX`]; what is left waits in its list, by priority.
 
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,8 @@ use super::shell::{Shell, ShellOutbox};
 use super::shutdown::{self, Shutdown};
 use super::transport::{READ_BYTES_MAX, Transport};
 use super::turn::Turn;
+
+pub use saved::Carried;
 
 /// How long an iteration takes input in before deliveries are written and readiness is looked
 /// at again.

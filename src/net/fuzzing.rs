@@ -5,16 +5,19 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
+use crate::handover::{Fields, Members};
 use crate::http::exchange::{self, Exchange};
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::time::Timestamp;
+use crate::wire::carried::{FrameNumbers, Frames};
 use crate::wire::pinned::PinnedBytes;
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::event as session;
 use crate::ws::frame::{FrameHeader, Opcode, Role, decode_header};
 use crate::ws::handshake::{ClientHandshake, check_upgrade};
 use crate::ws::message::Message;
+use crate::ws::session::Session;
 
 use super::protocol::{Event, Protocol};
 use fastrand::Rng;
@@ -22,8 +25,9 @@ use fastrand::Rng;
 const MESSAGE_BYTES_MAX: usize = 2000;
 const BODY_BYTES_MAX: usize = 100;
 
-/// A whole connection: the same events and the same answers, however the bytes are cut. The
-/// handshake stands before bytes that don't begin with one: a fuzzer would hardly find it.
+/// A whole connection: the same events and the same answers, however the bytes are cut, and although an open session is
+/// carried to another process at each cut. The handshake stands before bytes that don't begin with one: a fuzzer
+/// would hardly find it.
 pub fn fuzz_session(bytes: &[u8]) {
     let mut stream = Vec::new();
     if !bytes.starts_with(b"GET ") && !bytes.starts_with(b"POST ") {
@@ -67,6 +71,12 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
         protocol.end_turn(input, now);
         protocol.settle(&pinned);
         protocol.check_invariants();
+        if let Some(session) = protocol.open_session_mut() {
+            let carried = carried(session);
+            session.release(&pinned);
+            *session = carried;
+            protocol.settle(&pinned);
+        }
         if protocol.is_closed() {
             break;
         }
@@ -80,6 +90,25 @@ fn drive(stream: &[u8], chunks: &[usize]) -> (Vec<String>, Vec<u8>) {
     assert_eq!(answers.len(), protocol.queue().unsent_bytes());
     check_answers(&answers);
     (record, answers)
+}
+
+/// The same session in another process.
+fn carried(session: &Session) -> Session {
+    let saved = |session: &Session| {
+        let mut bytes = Vec::new();
+        // None of its frames is shared.
+        session.save(&mut Members::new(&mut bytes), &FrameNumbers::default());
+        bytes
+    };
+    let bytes = saved(session);
+    let fields = Fields::parse(&bytes);
+    let restored = fields.and_then(|fields| Session::restore(&fields, &Frames::default()));
+    let Ok(restored) = restored else {
+        unreachable!("it was saved: {restored:?}");
+    };
+    restored.check_invariants();
+    assert_eq!(saved(&restored), bytes, "saved again");
+    restored
 }
 
 fn handle_http(protocol: &mut Protocol, event: exchange::Event<'_>, now: Timestamp) {

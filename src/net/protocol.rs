@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use crate::config::Timeouts;
+use crate::handover::{Fields, Malformed, Members};
 use crate::http::exchange::{self, Exchange};
 use crate::time::Timestamp;
 use crate::wire::buffers::Buffers;
+use crate::wire::carried::{FrameNumbers, Frames};
 use crate::wire::input::Input;
 use crate::wire::pinned::PinnedBytes;
 use crate::wire::send_queue::SendQueue;
@@ -302,6 +304,30 @@ impl Protocol {
         match self {
             Self::Http(exchange) => exchange.release(pinned),
             Self::WebSocket(session) => session.release(pinned),
+        }
+    }
+
+    // Handover.
+
+    /// Writes what a successor must know, between two turns, when each of [`SendQueue::shared`] has its number in
+    /// `frames`.
+    pub fn save(&self, members: &mut Members<'_>, frames: &FrameNumbers) {
+        match self {
+            Self::Http(exchange) => exchange.save(members, frames),
+            Self::WebSocket(session) => session.save(members, frames),
+        }
+    }
+
+    /// What was saved; nothing of it is charged yet, and none of its frames. The number of its state says which of the
+    /// two it is.
+    ///
+    /// # Errors
+    /// As [`Exchange::restore`] or [`Session::restore`].
+    pub fn restore(fields: &Fields<'_>, frames: &Frames) -> Result<Self, Malformed> {
+        if Session::is_in(fields) {
+            Session::restore(fields, frames).map(Self::WebSocket)
+        } else {
+            Exchange::restore(fields, frames).map(Self::Http)
         }
     }
 

@@ -6,6 +6,8 @@
 //! Invariants: a bucket never holds more than its burst; a pause ends after the time at which
 //! it began.
 
+mod saved;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -116,10 +118,14 @@ impl Bucket {
         self.at = now;
         let charge = (amount as i64).saturating_mul(MICROS_A_SECOND);
         self.level = self.level.saturating_add(refill).min(self.level_max);
-        let level_min = -self.rate * DEBT_SECONDS_MAX * MICROS_A_SECOND;
-        self.level = self.level.saturating_sub(charge).max(level_min);
+        self.level = self.level.saturating_sub(charge).max(self.level_min());
         let micros = self.level.min(0).unsigned_abs().div_ceil(self.rate as u64);
         (micros > 0).then(|| now + Duration::from_micros(micros))
+    }
+
+    /// What it holds in the largest debt.
+    const fn level_min(&self) -> i64 {
+        -self.rate * DEBT_SECONDS_MAX * MICROS_A_SECOND
     }
 }
 

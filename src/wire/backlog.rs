@@ -7,6 +7,9 @@
 
 use std::collections::VecDeque;
 
+use crate::handover::{Malformed, push_varint, take_bytes, take_varint};
+
+use super::carried::{FrameNumbers, Frames};
 use super::shared::SharedBytes;
 
 /// Bytes that are written one behind the other.
@@ -21,6 +24,15 @@ pub(super) enum Segment {
 }
 
 impl Segment {
+    #[inline]
+    pub(super) fn of_shared(bytes: SharedBytes) -> Self {
+        if bytes.is_retained() {
+            Self::Retained(bytes)
+        } else {
+            Self::Shared(bytes)
+        }
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Shared(bytes) | Self::Retained(bytes) => bytes.as_bytes(),
@@ -41,6 +53,51 @@ impl Segment {
             Self::Retained(bytes) if bytes.is_retained() => bytes.as_bytes().len(),
             _ => 0,
         }
+    }
+
+    /// The bytes, if others may hold them too.
+    pub(super) const fn shared(&self) -> Option<&SharedBytes> {
+        match self {
+            Self::Shared(bytes) | Self::Retained(bytes) => Some(bytes),
+            Self::Own(_) => None,
+        }
+    }
+
+    /// Appends it to a state: 0, its length and its bytes; or one more than the number of the frame that it shares, and
+    /// the length of that. All of it, even of one that is half sent: that part is what tells how much must still go out.
+    pub(super) fn save(&self, state: &mut Vec<u8>, frames: &FrameNumbers) {
+        match self {
+            // Whether a frame is retained is seen when it is pushed again.
+            Self::Shared(bytes) | Self::Retained(bytes) => {
+                let number = frames.get(bytes);
+                debug_assert!(number.is_some(), "the frame has no number");
+                // None can have the number that stands for it else: its reader loses this connection alone.
+                push_varint(
+                    state,
+                    number.map_or(u64::MAX, |number| u64::from(number) + 1),
+                );
+                push_varint(state, bytes.as_bytes().len() as u64);
+            }
+            Self::Own(bytes) => {
+                push_varint(state, 0);
+                push_varint(state, bytes.len() as u64);
+                state.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Takes the next one off the front of a state.
+    pub(super) fn restore(state: &mut &[u8], frames: &Frames) -> Result<Self, Malformed> {
+        let number = take_varint(state)?;
+        let len = take_varint(state)?;
+        // An empty one would never be done with.
+        if len == 0 {
+            return Err(Malformed("a segment is empty"));
+        }
+        let Some(number) = number.checked_sub(1) else {
+            return Ok(Self::Own(take_bytes(state, len)?.to_vec()));
+        };
+        Ok(Self::of_shared(frames.get(number, len)?.clone()))
     }
 }
 
@@ -107,6 +164,19 @@ impl Backlog {
 
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// Appends all of them to a state.
+    pub(super) fn save(&self, state: &mut Vec<u8>, frames: &FrameNumbers) {
+        let Self {
+            segments,
+            // Counted when they are pushed again.
+            released_len: _,
+            retained_bytes: _,
+        } = self;
+        for segment in segments {
+            segment.save(state, frames);
+        }
     }
 
     /// Bytes that the list itself takes.

@@ -8,14 +8,21 @@
 
 use std::time::Duration;
 
+use crate::handover::{Fields, Malformed, Members};
 use crate::time::Timestamp;
 
+use super::carried::{FrameNumbers, Frames};
 use super::input::Input;
 use super::pinned::PinnedBytes;
 use super::send_queue::SendQueue;
 
 /// A tail that was long once must not stay long for a few bytes more than these.
 const TAIL_KEPT_BYTES: usize = 512;
+
+// Members of a connection.
+const TAIL: u8 = 28;
+const BEGUN: u8 = 29;
+const BLOCKED_SINCE: u8 = 30;
 
 /// Output that waits and input that is unfinished.
 #[derive(Default, Debug)]
@@ -156,6 +163,43 @@ impl Buffers {
         self.queue.clear();
         self.forget_input();
         self.settle(0, pinned);
+    }
+
+    // Handover.
+
+    /// Writes what a successor must know, as [`SendQueue::save`]; not within a turn.
+    pub fn save(&self, members: &mut Members<'_>, frames: &FrameNumbers) {
+        let Self {
+            queue,
+            tail,
+            begun,
+            blocked_since,
+            // By `settle`.
+            charged_bytes: _,
+        } = self;
+        queue.save(members, frames);
+        members.bytes(TAIL, tail.as_deref().map_or(&[], Vec::as_slice));
+        members.time(BEGUN, *begun);
+        members.time(BLOCKED_SINCE, *blocked_since);
+    }
+
+    /// What was saved; nothing of it is charged yet.
+    ///
+    /// # Errors
+    /// As [`SendQueue::restore`]; or bytes are left over, and not the time since when.
+    pub fn restore(fields: &Fields<'_>, frames: &Frames) -> Result<Self, Malformed> {
+        let tail = fields.bytes(TAIL);
+        let begun = fields.time(BEGUN);
+        if !tail.is_empty() && begun.is_none() {
+            return Err(Malformed("unfinished input has no time"));
+        }
+        Ok(Self {
+            queue: SendQueue::restore(fields, frames)?,
+            tail: (!tail.is_empty()).then(|| Box::new(tail.to_vec())),
+            begun,
+            blocked_since: fields.time(BLOCKED_SINCE),
+            charged_bytes: 0,
+        })
     }
 
     /// Asserts what is true between any two calls; `more_bytes` and `pinned` as in [`Buffers::settle`], after

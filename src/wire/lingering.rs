@@ -4,7 +4,17 @@
 //!
 //! Main type: [`Lingering`]. Input that comes meanwhile is discarded unparsed.
 
+use crate::handover::{Fields, Malformed, Members};
 use crate::time::Timestamp;
+
+// Members of a connection. The time is the first value of its state, whatever that is.
+const SINCE: u8 = 14;
+const STEP: u8 = 18;
+
+// Steps in a state.
+const FLUSH: u64 = 1;
+const AWAIT_EOF: u64 = 2;
+const FLUSH_AFTER_EOF: u64 = 3;
 
 /// A stream that ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +72,35 @@ impl Lingering {
     pub fn ends_when_flushed(&self) -> bool {
         self.step == Step::FlushAfterEof
     }
+
+    /// Writes what a successor must know.
+    pub fn save(&self, members: &mut Members<'_>) {
+        let Self { since, step } = self;
+        members.time(SINCE, Some(*since));
+        let step = match step {
+            Step::Flush => FLUSH,
+            Step::AwaitEof => AWAIT_EOF,
+            Step::FlushAfterEof => FLUSH_AFTER_EOF,
+        };
+        members.number(STEP, step);
+    }
+
+    /// The end that was saved.
+    ///
+    /// # Errors
+    /// Its time is missing, or its step isn't known.
+    pub fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let since = fields.time(SINCE);
+        Ok(Self {
+            since: since.ok_or(Malformed("the end of a stream has no time"))?,
+            step: match fields.number(STEP) {
+                FLUSH => Step::Flush,
+                AWAIT_EOF => Step::AwaitEof,
+                FLUSH_AFTER_EOF => Step::FlushAfterEof,
+                _ => return Err(Malformed("the end of a stream has no step")),
+            },
+        })
+    }
 }
 
 #[cfg(test)]
@@ -75,5 +114,37 @@ mod tests {
         assert!(!lingering.ends_when_flushed());
         let mut flushing = Lingering::after_eof(Timestamp::ZERO);
         assert!(!flushing.take_shutdown() && flushing.ends_when_flushed());
+    }
+
+    #[test]
+    fn every_step_is_carried() {
+        let carried = |lingering: &Lingering| {
+            let mut bytes = Vec::new();
+            lingering.save(&mut Members::new(&mut bytes));
+            Lingering::restore(&Fields::parse(&bytes).expect("members"))
+        };
+        let mut lingering = Lingering::new(Timestamp::ZERO);
+        assert_eq!(carried(&lingering), Ok(lingering));
+        assert!(lingering.take_shutdown());
+        assert_eq!(carried(&lingering), Ok(lingering));
+        let flushing = Lingering::after_eof(Timestamp::from_micros(7));
+        assert_eq!(carried(&flushing), Ok(flushing));
+    }
+
+    #[test]
+    fn what_is_no_end_is_malformed() {
+        for (time, step, is_end) in [
+            (Some(Timestamp::ZERO), FLUSH_AFTER_EOF, true),
+            (Some(Timestamp::ZERO), FLUSH_AFTER_EOF + 1, false),
+            (Some(Timestamp::ZERO), 0, false),
+            (None, FLUSH, false),
+        ] {
+            let mut bytes = Vec::new();
+            let mut members = Members::new(&mut bytes);
+            members.time(SINCE, time);
+            members.number(STEP, step);
+            let fields = Fields::parse(&bytes).expect("members");
+            assert_eq!(Lingering::restore(&fields).is_ok(), is_end);
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod backlog;
 pub mod buffers;
+pub mod carried;
 pub mod input;
 pub mod lingering;
 pub mod pinned;

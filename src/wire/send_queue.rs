@@ -8,6 +8,8 @@
 //! Invariants: `unsent_bytes` is what the segments hold less `front_sent`; without a first
 //! segment there are no others; an empty queue owns no memory.
 
+mod saved;
+
 use std::io::IoSlice;
 
 use super::backlog::{Backlog, Segment};
@@ -113,12 +115,7 @@ impl SendQueue {
     #[inline]
     pub fn push_shared(&mut self, bytes: SharedBytes) {
         self.unsent_bytes += bytes.as_bytes().len();
-        let segment = if bytes.is_retained() {
-            Segment::Retained(bytes)
-        } else {
-            Segment::Shared(bytes)
-        };
-        self.push_segment(segment);
+        self.push_segment(Segment::of_shared(bytes));
     }
 
     /// Queues what `write` appends to the buffer that it is given.

@@ -30,7 +30,12 @@ struct Inner {
     bytes: Box<[u8]>,
     pinned: OnceCell<PinnedBytes>,
     is_retained: Cell<bool>,
+    /// The number that `carried` has given it; 0 before the first.
+    number: Cell<u32>,
 }
+
+/// Every frame of the history has one. The number goes where padding was.
+const _: () = assert!(size_of::<Inner>() <= 32);
 
 /// Bytes that a handle's target takes beside its own, about.
 pub const SHARED_OVERHEAD_BYTES: usize = size_of::<Inner>() + 2 * size_of::<usize>();
@@ -43,6 +48,7 @@ impl SharedBytes {
             bytes: bytes.into_boxed_slice(),
             pinned: OnceCell::new(),
             is_retained: Cell::new(false),
+            number: Cell::new(0),
         }))
     }
 
@@ -101,6 +107,16 @@ impl SharedBytes {
     #[must_use]
     pub fn is_retained(&self) -> bool {
         self.0.is_retained.get()
+    }
+
+    /// The number that it was given last; 0 before the first.
+    pub(super) fn number(&self) -> u32 {
+        self.0.number.get()
+    }
+
+    /// Gives it a number.
+    pub(super) fn set_number(&self, number: u32) {
+        self.0.number.set(number);
     }
 }
 

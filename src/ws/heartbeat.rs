@@ -7,7 +7,19 @@
 use std::time::Duration;
 
 use crate::config::Timeouts;
+use crate::handover::{Fields, Malformed, Members};
 use crate::time::Timestamp;
+
+// Members of a connection.
+const HEARD: u8 = 22;
+const PING: u8 = 23;
+const PING_VALUE: u8 = 24;
+
+// What became of the Ping, in a state.
+const NONE: u64 = 0;
+const QUEUED: u64 = 1;
+const SENT: u64 = 2;
+const OUTLIVED: u64 = 3;
 
 /// What is known of the life of one peer.
 #[derive(Clone, Copy, Debug)]
@@ -100,5 +112,59 @@ impl Heartbeat {
             Ping::Queued { .. } => None,
             Ping::Sent { .. } => Some(Due::End),
         }
+    }
+
+    /// Where the Ping that is in the queue ends in the stream.
+    pub(super) const fn queued_end(&self) -> Option<u64> {
+        match self.ping {
+            Ping::Queued { end_position } => Some(end_position),
+            Ping::None | Ping::Sent { .. } | Ping::Outlived { .. } => None,
+        }
+    }
+
+    /// Writes what a successor must know.
+    pub(super) fn save(&self, members: &mut Members<'_>) {
+        let Self { heard, ping } = self;
+        members.time(HEARD, Some(*heard));
+        match *ping {
+            Ping::None => members.number(PING, NONE),
+            Ping::Queued { end_position } => {
+                members.number(PING, QUEUED);
+                members.number(PING_VALUE, end_position);
+            }
+            Ping::Sent { at } => {
+                members.number(PING, SENT);
+                members.time(PING_VALUE, Some(at));
+            }
+            Ping::Outlived { sent_at } => {
+                members.number(PING, OUTLIVED);
+                members.time(PING_VALUE, Some(sent_at));
+            }
+        }
+    }
+
+    /// What was saved. Whether the queue has the Ping is for the caller to check.
+    pub(super) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let at = |member| {
+            fields
+                .time(member)
+                .ok_or(Malformed("a heartbeat has no time"))
+        };
+        Ok(Self {
+            heard: at(HEARD)?,
+            ping: match fields.number(PING) {
+                NONE => Ping::None,
+                QUEUED => Ping::Queued {
+                    end_position: fields.number(PING_VALUE),
+                },
+                SENT => Ping::Sent {
+                    at: at(PING_VALUE)?,
+                },
+                OUTLIVED => Ping::Outlived {
+                    sent_at: at(PING_VALUE)?,
+                },
+                _ => return Err(Malformed("what became of a Ping isn't known")),
+            },
+        })
     }
 }

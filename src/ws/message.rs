@@ -4,8 +4,19 @@
 //! copied, into a buffer that is bounded by the size limit. Text is checked as each frame
 //! completes, so that a peer is told of bad text without sending the rest of it.
 
+use crate::handover::{Fields, Malformed, Members};
+
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, Opcode};
+
+// Members of a connection.
+const KIND: u8 = 25;
+const FRAGMENTS: u8 = 26;
+
+// Kinds in a state.
+const NONE: u64 = 0;
+const TEXT: u64 = 1;
+const BINARY: u64 = 2;
 
 /// A whole message, lent for the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,6 +184,50 @@ impl MessageAssembler {
         *self = Self::default();
     }
 
+    /// Writes what a successor must know.
+    pub fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            buffer,
+            // As far as the buffer is UTF-8.
+            valid_len: _,
+            begun,
+        } = self;
+        let kind = match begun {
+            None => NONE,
+            Some(MessageKind::Text) => TEXT,
+            Some(MessageKind::Binary) => BINARY,
+        };
+        members.number(KIND, kind);
+        members.bytes(FRAGMENTS, buffer);
+    }
+
+    /// What was saved.
+    ///
+    /// # Errors
+    /// Fragments of no message, of one whose kind isn't known, or of a text that can't become UTF-8.
+    pub fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let buffer = fields.bytes(FRAGMENTS);
+        let (begun, valid_len) = match fields.number(KIND) {
+            NONE if buffer.is_empty() => (None, 0),
+            TEXT => (Some(MessageKind::Text), valid_len(buffer)?),
+            BINARY => (Some(MessageKind::Binary), 0),
+            _ => return Err(Malformed("fragments are of no kind")),
+        };
+        Ok(Self {
+            buffer: buffer.to_vec(),
+            valid_len,
+            begun,
+        })
+    }
+
+    /// Asserts what the type promises, between any two calls.
+    pub fn check_invariants(&self) {
+        assert!(self.begun.is_some() || self.buffer.is_empty());
+        let is_text = self.begun == Some(MessageKind::Text);
+        let valid_len = valid_len(if is_text { &self.buffer } else { &[] });
+        assert_eq!(valid_len, Ok(self.valid_len));
+    }
+
     /// Checks what came since the last check; a character that the frame cut in two is left
     /// for the next, unless this was the last.
     fn check_utf8(&mut self, fin: bool) -> Result<(), ProtocolError> {
@@ -184,6 +239,15 @@ impl MessageAssembler {
             Err(_) => return Err(ProtocolError::InvalidUtf8),
         }
         Ok(())
+    }
+}
+
+/// How many of the first bytes of a text that isn't finished are UTF-8: all, but for the start of one character.
+fn valid_len(bytes: &[u8]) -> Result<usize, Malformed> {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Ok(bytes.len()),
+        Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
+        Err(_) => Err(Malformed("a text is not UTF-8")),
     }
 }
 
@@ -201,7 +265,24 @@ mod tests {
         }
     }
 
-    /// Feeds `parts` as the fragments of one text message.
+    /// The same in another process.
+    fn carried(assembler: &MessageAssembler) -> MessageAssembler {
+        let saved = |assembler: &MessageAssembler| {
+            let mut bytes = Vec::new();
+            assembler.save(&mut Members::new(&mut bytes));
+            bytes
+        };
+        let bytes = saved(assembler);
+        let fields = Fields::parse(&bytes).expect("members");
+        let restored = MessageAssembler::restore(&fields).expect("it was saved");
+        restored.check_invariants();
+        assert_eq!(restored.begun, assembler.begun);
+        assert_eq!(restored.valid_len, assembler.valid_len);
+        assert_eq!(saved(&restored), bytes);
+        restored
+    }
+
+    /// Feeds `parts` as the fragments of one text message, and carries them in between.
     fn assemble(parts: &[&[u8]]) -> Result<String, ProtocolError> {
         let mut assembler = MessageAssembler::default();
         for (i, part) in parts.iter().enumerate() {
@@ -211,6 +292,7 @@ mod tests {
                 Opcode::Continuation
             };
             let header = header(opcode, i + 1 == parts.len(), part.len());
+            assembler = carried(&assembler);
             assembler.check_order(opcode)?;
             match assembler.accept(&header, part)? {
                 Progress::Whole => return MessageAssembler::whole(&header, part).map(text),
@@ -273,6 +355,7 @@ mod tests {
         let mut assembler = MessageAssembler::default();
         let first = assembler.accept(&header(Opcode::Binary, false, 1), b"\xff");
         assert_eq!(first, Ok(Progress::Unfinished));
+        let mut assembler = carried(&assembler);
         let last = assembler.accept(&header(Opcode::Continuation, true, 1), b"\xfe");
         assert_eq!(last, Ok(Progress::Assembled));
         assert_eq!(assembler.assembled(), Ok(Message::Binary(b"\xff\xfe")));
@@ -281,6 +364,31 @@ mod tests {
             (assembler.is_unfinished(), assembler.pinned_bytes()),
             (false, 0)
         );
+    }
+
+    #[test]
+    fn fragments_that_cannot_be_are_malformed() {
+        for (kind, bytes, are_fragments) in [
+            (NONE, &b""[..], true),
+            (NONE, b"x", false),
+            (TEXT, b"", true),
+            (TEXT, b"ok\xf0\x9d\x84", true),
+            (TEXT, b"\xf0\x9d\x84\xf0", false),
+            (TEXT, b"\xed\xa0", false),
+            (BINARY, b"\xff", true),
+            (BINARY + 1, b"", false),
+        ] {
+            let mut written = Vec::new();
+            let mut members = Members::new(&mut written);
+            members.number(KIND, kind);
+            members.bytes(FRAGMENTS, bytes);
+            let fields = Fields::parse(&written).expect("members");
+            let assembler = MessageAssembler::restore(&fields);
+            assert_eq!(assembler.is_ok(), are_fragments, "{kind}, {bytes:?}");
+            if let Ok(assembler) = assembler {
+                assembler.check_invariants();
+            }
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! (§7.1.7); fragments are kept only while the session is open; `Closed` is final.
 
 mod closing;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -486,8 +487,12 @@ impl Session {
         let has_fragments = self.fragments.is_some();
         assert!(self.is_open() || !has_fragments);
         assert!(self.is_parsing() || !self.buffers.has_tail());
-        let fragments = self.fragments.iter();
-        assert!(fragments.clone().all(|fragments| fragments.is_unfinished()));
+        if let Some(fragments) = &self.fragments {
+            assert!(fragments.is_unfinished());
+            fragments.check_invariants();
+        }
         assert!(!has_fragments || self.buffers.begun().is_some());
+        let is_lingering = matches!(self.state, State::Lingering(_));
+        assert!(!is_lingering || self.pending_pong.is_none());
     }
 }

@@ -14,24 +14,25 @@ const COMMON: &str = "id config log_limit memory metrics time";
 /// The rooms, each with the paths that it may name beside its own and [`COMMON`]. `http::head`
 /// grants that module and what is in it, not the rest of `http`.
 const MAY_NAME: &str = "
-    application: http ws
+    application: handover http wire::carried ws
     cli: application client http hub journal net routes web ws
     client: http ws
     config:
-    http: wire
-    hub: application http::head journal ws::close ws::frame
+    handover:
+    http: handover wire
+    hub: application handover http::head journal ws::close ws::frame
     id:
-    journal: wire ws::frame
+    journal: handover wire ws::frame
     log_limit:
     main: cli
     memory:
     metrics:
-    net: application http wire ws
+    net: application handover http wire ws
     routes: application http::head hub web
     time:
     web:
-    wire:
-    ws: http::head http::host http::response http::status wire
+    wire: handover
+    ws: handover http::head http::host http::response http::status wire
 ";
 
 /// What tests may name beside that: a fault, to ask an application about it, and the corpus that

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::handover::{Fields, Malformed, Members};
 use crate::hub::holdings::Holdings;
 use crate::time::Timestamp;
 
@@ -128,6 +129,42 @@ struct Bucket {
     whole: Duration,
 }
 
+/// An address that has no connections, and has asked for some lately.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdleAddress {
+    prefix: Prefix,
+    /// When its bucket is full again.
+    full_at: Timestamp,
+}
+
+// Members of an address' record.
+const PREFIX: u8 = 1;
+const FULL_AT: u8 = 2;
+
+impl IdleAddress {
+    /// Writes it.
+    pub fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            prefix: Prefix(prefix),
+            full_at,
+        } = self;
+        members.number(PREFIX, *prefix);
+        members.time(FULL_AT, Some(*full_at));
+    }
+
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// It is no such address.
+    pub fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let full_at = fields.time(FULL_AT);
+        Ok(Self {
+            prefix: Prefix(fields.number(PREFIX)),
+            full_at: full_at.ok_or(Malformed("an address has asked for nothing"))?,
+        })
+    }
+}
+
 impl Addresses {
     /// An empty table. `share` is what one address may hold; `None`: all that there is.
     ///
@@ -199,6 +236,78 @@ impl Addresses {
         self.sweep();
     }
 
+    // What a successor is told: the addresses without connections one by one, and of the others what is told with each
+    // of their connections.
+
+    /// The addresses without connections that have used up some of their rate, the stalest first.
+    pub fn save(&self) -> impl Iterator<Item = IdleAddress> {
+        let Self {
+            // What is configured.
+            connections_max: _,
+            bucket: _,
+            share: _,
+            entries,
+            idle,
+            now,
+        } = self;
+        idle.iter().filter_map(move |prefix| {
+            let entry = entries.get(prefix)?;
+            let is_remembered = entry.connections == 0 && entry.full_at > *now;
+            is_remembered.then_some(IdleAddress {
+                prefix: *prefix,
+                full_at: entry.full_at,
+            })
+        })
+    }
+
+    /// When the bucket of an address is full again, if it isn't.
+    #[must_use]
+    pub fn full_at(&self, address: IpAddr) -> Option<Timestamp> {
+        let entry = self.entries.get(&Prefix::from(address))?;
+        (entry.full_at > self.now).then_some(entry.full_at)
+    }
+
+    /// Remembers an address without connections. They are told in their order.
+    pub fn remember(&mut self, address: IdleAddress, now: Timestamp) {
+        let IdleAddress { prefix, full_at } = address;
+        self.now = self.now.max(now);
+        let full_at = self.bounded(full_at);
+        if full_at <= self.now {
+            return;
+        }
+        let entry = self.entries.entry(prefix).or_default();
+        entry.full_at = entry.full_at.max(full_at);
+        if !std::mem::replace(&mut entry.is_queued, true) {
+            self.idle.push_back(prefix);
+        }
+        if self.idle.len() > IDLE_MAX {
+            self.forget_stalest();
+        }
+    }
+
+    /// Counts a connection of `address` that was admitted before this table was made. It holds `holdings`, and may be
+    /// one more than would be admitted now.
+    pub fn carry(
+        &mut self,
+        address: IpAddr,
+        holdings: Holdings,
+        full_at: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        self.now = self.now.max(now);
+        let full_at = full_at.map(|full_at| self.bounded(full_at));
+        let entry = self.entries.entry(Prefix::from(address)).or_default();
+        entry.connections = entry.connections.saturating_add(1);
+        entry.holdings = entry.holdings.exchange(Holdings::default(), holdings);
+        entry.full_at = entry.full_at.max(full_at.unwrap_or_default());
+    }
+
+    /// A time at which a bucket can be full again: it was of another rate, or of none, when it was told.
+    fn bounded(&self, full_at: Timestamp) -> Timestamp {
+        let whole = self.bucket.map_or(Duration::ZERO, |bucket| bucket.whole);
+        full_at.min(self.now + whole)
+    }
+
     /// How many addresses are in the table.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -216,7 +325,6 @@ impl Addresses {
         let queued = self.entries.values().filter(|entry| entry.is_queued);
         assert_eq!(queued.count(), self.idle.len());
         for entry in self.entries.values() {
-            assert!(entry.connections <= self.connections_max);
             assert!(entry.connections > 0 || entry.is_queued);
             assert!(entry.connections > 0 || entry.holdings == Holdings::default());
         }
@@ -282,288 +390,4 @@ impl Bucket {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const START: Timestamp = Timestamp::from_micros(1_000_000_000);
-
-    fn table(connections_max: Option<u32>, upgrades_per_second: Option<f64>) -> Addresses {
-        let limits = AddressLimits {
-            connections_max,
-            upgrades_per_second,
-        };
-        Addresses::new(limits, None)
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect(text)
-    }
-
-    fn numbered(number: u32) -> IpAddr {
-        Ipv4Addr::from_bits(number).into()
-    }
-
-    const fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn too_fast(retry_after: Duration) -> Result<(), Refused> {
-        Err(Refused::TooManyUpgrades { retry_after })
-    }
-
-    #[test]
-    fn connections_at_max_and_one_more() {
-        let mut table = table(Some(2), None);
-        let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        assert_eq!(table.admit(one, START), Ok(()));
-        assert_eq!(table.admit(one, START), Ok(()));
-        for _ in 0..3 {
-            assert_eq!(table.admit(one, START), Err(Refused::TooManyConnections));
-        }
-        assert_eq!(table.admit(other, START), Ok(()));
-        table.leave(one);
-        assert_eq!(table.admit(one, START), Ok(()));
-        assert_eq!(table.admit(one, START), Err(Refused::TooManyConnections));
-        for address in [one, one, other] {
-            table.leave(address);
-        }
-        assert!(table.is_empty());
-        assert_eq!((table.entries.capacity(), table.idle.capacity()), (0, 0));
-    }
-
-    #[test]
-    fn without_limits_everybody_is_admitted() {
-        let mut table = table(None, None);
-        for _ in 0..1000 {
-            assert_eq!(table.admit(ip("::1"), START), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_64_prefix_counts_as_one_address() {
-        let mut table = table(Some(1), None);
-        for (address, is_new) in [
-            ("2001:db8:0:1::1", true),
-            ("2001:db8:0:1:ffff::1", false),
-            ("2001:db8:0:2::1", true),
-            ("192.0.2.1", true),
-            ("::ffff:192.0.2.1", false),
-            ("192.0.2.2", true),
-        ] {
-            let admitted = table.admit(ip(address), START);
-            assert_eq!(admitted.is_ok(), is_new, "{address}");
-        }
-        table.leave(ip("2001:db8:0:1:2:3:4:5"));
-        assert_eq!(table.admit(ip("2001:db8:0:1::1"), START), Ok(()));
-    }
-
-    #[test]
-    fn what_an_address_holds_at_max_and_one_more() {
-        let holdings = |text_bytes, subscriptions, values| Holdings {
-            text_bytes,
-            subscriptions,
-            values,
-        };
-        let none = Holdings::default();
-        let share = holdings(10, 20, 30);
-        let mut table = Addresses::new(AddressLimits::default(), Some(share));
-        let (one, other) = (ip("2001:db8:0:1::1"), ip("2001:db8:0:2::1"));
-        for address in [one, one, other] {
-            assert_eq!(table.admit(address, START), Ok(()));
-        }
-        let first = holdings(4, 5, 6);
-        table.exchange(one, none, first);
-        assert!(table.has_room_for(one, none, holdings(6, 15, 24)));
-        for more in [
-            holdings(7, 15, 24),
-            holdings(6, 16, 24),
-            holdings(6, 15, 25),
-        ] {
-            assert!(!table.has_room_for(one, none, more));
-            // The rest of its /64 has the same share, and others have theirs.
-            assert!(!table.has_room_for(ip("2001:db8:0:1::2"), none, more));
-            assert!(table.has_room_for(other, none, more));
-        }
-        table.exchange(one, none, holdings(6, 15, 24));
-        // What a connection has makes room for as much.
-        assert!(table.has_room_for(one, first, first));
-        assert!(!table.has_room_for(one, first, holdings(5, 5, 6)));
-        assert!(table.has_room_for(one, none, none));
-        table.exchange(one, holdings(6, 15, 24), none);
-        table.leave(one);
-        assert!(table.has_room_for(one, none, holdings(6, 15, 24)));
-        table.exchange(one, first, none);
-        table.leave(one);
-        assert!(table.has_room_for(one, none, share));
-    }
-
-    #[test]
-    fn an_entry_is_small() {
-        assert_eq!(size_of::<(Prefix, Entry)>(), 40);
-    }
-
-    #[test]
-    fn upgrades_come_in_bursts_and_are_refilled() {
-        let mut table = table(None, Some(2.0));
-        let address = ip("192.0.2.1");
-        for _ in 0..4 {
-            assert_eq!(table.admit(address, START), Ok(()));
-        }
-        let half = Duration::from_millis(500);
-        // Being refused costs nothing.
-        for _ in 0..3 {
-            assert_eq!(table.admit(address, START), too_fast(half));
-        }
-        let micro = Duration::from_micros(1);
-        let almost = START + (half - micro);
-        assert_eq!(table.admit(address, almost), too_fast(micro));
-        assert_eq!(table.admit(ip("192.0.2.2"), almost), Ok(()));
-        assert_eq!(table.admit(address, START + half), Ok(()));
-        assert_eq!(table.admit(address, START + half), too_fast(half));
-        // However long it was quiet, the burst is no larger.
-        let later = START + seconds(3600);
-        for _ in 0..4 {
-            assert_eq!(table.admit(address, later), Ok(()));
-        }
-        assert_eq!(table.admit(address, later), too_fast(half));
-        // A clock that seems to go back gives nothing.
-        assert_eq!(table.admit(address, START), too_fast(half));
-    }
-
-    #[test]
-    fn leaving_gives_no_upgrade_back() {
-        let mut table = table(Some(1), Some(0.5));
-        let address = ip("192.0.2.1");
-        assert_eq!(table.admit(address, START), Ok(()));
-        // Too many connections are refused first, which costs nothing of the rate.
-        assert_eq!(
-            table.admit(address, START),
-            Err(Refused::TooManyConnections)
-        );
-        table.leave(address);
-        assert_eq!(table.admit(address, START), too_fast(seconds(2)));
-        assert_eq!(table.admit(address, START + seconds(2)), Ok(()));
-    }
-
-    #[test]
-    fn rates_of_all_sizes() {
-        for (rate, burst, retry_micros) in [
-            (f64::MIN_POSITIVE, 1, 86_400_000_000),
-            (1e-9, 1, 86_400_000_000),
-            (0.1, 1, 10_000_000),
-            (0.5, 1, 2_000_000),
-            (0.6, 2, 1_666_667),
-            (1.0, 2, 1_000_000),
-            (1.1, 3, 909_091),
-            (3.0, 6, 333_333),
-            (7.0, 14, 142_857),
-            (1000.0, 2000, 1000),
-        ] {
-            let mut table = table(None, Some(rate));
-            for _ in 0..burst {
-                assert_eq!(table.admit(ip("::1"), START), Ok(()), "{rate}");
-            }
-            let retry_after = Duration::from_micros(retry_micros);
-            assert_eq!(table.admit(ip("::1"), START), too_fast(retry_after));
-        }
-        for rate in [1e6, 1e300, f64::INFINITY] {
-            let bucket = Bucket::new(rate);
-            assert_eq!(bucket.interval, Duration::from_micros(1));
-            assert_eq!(bucket.whole, seconds(2));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "a rate of NaN")]
-    fn a_rate_is_more_than_zero() {
-        let _ = table(None, Some(f64::NAN));
-    }
-
-    #[test]
-    fn an_idle_address_is_forgotten_once_its_bucket_is_full() {
-        let mut table = table(None, Some(1.0));
-        for number in 0..100 {
-            assert_eq!(table.admit(numbered(number), START), Ok(()));
-        }
-        for number in 0..100 {
-            table.leave(numbered(number));
-        }
-        assert_eq!(table.len(), 100);
-        let stays = ip("::1");
-        let now = START + seconds(1);
-        // Each call forgets two and adds one at most.
-        assert_eq!(table.admit(stays, now), Ok(()));
-        assert_eq!(table.len(), 100 - SWEPT_MAX + 1);
-        for number in 1000..1050 {
-            let now = now + seconds(number);
-            assert_eq!(table.admit(stays, now), Ok(()));
-        }
-        assert_eq!((table.len(), table.idle.len()), (1, 0));
-        assert!(table.entries.capacity() < 10 && table.idle.capacity() == 0);
-    }
-
-    #[test]
-    fn an_address_that_comes_back_is_not_forgotten() {
-        let mut table = table(Some(1), Some(1.0));
-        let address = ip("192.0.2.1");
-        for round in 0..10 {
-            let now = START + seconds(10 * round);
-            assert_eq!(table.admit(address, now), Ok(()));
-            assert_eq!(table.admit(address, now), Err(Refused::TooManyConnections));
-            table.leave(address);
-            assert!(table.idle.len() <= 1);
-        }
-        assert_eq!(table.admit(address, START + seconds(100)), Ok(()));
-        let now = START + seconds(1000);
-        for _ in 0..3 {
-            assert_eq!(table.admit(address, now), Err(Refused::TooManyConnections));
-        }
-        assert_eq!((table.len(), table.idle.len()), (1, 0));
-    }
-
-    #[test]
-    fn the_queue_has_an_address_once_and_lets_nobody_block_it() {
-        let mut table = table(None, Some(1.0));
-        let [back, gone, other] = [1, 2, 3].map(numbered);
-        for address in [back, gone] {
-            assert_eq!(table.admit(address, START), Ok(()));
-        }
-        for address in [back, gone] {
-            table.leave(address);
-        }
-        assert_eq!(table.admit(back, START), Ok(()));
-        table.leave(back);
-        assert_eq!((table.len(), table.idle.len()), (2, 2));
-        let full = START + seconds(1);
-        assert_eq!(table.admit(back, full), Ok(()));
-        // The first is connected again, and its bucket isn't full; the second one's is.
-        assert_eq!(table.admit(other, full), Ok(()));
-        assert_eq!((table.len(), table.idle.len()), (2, 0));
-        // An address that left the queue joins it again.
-        table.leave(back);
-        assert_eq!(table.idle, [back.into()]);
-        assert_eq!(table.admit(other, START + seconds(60)), Ok(()));
-        assert_eq!((table.len(), table.idle.len()), (1, 0));
-    }
-
-    #[test]
-    fn many_addresses_take_no_more_than_their_room() {
-        let mut table = table(None, Some(0.001));
-        let busy = ip("::1");
-        assert_eq!(table.admit(busy, START), Ok(()));
-        let count = 2 * IDLE_MAX as u32;
-        for number in 0..count {
-            assert_eq!(table.admit(numbered(number), START), Ok(()));
-            table.leave(numbered(number));
-            assert!(table.len() <= IDLE_MAX + 1 && table.idle.len() <= IDLE_MAX);
-        }
-        assert_eq!(table.len(), IDLE_MAX + 1);
-        // The stalest are gone; the others, and addresses with connections, are not.
-        let kept = count - IDLE_MAX as u32;
-        assert!(table.admit(numbered(kept), START).is_err());
-        assert!(table.admit(busy, START).is_err());
-        assert_eq!(table.admit(numbered(kept - 1), START), Ok(()));
-    }
-}
+mod tests;

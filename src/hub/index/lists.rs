@@ -19,6 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::entries::{Entries, Entry};
 use super::table::{IdTable, NO_ID, Records};
 use super::texts::{TextId, Texts};
+use crate::hub::filter;
 
 /// Names a posting list that is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +51,13 @@ pub(super) struct Key<'a> {
     pub(super) name: Option<&'a str>,
     /// The value; `None` for any.
     pub(super) value: Option<&'a str>,
+}
+
+impl Key<'_> {
+    /// Whether the list is that of a shorthand.
+    pub(super) fn is_channel(&self) -> bool {
+        self.page == PageId::CHANNELS
+    }
 }
 
 struct List {
@@ -199,7 +207,17 @@ impl Lists {
         self.hasher.hash_one((key.page.0, key.name, key.value))
     }
 
-    fn key_of(&self, id: ListId) -> Key<'_> {
+    /// What a page is named by; it isn't that of the shorthands.
+    pub(super) fn page_of(&self, id: PageId) -> filter::Page<'_> {
+        let page = &self.pages[id.0];
+        filter::Page {
+            package: self.texts.text(page.package).into(),
+            page: self.texts.text(page.page).into(),
+        }
+    }
+
+    /// What a list is found by.
+    pub(super) fn key_of(&self, id: ListId) -> Key<'_> {
         let list = &self.lists[id.0];
         Key {
             page: list.page,

@@ -25,6 +25,7 @@ mod room;
 mod slots;
 mod table;
 mod texts;
+mod written;
 
 use std::hash::RandomState;
 
@@ -62,16 +63,7 @@ impl SubscriptionIndex {
             // subscriptions, would have all slots made again with every other list.
             return self.slots.trim(left, self.connections + 1);
         }
-        let mut draft = Draft::new(&mut self.lists, &self.hasher, id.index);
-        for subscription in subscriptions {
-            draft.post(subscription);
-        }
-        let postings = draft.finish();
-        let holdings = Holdings::of(subscriptions);
-        self.connections += 1;
-        self.subscriptions += holdings.subscriptions as usize;
-        self.values += holdings.values as usize;
-        self.slots.put(id, Slot { postings, holdings });
+        self.post(id, subscriptions, Holdings::of(subscriptions));
     }
 
     /// Takes away what `id` has subscribed to.
@@ -139,6 +131,19 @@ impl SubscriptionIndex {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.lists.heap_bytes() + self.slots.heap_bytes()
+    }
+
+    /// Gives `id`, which has nothing, these subscriptions, which count as `holdings`: one at least.
+    fn post(&mut self, id: ConnectionId, subscriptions: &[Subscription<'_>], holdings: Holdings) {
+        let mut draft = Draft::new(&mut self.lists, &self.hasher, id.index);
+        for subscription in subscriptions {
+            draft.post(subscription);
+        }
+        let postings = draft.finish();
+        self.connections += 1;
+        self.subscriptions += holdings.subscriptions as usize;
+        self.values += holdings.values as usize;
+        self.slots.put(id, Slot { postings, holdings });
     }
 
     /// Takes away what the tenant of a slot has subscribed to. Says how many slots that vacates.

@@ -4,7 +4,9 @@
 use fastrand::Rng;
 
 use super::*;
-use crate::journal::record::encode_entries;
+use crate::handover::{Fields, Malformed, Members};
+use crate::journal::generations::to_bytes;
+use crate::journal::record::{POSITION_MAX, encode_entries};
 use crate::journal::simulated::SimulatedDisk;
 use crate::journal::write_ahead::WriteAhead;
 
@@ -29,6 +31,8 @@ struct World {
     disk: SimulatedDisk,
     rng: Rng,
     process: Option<WriteAhead>,
+    /// Whether the process becomes another program ahead of all that it publishes.
+    is_carried: bool,
     generation: u64,
     /// By position; the last `in_flight` of them were not delivered, since the process was killed over them.
     published: Vec<String>,
@@ -47,6 +51,7 @@ impl World {
             disk: SimulatedDisk::default(),
             rng: Rng::with_seed(seed),
             process: None,
+            is_carried: false,
             generation: 0,
             published: Vec::new(),
             in_flight: 0,
@@ -55,6 +60,35 @@ impl World {
             first_max: 0,
             first: 0,
         }
+    }
+
+    /// The same world twice: in the second, processes are carried.
+    fn both(seed: u64) -> [Self; 2] {
+        [false, true].map(|is_carried| Self {
+            is_carried,
+            ..Self::new(seed)
+        })
+    }
+
+    /// The process becomes another program. On the disk nothing happens.
+    fn carry(&mut self) {
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        let save = |process: &WriteAhead| {
+            let mut bytes = Vec::new();
+            process.save(&mut Members::new(&mut bytes));
+            bytes
+        };
+        let calls = self.disk.calls();
+        let saved = save(&process);
+        drop(process);
+        let fields = Fields::parse(&saved).expect("members");
+        let carried = WriteAhead::carried(&fields, BYTES_MAX, |_| Ok(self.disk.again()));
+        let carried = carried.expect("a log");
+        assert_eq!(save(&carried), saved);
+        assert_eq!(self.disk.calls(), calls);
+        self.process = Some(carried);
     }
 
     /// Starts a process, which is killed in a call of its start or of those to come.
@@ -127,6 +161,9 @@ impl World {
 
     /// Publishes some at once, and delivers them if the process lives on.
     fn publish(&mut self, count: usize) {
+        if self.is_carried {
+            self.carry();
+        }
         let Some(process) = &self.process else { return };
         let first = Position(self.published.len() as u64).next();
         let key = self.rng.alphanumeric().to_string();
@@ -177,6 +214,12 @@ impl World {
     }
 }
 
+/// A world for each of [`DONE_BYTES`], and once more to be carried.
+fn worlds(seed: u64) -> impl Iterator<Item = (World, usize)> {
+    let done_bytes = DONE_BYTES.into_iter();
+    done_bytes.flat_map(move |done_bytes| World::both(seed).map(|world| (world, done_bytes)))
+}
+
 /// Processes that end in each way, the one with the number `killed` by being killed in a call. Returns how many calls
 /// that one has made.
 fn live(world: &mut World, killed: usize, at: Option<(u64, usize)>) -> u64 {
@@ -206,8 +249,7 @@ fn a_process_that_is_killed_in_any_call_loses_nothing() {
         let calls = live(&mut World::new(0), killed, None);
         assert!(calls > 8);
         for call in 0..calls {
-            for done_bytes in DONE_BYTES {
-                let mut world = World::new(0);
+            for (mut world, done_bytes) in worlds(0) {
                 live(&mut world, killed, Some((call, done_bytes)));
                 assert!(world.disk.is_killed());
                 world.start();
@@ -228,8 +270,7 @@ fn a_machine_that_crashes_behind_any_call_leaves_all_or_nothing() {
     for killed in 0..4 {
         let calls = live(&mut World::new(0), killed, None);
         for call in 0..calls {
-            for (seed, done_bytes) in (0..10).flat_map(|seed| DONE_BYTES.map(|done| (seed, done))) {
-                let mut world = World::new(seed);
+            for (mut world, done_bytes) in (0..10).flat_map(worlds) {
                 live(&mut world, killed, Some((call, done_bytes)));
                 world.reboot();
                 world.start();
@@ -246,9 +287,8 @@ fn a_machine_that_crashes_behind_any_call_leaves_all_or_nothing() {
 fn a_write_that_fails_makes_the_files_nothing_before_anything_is_delivered() {
     let calls = live(&mut World::new(0), 0, None);
     for failing in 0..calls {
-        for (length, done_bytes) in (1..4).flat_map(|length| DONE_BYTES.map(|done| (length, done)))
-        {
-            let mut world = World::new(0);
+        let lengths = (1..4).flat_map(|length| worlds(0).map(move |world| (length, world)));
+        for (length, (mut world, done_bytes)) in lengths {
             world.start();
             let begun = world.disk.calls();
             world
@@ -369,8 +409,7 @@ fn an_older_half_is_not_left_behind_alone_when_the_newer_is_damaged() {
 fn a_process_that_is_killed_while_it_makes_the_files_invalid_leaves_all_or_nothing() {
     for published in 1..12 {
         for call in 0..4 {
-            for done_bytes in DONE_BYTES {
-                let mut world = World::new(0);
+            for (mut world, done_bytes) in worlds(0) {
                 world.start();
                 for _ in 0..published {
                     world.publish(1);
@@ -462,7 +501,7 @@ fn a_mark_counts_for_the_very_files_that_it_was_set_for() {
 
 #[test]
 fn generations_and_segments_are_bounded() {
-    let mut world = World::new(0);
+    let [_, mut world] = World::both(0);
     for _ in 0..GENERATIONS_MAX + 3 {
         world.start();
         world.publish(1);
@@ -473,10 +512,80 @@ fn generations_and_segments_are_bounded() {
     world.start();
 }
 
+/// Members of a log on disk that is open, but for those of its segments that `write` puts in once more.
+fn carried(write: impl Fn(&mut Members<'_>)) -> Result<WriteAhead, Malformed> {
+    let disk = SimulatedDisk::default();
+    let (storage, boot) = disk.start();
+    let opened = Segments::open(storage, BYTES_MAX, Some(boot), Generation(1));
+    let (segments, _) = opened.expect("it is writable");
+    let mut bytes = Vec::new();
+    let members = &mut Members::new(&mut bytes);
+    members.nested(3, |members| {
+        segments.save(members);
+        write(members);
+    });
+    WriteAhead::carried(&Fields::parse(&bytes)?, BYTES_MAX, |_| Ok(disk.again()))
+}
+
+#[test]
+fn segments_are_carried_within_their_limits_only() {
+    let length = segment(0, 0, 0).len() as u64;
+    let Position(max) = POSITION_MAX;
+    let generations = |count: u64, start: u64| {
+        let generations = (0..count).map(|at| (Generation(at), Position(start)));
+        to_bytes(&generations.collect::<Vec<_>>())
+    };
+    type Write<'a> = &'a dyn Fn(&mut Members<'_>);
+    let taken: [Write<'_>; 5] = [
+        &|_| {},
+        &|members| members.number(3, max - max % 2),
+        &|members| members.number(6, length),
+        &|members| members.number(7, max),
+        &|members| members.bytes(2, &generations(64, 0)),
+    ];
+    for (number, write) in taken.into_iter().enumerate() {
+        let log = carried(write).unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert!(!log.is_failed(), "{number}");
+    }
+    let refused: [Write<'_>; 9] = [
+        &|members| members.bytes(1, &[1; 15]),
+        &|members| members.bytes(2, &generations(65, 0)),
+        &|members| members.bytes(2, &generations(1, 1)),
+        &|members| members.present_bytes(2, b""),
+        &|members| members.number(3, max + 1),
+        &|members| members.number(5, 1 << 32),
+        &|members| members.number(6, length + 1),
+        &|members| members.number(7, max + 1),
+        &|members| members.number(9, 1),
+    ];
+    for (number, write) in refused.into_iter().enumerate() {
+        assert!(carried(write).is_err(), "{number}");
+    }
+}
+
+#[test]
+fn a_segment_of_another_length_is_a_write_that_failed() {
+    for length in [0, 1, 10, 80, 200] {
+        let mut world = World::new(0);
+        world.start();
+        world.publish(2);
+        let process = world.process.as_ref().expect("it lives");
+        let mut bytes = Vec::new();
+        process.save(&mut Members::new(&mut bytes));
+        world.disk.segment(Side::Even).resize(length, 0);
+        let fields = Fields::parse(&bytes).expect("members");
+        let open = |_: &Fields<'_>| Ok(world.disk.again());
+        let log = WriteAhead::carried(&fields, BYTES_MAX, open).expect("a log");
+        assert!(log.is_failed() && !log.is_pending());
+        assert_eq!(log.write_errors(), 1);
+        world.owed = Owed::Nothing;
+        world.start();
+    }
+}
+
 #[test]
 fn whatever_happens_nothing_that_was_delivered_is_missing() {
-    for seed in 0..3000 {
-        let mut world = World::new(seed);
+    for mut world in (0..3000).flat_map(World::both) {
         for _ in 0..world.rng.usize(1..12) {
             let is_killed = world.rng.bool();
             let at = (world.rng.u64(..12), DONE_BYTES[world.rng.usize(..5)]);

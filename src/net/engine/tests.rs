@@ -12,6 +12,7 @@ use crate::application::{
     Action, Admission, Answer, BodyPermit, CloseCause, Decision, Figures, Framing, Message, Outbox,
     PeerAddress, Refused, Request, Response, Status,
 };
+use crate::handover::{Fields, Malformed};
 use crate::net::connection::BRIEF_READ_BYTES;
 use crate::net::places::Kind;
 use crate::net::schedule::UNWRITTEN_MAX;
@@ -20,6 +21,8 @@ use crate::net::turn::{ANSWER_BYTES_MAX, FRAMES_A_TURN_MAX};
 use crate::ws::close::CloseCode;
 use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_frame};
 use crate::ws::mask::MaskingKey;
+
+mod handover_tests;
 
 /// A peer: what it has sent, what it got, and how much more its socket takes, which is
 /// everything unless a test says otherwise.
@@ -198,6 +201,17 @@ impl Application for ToAllOthers {
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         outbox.close(id, CloseCode::UNAUTHORIZED, "");
+    }
+
+    fn restore_connection(
+        &mut self,
+        id: ConnectionId,
+        _: Peer,
+        _: &Fields<'_>,
+        _: Timestamp,
+    ) -> Result<(), Malformed> {
+        self.0.push(id);
+        Ok(())
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {

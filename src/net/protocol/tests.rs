@@ -1,5 +1,6 @@
 //! A connection over its upgrade: the bytes of both protocols in one stream.
 
+use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 
 use super::*;
@@ -8,9 +9,17 @@ use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::frame::{EncodedFrame, Opcode, encode_masked_frame};
 use crate::ws::handshake::{ClientHandshake, check_upgrade};
 use crate::ws::mask::MaskingKey;
+use fastrand::Rng;
 
 const MESSAGE_BYTES_MAX: usize = 1000;
 const NOW: Timestamp = Timestamp::ZERO;
+
+thread_local! {
+    /// Whether each step of a test is followed by a handover to a successor.
+    static IS_CARRIED: Cell<bool> = const { Cell::new(false) };
+    /// One for all frames, which keep their numbers.
+    static NUMBERS: RefCell<FrameNumbers> = RefCell::default();
+}
 
 /// A connection whose owner accepts every upgrade and answers every request.
 struct Bench {
@@ -52,6 +61,14 @@ impl Bench {
         }
         self.protocol.end_turn(input, NOW);
         self.protocol.check_invariants();
+        self.carry();
+    }
+
+    /// Hands the protocol over to a successor, in a test that is run so. What is closed would be dropped.
+    fn carry(&mut self) {
+        if IS_CARRIED.get() && !self.protocol.is_closed() {
+            self.protocol = carried(&self.protocol);
+        }
     }
 
     /// What waits to be written; the socket takes all of it.
@@ -61,8 +78,40 @@ impl Bench {
         let slices = slices[..filled].iter();
         let unsent: Vec<_> = slices.flat_map(|slice| slice.to_vec()).collect();
         self.protocol.handle_sent(unsent.len(), NOW);
+        self.carry();
         unsent
     }
+}
+
+/// What is written of a protocol, and the frames that are named in it.
+fn written(protocol: &Protocol) -> (Vec<u8>, Frames) {
+    NUMBERS.with_borrow_mut(|numbers| written_with(numbers, protocol))
+}
+
+fn written_with(numbers: &mut FrameNumbers, protocol: &Protocol) -> (Vec<u8>, Frames) {
+    let mut frames = Frames::default();
+    numbers.begin();
+    for frame in protocol.queue().shared() {
+        if numbers.number(frame).expect("there are few") {
+            frames.push(frame.clone());
+        }
+    }
+    let mut bytes = Vec::new();
+    protocol.save(&mut Members::new(&mut bytes), numbers);
+    (bytes, frames)
+}
+
+fn read(bytes: &[u8], frames: &Frames) -> Result<Protocol, Malformed> {
+    Protocol::restore(&Fields::parse(bytes)?, frames)
+}
+
+/// The protocol as a successor has it.
+fn carried(protocol: &Protocol) -> Protocol {
+    let (bytes, frames) = written(protocol);
+    let carried = read(&bytes, &frames).expect("it was written");
+    assert_eq!(written(&carried).0, bytes);
+    carried.check_invariants();
+    carried
 }
 
 fn upgrade() -> Vec<u8> {
@@ -80,6 +129,74 @@ fn fragment(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame(opcode, payload);
     bytes[0] &= 0x7f;
     bytes
+}
+
+#[test]
+fn all_that_follows_is_so_with_a_handover_after_each_step() {
+    IS_CARRIED.set(true);
+    a_message_behind_the_upgrade_in_one_packet();
+    every_split_point_gives_the_same_events();
+    cutting_off_keeps_the_answer_to_the_upgrade();
+}
+
+#[test]
+fn which_of_the_two_it_is_is_carried() {
+    let mut bench = Bench::new();
+    assert!(carried(&bench.protocol).exchange().is_some());
+    bench.receive(&upgrade());
+    assert!(carried(&bench.protocol).is_open());
+    for protocol in [&mut bench.protocol, &mut Protocol::new(NOW)] {
+        protocol.handle_end();
+        let (bytes, frames) = written(protocol);
+        assert!(read(&bytes, &frames).is_err(), "nobody would drop it");
+    }
+}
+
+#[test]
+fn any_bytes_are_a_protocol_or_are_refused() {
+    let shared = EncodedFrame::text(&[b"0123456789"]);
+    let stream = [
+        upgrade(),
+        fragment(Opcode::Text, b"one"),
+        frame(Opcode::Ping, b"p"),
+    ]
+    .concat();
+    let mut random = Rng::with_seed(18);
+    let (mut restored, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let mut bench = Bench::new();
+        bench.receive(&stream[..random.usize(..=stream.len())]);
+        if let Some(session) = bench.protocol.open_session_mut() {
+            session.send_shared(&shared);
+            let sent = random.usize(..bench.protocol.queue().unsent_bytes());
+            bench.protocol.handle_sent(sent, NOW);
+        }
+        let (mut bytes, frames) = written(&bench.protocol);
+        for _ in 0..random.usize(1..4) {
+            let position = random.usize(..bytes.len());
+            bytes[position] = random.u8(..);
+        }
+        let Ok(protocol) = read(&bytes, &frames) else {
+            refused += 1;
+            continue;
+        };
+        restored += 1;
+        protocol.check_invariants();
+        bench.protocol = carried(&protocol);
+        let mut received = stream.clone();
+        let mut input = bench.protocol.begin_turn(&mut received, usize::MAX);
+        while let Some(event) = bench.protocol.next_event(&mut input, NOW, 4096) {
+            // Whatever the answer would be, there is an end.
+            if !matches!(event, Event::WebSocket(session::Event::Message(_))) {
+                break;
+            }
+        }
+        bench.protocol.end_turn(input, NOW);
+        bench.sent();
+        bench.protocol.handle_eof(NOW);
+        bench.protocol.check_invariants();
+    }
+    assert!(restored > 1000 && refused > 1000, "{restored}, {refused}");
 }
 
 #[test]
@@ -141,8 +258,11 @@ fn cutting_off_keeps_the_answer_to_the_upgrade() {
         bench.protocol.handle_blocked(NOW);
         let session = bench.protocol.open_session_mut().expect("it is open");
         session.send_shared(&shared);
+        bench.carry();
+        let session = bench.protocol.open_session_mut().expect("it is open");
         let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "");
         session.cut_off(&frame, NOW);
+        bench.carry();
         let sent = bench.sent();
         let answers = sent.split(|&byte| byte == b'\n');
         let statuses: Vec<_> = answers

@@ -1,8 +1,14 @@
 //! The states of a session, by what goes in and what comes out. Time moves by hand.
+//!
+//! Whatever goes in goes into twins too, each of which is cut and carried to another process at another place.
 
+use std::cell::RefCell;
 use std::io::IoSlice;
 
 use super::*;
+use crate::handover::{Fields, Members};
+use crate::wire::carried::{FrameNumbers, Frames};
+use crate::wire::shared::SharedBytes;
 use crate::ws::close::CloseCode;
 use crate::ws::frame::encode_masked_frame;
 use crate::ws::mask::MaskingKey;
@@ -12,64 +18,124 @@ const MESSAGE_BYTES_MAX: usize = 1000;
 const KEY: MaskingKey = MaskingKey([1, 2, 3, 4]);
 
 /// A session whose owner fails the connection at every error, with a record of what happened.
-struct Bench {
-    session: Session,
-    now: Timestamp,
+pub(super) struct Bench {
+    pub(super) session: Session,
+    pub(super) now: Timestamp,
     timeouts: Timeouts,
     record: Vec<String>,
+    /// A frame has one number, so all the states of a test are written with these.
+    numbers: RefCell<FrameNumbers>,
 }
 
 impl Bench {
     fn open() -> Self {
-        let accept = AcceptKey::of(b"dGhlIHNhbXBsZSBub25jZQ==");
-        let now = Timestamp::ZERO;
-        let mut bench = Self {
-            session: Session::accept(Buffers::default(), accept, MESSAGE_BYTES_MAX, now),
-            now,
-            timeouts: Timeouts::default(),
-            record: Vec::new(),
-        };
+        let mut bench = Self::unanswered();
         assert!(bench.sent().starts_with(b"HTTP/1.1 101 "));
         bench
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
-        let mut received = bytes.to_vec();
-        self.session.handle_read(self.now);
-        let mut input = self.session.begin_turn(&mut received, usize::MAX);
-        while let Some(event) = self.session.next_event(&mut input, self.now) {
-            let line = match event {
-                Event::Message(Message::Text(text)) => text.to_owned(),
-                Event::Message(Message::Binary(bytes)) => format!("{} bytes", bytes.len()),
-                Event::Failed(error) => {
-                    let frame = CloseFrame::new(error.close_code(), "");
-                    self.session.fail(&frame, self.now);
-                    format!("failed {}", error.close_code())
-                }
-                Event::Closed { code } => format!("closed {code:?}"),
-                Event::Discarded => "discarded".to_owned(),
-                Event::Pong { round_trip } => format!("pong after {round_trip:?}"),
-            };
-            self.record.push(line);
+    /// One whose answer to the upgrade isn't sent.
+    pub(super) fn unanswered() -> Self {
+        let accept = AcceptKey::of(b"dGhlIHNhbXBsZSBub25jZQ==");
+        let now = Timestamp::ZERO;
+        Self {
+            session: Session::accept(Buffers::default(), accept, MESSAGE_BYTES_MAX, now),
+            now,
+            timeouts: Timeouts::default(),
+            record: Vec::new(),
+            numbers: RefCell::default(),
         }
-        self.session.end_turn(input, self.now);
-        self.session.check_invariants();
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        let before = self.record.len();
+        let twins: Vec<_> = places(bytes.len())
+            .map(|place| {
+                let mut twin = self.carried(&self.session);
+                let record = receive(&mut twin, &bytes[..place], self.now);
+                let mut twin = self.carried(&twin);
+                let rest = receive(&mut twin, &bytes[place..], self.now);
+                (place, [record, rest].concat(), self.saved(&twin))
+            })
+            .collect();
+        self.record
+            .extend(receive(&mut self.session, bytes, self.now));
+        let saved = self.saved(&self.session);
+        for (place, record, twin) in twins {
+            assert_eq!(
+                record,
+                self.record[before..],
+                "carried behind {place} bytes"
+            );
+            assert_eq!(twin, saved, "carried behind {place} bytes");
+        }
     }
 
     /// What waits to be written; the socket takes all of it.
-    fn sent(&mut self) -> Vec<u8> {
-        let unsent = self.unsent();
-        self.session.handle_sent(unsent.len(), self.now);
-        unsent
+    pub(super) fn sent(&mut self) -> Vec<u8> {
+        let bytes = self.unsent();
+        let twins: Vec<_> = places(bytes.len())
+            .map(|place| {
+                let mut twin = self.carried(&self.session);
+                twin.handle_sent(place, self.now);
+                let mut twin = self.carried(&twin);
+                assert!(unsent(&twin).starts_with(&bytes[place..]));
+                twin.handle_sent(bytes.len() - place, self.now);
+                self.carried(&twin)
+            })
+            .collect();
+        self.session.handle_sent(bytes.len(), self.now);
+        for twin in twins {
+            // Their segments may be others.
+            assert_eq!(unsent(&twin), self.unsent());
+            assert_eq!(twin.is_closed(), self.session.is_closed());
+            let deadlines = [&twin, &self.session].map(|one| one.poll_timeout(&self.timeouts));
+            assert_eq!(deadlines[0], deadlines[1]);
+        }
+        bytes
     }
 
-    fn unsent(&self) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); 64];
-        let filled = self.session.buffers().queue().gather(&mut slices);
-        slices[..filled]
-            .iter()
-            .flat_map(|slice| slice.to_vec())
-            .collect()
+    pub(super) fn unsent(&self) -> Vec<u8> {
+        unsent(&self.session)
+    }
+
+    /// `session` in a state; nothing of one that is closed.
+    pub(super) fn saved(&self, session: &Session) -> Vec<u8> {
+        if session.is_closed() {
+            return Vec::new();
+        }
+        self.state(session).0
+    }
+
+    /// The same, and the frames that are ahead of it there.
+    fn state(&self, session: &Session) -> (Vec<u8>, Frames) {
+        let mut frames = Frames::default();
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.begin();
+        for frame in session.buffers().queue().shared() {
+            if numbers.number(frame).expect("one is left") {
+                frames.push(SharedBytes::new(frame.as_bytes().to_vec()));
+            }
+        }
+        let mut bytes = Vec::new();
+        session.save(&mut Members::new(&mut bytes), &numbers);
+        (bytes, frames)
+    }
+
+    /// `session` in another process. One that is closed isn't carried, and stands for itself.
+    pub(super) fn carried(&self, session: &Session) -> Session {
+        let (bytes, frames) = self.state(session);
+        let fields = Fields::parse(&bytes).expect("members");
+        assert!(Session::is_in(&fields));
+        let restored = Session::restore(&fields, &frames);
+        if session.is_closed() {
+            assert!(restored.is_err());
+            return closed(self.now);
+        }
+        let restored = restored.expect("it was saved");
+        restored.check_invariants();
+        assert_eq!(self.saved(&restored), bytes, "saved again");
+        restored
     }
 
     fn record(&mut self) -> Vec<String> {
@@ -78,7 +144,15 @@ impl Bench {
 
     fn wait_ms(&mut self, millis: u64) -> Option<Expiry> {
         self.now = self.now + Duration::from_millis(millis);
-        self.session.handle_timeout(self.now, &self.timeouts)
+        let mut twin = self.carried(&self.session);
+        let due = twin.handle_timeout(self.now, &self.timeouts);
+        assert_eq!(
+            self.session.handle_timeout(self.now, &self.timeouts),
+            due,
+            "carried before"
+        );
+        assert_eq!(self.saved(&twin), self.saved(&self.session));
+        due
     }
 
     /// Milliseconds until the next deadline.
@@ -88,14 +162,59 @@ impl Bench {
     }
 }
 
-fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+/// All the places where `len` bytes can be cut; of many, some.
+fn places(len: usize) -> impl Iterator<Item = usize> {
+    (0..=len).filter(move |place| *place < 150 || len - place < 50 || place % 97 == 0)
+}
+
+/// Receives `bytes` at once, and says what happened.
+fn receive(session: &mut Session, bytes: &[u8], now: Timestamp) -> Vec<String> {
+    let mut record = Vec::new();
+    let mut received = bytes.to_vec();
+    session.handle_read(now);
+    let mut input = session.begin_turn(&mut received, usize::MAX);
+    while let Some(event) = session.next_event(&mut input, now) {
+        let line = match event {
+            Event::Message(Message::Text(text)) => text.to_owned(),
+            Event::Message(Message::Binary(bytes)) => format!("{} bytes", bytes.len()),
+            Event::Failed(error) => {
+                let frame = CloseFrame::new(error.close_code(), "");
+                session.fail(&frame, now);
+                format!("failed {}", error.close_code())
+            }
+            Event::Closed { code } => format!("closed {code:?}"),
+            Event::Discarded => "discarded".to_owned(),
+            Event::Pong { round_trip } => format!("pong after {round_trip:?}"),
+        };
+        record.push(line);
+    }
+    session.end_turn(input, now);
+    session.check_invariants();
+    record
+}
+
+fn unsent(session: &Session) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let filled = session.buffers().queue().gather(&mut slices);
+    let slices = slices[..filled].iter();
+    slices.flat_map(|slice| slice.to_vec()).collect()
+}
+
+fn closed(now: Timestamp) -> Session {
+    let accept = AcceptKey::of(b"");
+    let mut session = Session::accept(Buffers::default(), accept, MESSAGE_BYTES_MAX, now);
+    session.release(&PinnedBytes::new(usize::MAX));
+    session
+}
+
+pub(super) fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_masked_frame(&mut bytes, opcode, payload, KEY);
     bytes
 }
 
 /// The same frame without FIN.
-fn fragment(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+pub(super) fn fragment(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame(opcode, payload);
     bytes[0] &= 0x7f;
     bytes

@@ -1,0 +1,175 @@
+//! What a successor must know of each connection, as far as it is the hub's: its rights, what it has shown, what it has
+//! subscribed to, and how far it is caught up.
+//!
+//! Each part writes and reads itself, in the file of its type; here is what holds them together, and in which order they
+//! enter the tables.
+//!
+//! | member | of a connection's record | file |
+//! | --- | --- | --- |
+//! | 1, 2 | whether it may publish, and stays | `connections.rs` |
+//! | 3 - 7, 18 | what it has shown | `clearances.rs` |
+//! | 8 | its list | here |
+//! | 9 - 11 | what its list amounts to | `holdings.rs` |
+//! | 12 - 15, 19 | where it is while it is being caught up | `replays.rs` |
+//! | 16 | reserved for answers that are owed | |
+//! | 17, 20 | whether its deliveries are numbered; the rate of its address | here |
+
+use std::net::IpAddr;
+
+use super::Hub;
+use super::access::addresses::IdleAddress;
+use super::clearances::Clearance;
+use super::command;
+use super::connections::Rights;
+use super::filter::Subscription;
+use super::holdings::Holdings;
+use super::replays::Cursor;
+use crate::application::Peer;
+use crate::handover::{Fields, Malformed, Members};
+use crate::id::ConnectionId;
+use crate::time::Timestamp;
+
+/// As JSON. Of a connection that is live, it is what the index makes of its list.
+const LIST: u8 = 8;
+const IS_NUMBERED: u8 = 17;
+/// When the bucket of its address is full again: told with each of the connections of the address.
+const ADDRESS_FULL_AT: u8 = 20;
+
+/// What a connection has subscribed to.
+enum Restored<'a> {
+    /// It is in the index.
+    Live(Vec<Subscription<'a>>, Holdings),
+    /// It is being caught up.
+    Behind(Box<Cursor>),
+}
+
+impl Hub {
+    /// Writes what is known of an admitted connection.
+    pub fn save_connection(&self, id: ConnectionId, members: &mut Members<'_>) {
+        let Some((rights, peer)) = self.connections.find(id) else {
+            debug_assert!(false, "{id} was admitted");
+            return;
+        };
+        rights.save(members);
+        self.clearances.save(id, members);
+        members.number(IS_NUMBERED, u64::from(self.numbered.contains(id)));
+        let counted = self.policy.counted_address(rights.publish, peer.into());
+        let full_at = counted.and_then(|address| self.addresses.full_at(address));
+        members.time(ADDRESS_FULL_AT, full_at);
+        if let Some(cursor) = self.replays.get(id) {
+            write_list(cursor.subscriptions(), members);
+            return cursor.save(members);
+        }
+        let holdings = self.index.holdings_of(id);
+        if holdings.subscriptions > 0 {
+            write_list(&self.index.list_of(id), members);
+            holdings.save(members);
+        }
+    }
+
+    /// Goes on with a connection that an earlier process had admitted, whose peer is the one that it was admitted for. The
+    /// history is there already. `id` is of a slot that nobody is in, among as many as the shell has.
+    ///
+    /// # Errors
+    /// What was written can't be what a hub writes; then nothing is changed.
+    pub fn restore_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Peer,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        // First all that can fail.
+        let rights = Rights::restore(fields)?;
+        let clearance = Clearance::restore(fields)?;
+        let is_numbered = fields.number(IS_NUMBERED) != 0;
+        let restored = self.read_subscriptions(is_numbered, fields)?;
+
+        self.connections.insert(id, peer, rights);
+        if let Some(address) = self.policy.counted_address(rights.publish, peer.address) {
+            self.carry_address(address, &restored, fields, now);
+        }
+        if let Some(clearance) = clearance {
+            self.clearances.carry(id, clearance);
+        }
+        if is_numbered {
+            self.numbered.insert(id);
+        }
+        match restored {
+            Restored::Live(list, holdings) => self.index.restore(id, &list, holdings),
+            Restored::Behind(cursor) => self.replays.carry(id, *cursor),
+        }
+        Ok(())
+    }
+
+    /// The addresses that have no connections and are remembered for their rate, in the order in which they are to be
+    /// restored.
+    pub fn idle_addresses(&self) -> impl Iterator<Item = IdleAddress> {
+        self.addresses.save()
+    }
+
+    /// Remembers an address that has no connections.
+    ///
+    /// # Errors
+    /// What was written can't be what a hub writes.
+    pub fn restore_address(
+        &mut self,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        self.addresses.remember(IdleAddress::restore(fields)?, now);
+        Ok(())
+    }
+
+    fn read_subscriptions<'a>(
+        &self,
+        is_numbered: bool,
+        fields: &Fields<'a>,
+    ) -> Result<Restored<'a>, Malformed> {
+        let list = match fields.text(LIST)? {
+            "" => Vec::new(),
+            json => command::parse_list(json)?,
+        };
+        if !Cursor::is_saved(fields) {
+            let holdings = Holdings::restore(fields)?;
+            let amounts_to_something = !list.is_empty() || holdings != Holdings::default();
+            if amounts_to_something && holdings.subscriptions == 0 {
+                return Err(Malformed("a list amounts to no subscriptions"));
+            }
+            return Ok(Restored::Live(list, holdings));
+        }
+        if !is_numbered {
+            return Err(Malformed("a client is caught up without ids"));
+        }
+        let needles = self.fingerprinter.needles(&list);
+        let list = list.into_iter().map(Subscription::into_owned).collect();
+        // Not the journal's: without a history nobody can be anywhere in it.
+        let head = self.journal.history().head();
+        let cursor = Cursor::restore(fields, list, needles, head)?;
+        Ok(Restored::Behind(Box::new(cursor)))
+    }
+
+    fn carry_address(
+        &mut self,
+        address: IpAddr,
+        restored: &Restored<'_>,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) {
+        let holdings = match restored {
+            Restored::Live(_, holdings) => *holdings,
+            Restored::Behind(cursor) => Holdings::of(cursor.subscriptions()),
+        };
+        let full_at = fields.time(ADDRESS_FULL_AT);
+        self.addresses.carry(address, holdings, full_at, now);
+    }
+}
+
+fn write_list(list: &[Subscription<'_>], members: &mut Members<'_>) {
+    let mut json = Vec::new();
+    command::write_subscriptions(list, &mut json);
+    members.bytes(LIST, &json);
+}
+
+#[cfg(test)]
+pub(super) mod tests;

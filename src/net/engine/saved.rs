@@ -1,0 +1,197 @@
+//! An engine in a state: written between two iterations, when no turn is under way, and built anew by a successor.
+//!
+//! Transports go over by themselves, in order; each connection's record says which is its own, so that one that is lost
+//! takes nobody else's.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+
+use crate::application::{Application, State};
+use crate::config::{ServerLimits, Timeouts};
+use crate::handover::{Fields, Incoming, Malformed, Members, StateError, push_varint, take_varint};
+use crate::metrics::Metrics;
+use crate::metrics::saved::Counters;
+use crate::net::connection::Connection;
+use crate::net::transport::Transport;
+use crate::time::Clock;
+use crate::wire::carried::Frames;
+use crate::wire::shared::SharedBytes;
+
+use super::Engine;
+
+// Kinds of records. What is between the first and the others is the application's.
+const SHELL: u8 = 6;
+const FRAME: u8 = 12;
+const CONNECTION: u8 = 13;
+
+// Members of SHELL.
+const NEXT_SERIAL: u8 = 1;
+const METRICS: u8 = 2;
+
+// A member of FRAME.
+const BYTES: u8 = 1;
+
+// Members of CONNECTION beside its own: which transport is its own, counted from 1, and what the application knows of it.
+const TRANSPORT: u8 = 8;
+const APPLICATION: u8 = 40;
+
+/// Linux gives a process a million descriptors at most, unless it was told otherwise (`fs.nr_open`).
+const SLOTS_MAX: u32 = 1 << 20;
+
+/// What became of the connections of a state.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Carried {
+    /// Those that go on.
+    pub connections: usize,
+    /// Those whose record could not be used: they are dropped.
+    pub lost: usize,
+}
+
+impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
+    /// Writes what a successor must know; `carry` is shown the transports that are to go over, in their order.
+    ///
+    /// To be called between two iterations, and not by an engine that stops.
+    ///
+    /// # Errors
+    /// As those of `state`.
+    pub fn save(&mut self, state: &mut State<'_>, carry: &mut dyn FnMut(&T)) -> io::Result<()> {
+        let Self {
+            application,
+            shell,
+            // Empty between two turns.
+            read_buffer: _,
+            // Of an iteration.
+            turn_began: _,
+            unwritten_before: _,
+            events: _,
+            departures: _,
+            // Begins to watch anew.
+            trimmer: _,
+            // None, as its caller knows.
+            shutdown: _,
+        } = self;
+        let (connections, context) = (&shell.connections, &mut shell.context);
+        let frames = &mut context.frame_numbers;
+        frames.begin();
+        let metrics = context.metrics.save();
+        state.record(SHELL, |members| {
+            members.number(NEXT_SERIAL, connections.next_serial().into());
+            members.bytes(METRICS, &varints(&metrics));
+        })?;
+        application.save(state, frames)?;
+        for (connection, transport) in connections.iter().zip(1..) {
+            for frame in connection.protocol.queue().shared() {
+                if frames.number(frame)? {
+                    state.record(FRAME, |members| members.bytes(BYTES, frame.as_bytes()))?;
+                }
+            }
+            state.record(CONNECTION, |members| {
+                members.number(TRANSPORT, transport);
+                connection.save(members, frames);
+                if connection.grants.is_admitted {
+                    let id = connection.id;
+                    let write =
+                        |members: &mut Members<'_>| application.save_connection(id, members);
+                    members.nested(APPLICATION, write);
+                }
+            })?;
+            carry(&connection.transport);
+        }
+        Ok(())
+    }
+
+    /// The engine that `state` tells of, up to its end, with an application that is new. `transports` are those that
+    /// were carried, in their order. `seed` is the jitter's.
+    ///
+    /// # Errors
+    /// The state is of no use.
+    pub fn restore(
+        application: A,
+        clock: C,
+        limits: ServerLimits,
+        timeouts: Timeouts,
+        seed: u64,
+        state: &mut Incoming<impl Read>,
+        mut transports: impl Iterator<Item = T>,
+    ) -> Result<(Self, Carried), StateError> {
+        let mut engine = Self::new(application, clock, limits, timeouts, seed);
+        let (mut frames, mut carried, mut taken) = (Frames::default(), Carried::default(), 0);
+        let (mut connections, mut slots) = (Vec::new(), HashSet::new());
+        while let Some((kind, fields)) = state.next_record()? {
+            match kind {
+                SHELL => engine.restore_shell(&fields?)?,
+                FRAME => frames.push(SharedBytes::new(fields?.bytes(BYTES).into())),
+                CONNECTION => {
+                    let connection = fields.and_then(|fields| {
+                        // Those between are of records that were lost.
+                        let number = fields.number(TRANSPORT);
+                        let skipped = number.checked_sub(taken + 1);
+                        let skipped = skipped.and_then(|skipped| usize::try_from(skipped).ok());
+                        let transport = skipped.and_then(|skipped| transports.nth(skipped));
+                        let transport = transport.ok_or(Malformed("a transport is missing"))?;
+                        taken = number;
+                        engine.restore_connection(&fields, transport, &frames, &mut slots)
+                    });
+                    match connection {
+                        Ok(connection) => connections.push(connection),
+                        Err(_) => carried.lost += 1,
+                    }
+                }
+                kind => engine.application.restore(kind, &fields?, &mut frames)?,
+            }
+        }
+        carried.connections = connections.len();
+        engine.take_part(connections);
+        Ok((engine, carried))
+    }
+
+    fn restore_shell(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
+        let mut numbers = fields.bytes(METRICS);
+        let metrics = std::iter::from_fn(|| take_varint(&mut numbers).ok());
+        self.shell.context.metrics = Metrics::restore(metrics);
+        let next_serial = fields.narrow(NEXT_SERIAL)?;
+        self.shell.connections.set_next_serial(next_serial);
+        Ok(())
+    }
+
+    fn restore_connection(
+        &mut self,
+        fields: &Fields<'_>,
+        transport: T,
+        frames: &Frames,
+        slots: &mut HashSet<u32>,
+    ) -> Result<Connection<T>, Malformed> {
+        let now = self.now();
+        let limits = &self.shell.context.limits;
+        let connection = Connection::restore(fields, transport, frames, limits, now)?;
+        let slot = connection.id.index;
+        if slot >= SLOTS_MAX || !slots.insert(slot) {
+            return Err(Malformed("a connection has no slot of its own"));
+        }
+        if connection.grants.is_admitted {
+            let of_application = fields.nested(APPLICATION)?;
+            let fields = of_application.ok_or(Malformed("nothing is known of a client"))?;
+            let (id, peer) = (connection.id, connection.peer);
+            self.application
+                .restore_connection(id, peer, &fields, now)?;
+        }
+        Ok(connection)
+    }
+
+    /// Puts `connections` into their slots.
+    fn take_part(&mut self, connections: Vec<Connection<T>>) {
+        let shell = &mut self.shell;
+        shell.connections.fill(connections);
+        for connection in shell.connections.iter_mut() {
+            connection.take_part(&mut shell.context);
+        }
+    }
+}
+
+fn varints(numbers: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for &number in numbers {
+        push_varint(&mut bytes, number);
+    }
+    bytes
+}
