@@ -397,6 +397,7 @@ pub trait Application {
         _kind: u8,
         _fields: &Fields<'_>,
         _frames: &mut Frames,
+        _now: Timestamp,
     ) -> Result<(), Malformed> {
         Ok(())
     }

@@ -3,11 +3,14 @@
 //! All paths are here. Owns to whom the console is shown. What connections say is handed to the hub
 //! unseen: an upgrade is taken on any path, also where there is a file. Main type: [`Routes`].
 
+use std::io;
+
 use crate::application::{
     Action, Admission, Answer, Application, CloseCause, Decision, Figures, Framing, Lane, Message,
-    Outbox, Refused, Request, Response, Status, WriteBarrier,
+    Outbox, Peer, Refused, Request, Response, State, Status, WriteBarrier,
 };
 use crate::config::Console;
+use crate::handover::{Fields, Malformed, Members};
 use crate::http::head::Head;
 use crate::hub::access::policy;
 use crate::hub::{Hub, access};
@@ -15,6 +18,7 @@ use crate::id::ConnectionId;
 use crate::metrics::text::CONTENT_TYPE;
 use crate::time::Timestamp;
 use crate::web::{self, File};
+use crate::wire::carried::{FrameNumbers, Frames};
 
 /// The path that notifications are posted to, and whose connections stay when they have published.
 const PUBLISH_PATH: &str = "/publish";
@@ -210,6 +214,34 @@ impl Application for Routes {
 
     fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
         self.hub.close_reason(cause, retry_ms)
+    }
+
+    fn save(&self, state: &mut State<'_>, frames: &mut FrameNumbers) -> io::Result<()> {
+        self.hub.save(state, frames)
+    }
+
+    fn save_connection(&self, id: ConnectionId, members: &mut Members<'_>) {
+        self.hub.save_connection(id, members);
+    }
+
+    fn restore(
+        &mut self,
+        kind: u8,
+        fields: &Fields<'_>,
+        frames: &mut Frames,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        self.hub.restore(kind, fields, frames, now)
+    }
+
+    fn restore_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Peer,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        self.hub.restore_connection(id, peer, fields, now)
     }
 }
 

@@ -56,6 +56,15 @@ impl<'b> Members<'b> {
         self.0.extend_from_slice(bytes);
     }
 
+    /// Some numbers in an order that is for ever: what is added goes to the end.
+    pub fn numbers(&mut self, member: u8, numbers: &[u64]) {
+        let mut bytes = Vec::new();
+        for &number in numbers {
+            push_varint(&mut bytes, number);
+        }
+        self.bytes(member, &bytes);
+    }
+
     /// Members of their own, which are there although there may be none of them.
     pub fn nested(&mut self, member: u8, write: impl FnOnce(&mut Members<'_>)) {
         let mut bytes = Vec::new();
@@ -202,6 +211,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Numbers, as far as they are whole.
+    pub fn numbers(&self, member: u8) -> impl Iterator<Item = u64> + use<'a> {
+        let mut bytes = self.bytes(member);
+        std::iter::from_fn(move || take_varint(&mut bytes).ok())
+    }
+
     /// Bytes that are text.
     ///
     /// # Errors
@@ -266,6 +281,7 @@ mod tests {
             members.bytes(5, b"five");
             members.nested(6, |members| members.size(1, 300));
             members.nested(7, |_| {});
+            members.numbers(8, &[0, 300, u64::MAX]);
         });
         let fields = Fields::parse(&bytes).expect("members");
         assert_eq!(fields.number(1), u64::MAX);
@@ -279,6 +295,7 @@ mod tests {
         assert_eq!(nested.narrow::<u16>(1), Ok(300));
         assert!(nested.narrow::<u8>(1).is_err());
         assert!(fields.nested(7).expect("members").is_some());
+        assert!(fields.numbers(8).eq([0, 300, u64::MAX]));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a successor must know of each connection, as far as it is the hub's: its rights, what it has shown, what it has
-//! subscribed to, and how far it is caught up.
+//! What a successor must know of a hub: its history and its counters, and of each connection its rights, what it has shown,
+//! what it has subscribed to, and how far it is caught up.
 //!
 //! Each part writes and reads itself, in the file of its type; here is what holds them together, and in which order they
 //! enter the tables.
@@ -14,6 +14,7 @@
 //! | 16 | reserved for answers that are owed | |
 //! | 17, 20 | whether its deliveries are numbered; the rate of its address | here |
 
+use std::io;
 use std::net::IpAddr;
 
 use super::Hub;
@@ -24,10 +25,23 @@ use super::connections::Rights;
 use super::filter::Subscription;
 use super::holdings::Holdings;
 use super::replays::Cursor;
-use crate::application::Peer;
+use crate::application::{Peer, State};
 use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
+use crate::journal::entry::Entry;
+use crate::journal::saved::{ENTRY_RECORD, JOURNAL_RECORD};
+use crate::metrics::HubMetrics;
+use crate::metrics::saved::Counters;
 use crate::time::Timestamp;
+use crate::wire::carried::{FrameNumbers, Frames};
+
+// Kinds of records, beside those of the history, which come first.
+const HUB: u8 = 10;
+const ADDRESS: u8 = 11;
+
+// Members of HUB.
+const METRICS: u8 = 1;
+const EXPIRY_DUE: u8 = 2;
 
 /// As JSON. Of a connection that is live, it is what the index makes of its list.
 const LIST: u8 = 8;
@@ -44,6 +58,83 @@ enum Restored<'a> {
 }
 
 impl Hub {
+    /// Writes what is of no connection in particular. The frames of the history get the first numbers.
+    ///
+    /// # Errors
+    /// As those of `state`.
+    pub fn save(&self, state: &mut State<'_>, frames: &mut FrameNumbers) -> io::Result<()> {
+        let Self {
+            // From arguments and files.
+            config: _,
+            ping_interval: _,
+            policy: _,
+            reload: _,
+            slice: _,
+            addresses,
+            // With each connection.
+            connections: _,
+            clearances: _,
+            index: _,
+            numbered: _,
+            replays: _,
+            journal,
+            // Of a process: its key is a secret that nobody else has to know.
+            fingerprinter: _,
+            // Empty between two notifications.
+            fingerprints: _,
+            recipients: _,
+            expiry_due,
+            metrics,
+            // Begin anew.
+            list_log: _,
+            forbidden_log: _,
+            resume_log: _,
+        } = self;
+        journal.save(state, frames)?;
+        state.record(HUB, |members| {
+            members.numbers(METRICS, &metrics.save());
+            members.time(EXPIRY_DUE, *expiry_due);
+        })?;
+        for address in addresses.save() {
+            state.record(ADDRESS, |members| address.save(members))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a record that [`Hub::save`] has written; all of them come ahead of the connections. Others are skipped.
+    ///
+    /// # Errors
+    /// It can't go on from there.
+    pub fn restore(
+        &mut self,
+        kind: u8,
+        fields: &Fields<'_>,
+        frames: &mut Frames,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        match kind {
+            JOURNAL_RECORD => self.journal.go_on(fields)?,
+            ENTRY_RECORD => {
+                let notification = Entry::saved_notification(fields)?;
+                let fingerprints = &mut self.fingerprints;
+                fingerprints.clear();
+                if let Some(notification) = command::parse_notification(notification) {
+                    self.fingerprinter.write(&notification, fingerprints);
+                }
+                self.journal.carry(fields, fingerprints, frames)?;
+            }
+            HUB => {
+                self.journal.check_carried()?;
+                self.metrics = HubMetrics::restore(fields.numbers(METRICS));
+                self.expiry_due = fields.time(EXPIRY_DUE);
+                self.schedule_expiry(now);
+            }
+            ADDRESS => self.restore_address(fields, now)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Writes what is known of an admitted connection.
     pub fn save_connection(&self, id: ConnectionId, members: &mut Members<'_>) {
         let Some((rights, peer)) = self.connections.find(id) else {
@@ -102,21 +193,8 @@ impl Hub {
         Ok(())
     }
 
-    /// The addresses that have no connections and are remembered for their rate, in the order in which they are to be
-    /// restored.
-    pub fn idle_addresses(&self) -> impl Iterator<Item = IdleAddress> {
-        self.addresses.save()
-    }
-
-    /// Remembers an address that has no connections.
-    ///
-    /// # Errors
-    /// What was written can't be what a hub writes.
-    pub fn restore_address(
-        &mut self,
-        fields: &Fields<'_>,
-        now: Timestamp,
-    ) -> Result<(), Malformed> {
+    /// Remembers an address that has no connections, in the order in which they were written.
+    fn restore_address(&mut self, fields: &Fields<'_>, now: Timestamp) -> Result<(), Malformed> {
         self.addresses.remember(IdleAddress::restore(fields)?, now);
         Ok(())
     }

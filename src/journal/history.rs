@@ -93,6 +93,12 @@ impl History {
         self.entries.iter()
     }
 
+    /// What it keeps at most.
+    #[must_use]
+    pub const fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
     /// Whether anything is kept at all.
     #[must_use]
     pub const fn is_on(&self) -> bool {

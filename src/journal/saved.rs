@@ -91,6 +91,27 @@ impl Journal {
         })
     }
 
+    /// This log, written by `write_ahead`, which is the one that was saved with what [`Journal::go_on`] will be shown.
+    #[must_use]
+    pub fn kept_in(self, write_ahead: WriteAhead) -> Self {
+        let write_ahead = Some(write_ahead);
+        Self {
+            write_ahead,
+            ..self
+        }
+    }
+
+    /// Becomes the log that was saved, as [`Journal::carried`] has it, within the limits of this one and where this one is
+    /// kept.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn go_on(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
+        let write_ahead = self.write_ahead.take();
+        *self = Self::carried(self.history.limits(), fields, write_ahead)?;
+        Ok(())
+    }
+
     /// Takes the next entry, of whose record `fields` are, and adds its encodings to `frames`. It is found by
     /// `fingerprints`, which are of its [`Entry::saved_notification`].
     ///

@@ -177,6 +177,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.shell.context.now()
     }
 
+    /// The application.
+    pub const fn application(&self) -> &A {
+        &self.application
+    }
+
     /// What has been counted so far.
     pub const fn metrics(&self) -> &Metrics {
         &self.shell.context.metrics

@@ -20,7 +20,7 @@ const MAY_NAME: &str = "
     config:
     handover:
     http: handover wire
-    hub: application handover http::head journal ws::close ws::frame
+    hub: application handover http::head journal wire::carried ws::close ws::frame
     id:
     journal: handover wire ws::frame
     log_limit:
@@ -28,7 +28,7 @@ const MAY_NAME: &str = "
     memory:
     metrics:
     net: application handover http wire ws
-    routes: application http::head hub web
+    routes: application handover http::head hub web wire::carried
     time:
     web:
     wire: handover

@@ -96,10 +96,15 @@ fn everybody_gets_what_is_due_and_nothing_else() {
         sum.restarts += tally.restarts;
         sum.survived += tally.survived;
         sum.forgotten += tally.forgotten;
+        sum.replaced += tally.replaced;
     }
     println!("simulation: {runs} runs from seed {from} on in {seconds} s: {sum:?}");
     assert!(
-        sum.published > 0 && sum.deliveries > 0 && sum.cut_off > 0 && sum.replayed > 0,
+        sum.published > 0
+            && sum.deliveries > 0
+            && sum.cut_off > 0
+            && sum.replayed > 0
+            && sum.replaced > 0,
         "{sum:?}"
     );
 }

@@ -91,6 +91,24 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// What it is the end of.
+    pub(crate) fn wire(&self) -> Rc<RefCell<Wire>> {
+        Rc::clone(&self.wire)
+    }
+
+    /// The server's end in the hands of a successor, whose predecessor's is dropped already. Registering it says what is
+    /// ready.
+    pub(crate) fn inherited(wire: Rc<RefCell<Wire>>, disk: Option<SimulatedDisk>) -> Self {
+        {
+            let wire = &mut *wire.borrow_mut();
+            wire.is_dropped = false;
+            wire.has_arrived |= !wire.to_server.is_empty() || wire.end != End::None;
+        }
+        Self { wire, disk }
+    }
+}
+
 impl Transport for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let wire = &mut *self.wire.borrow_mut();

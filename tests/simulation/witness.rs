@@ -6,16 +6,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crieur::application::{
     Admission, Answer, Application, CloseCause, Decision, Delivered, Deliveries, Figures, Framing,
-    Message, Outbox, Refused, Replies, Request, Response, WriteBarrier,
+    Message, Outbox, Peer, Refused, Replies, Request, Response, State, WriteBarrier,
 };
+use crieur::handover::{Fields, Malformed, Members};
 use crieur::id::ConnectionId;
 use crieur::routes::Routes;
 use crieur::time::{Clock, Timestamp};
+use crieur::wire::carried::{FrameNumbers, Frames};
 use crieur::ws::close::CloseCode;
 use crieur::ws::frame::EncodedFrame;
 
@@ -143,6 +146,35 @@ impl Application for Witness {
 
     fn close_reason(&self, cause: CloseCause, retry_ms: u64) -> String {
         self.routes.borrow().close_reason(cause, retry_ms)
+    }
+
+    fn save(&self, state: &mut State<'_>, frames: &mut FrameNumbers) -> io::Result<()> {
+        self.routes.borrow().save(state, frames)
+    }
+
+    fn save_connection(&self, id: ConnectionId, members: &mut Members<'_>) {
+        self.routes.borrow().save_connection(id, members);
+    }
+
+    fn restore(
+        &mut self,
+        kind: u8,
+        fields: &Fields<'_>,
+        frames: &mut Frames,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        self.routes.borrow_mut().restore(kind, fields, frames, now)
+    }
+
+    fn restore_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Peer,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<(), Malformed> {
+        let mut routes = self.routes.borrow_mut();
+        routes.restore_connection(id, peer, fields, now)
     }
 }
 

@@ -22,6 +22,7 @@ use crieur::journal::simulated::SimulatedDisk;
 use crieur::net::engine::{Driver, Engine, Readiness, Step};
 use crieur::routes::Routes;
 use crieur::time::Timestamp;
+use fastrand::Rng;
 
 use crate::client::{Client, Memory, Stage};
 use crate::clock::VirtualClock;
@@ -89,6 +90,8 @@ pub(crate) struct Tally {
     pub(crate) restarts: u64,
     pub(crate) survived: u64,
     pub(crate) forgotten: u64,
+    /// How often a process became another program.
+    pub(crate) replaced: u64,
 }
 
 /// The server, its clients, and what is to be true of them.
@@ -120,6 +123,8 @@ pub(crate) struct World {
     leaked: u64,
     /// Whether processes end before the run does, and when this one began.
     restarts: bool,
+    /// Decides when the process becomes another program, if it does.
+    replacing: Option<Rng>,
     began: Rc<Cell<u64>>,
     /// By how many microseconds the wall clock is ahead.
     wall_ahead: Rc<Cell<i64>>,
@@ -163,6 +168,9 @@ pub(crate) fn run(seed: u64) -> Tally {
         world.turn(&mut engine);
         if world.dice.chance(4) {
             world.jump(&mut engine);
+        }
+        while world.is_replaced() {
+            engine = world.become_another(engine);
         }
     }
     world.end(&mut engine);
@@ -234,6 +242,7 @@ impl World {
             began: Rc::default(),
             wall_ahead: Rc::new(Cell::new(WALL_AHEAD)),
             restarts: numbers && dice.chance(60),
+            replacing: (seed % 2 == 1).then(|| Rng::with_seed(seed)),
             dice,
             clock: Rc::default(),
             spent_micros: Rc::default(),
@@ -441,7 +450,7 @@ impl World {
     }
 
     /// What has arrived is there for the next read, all of it.
-    fn hand_over(&self) {
+    fn allow_long_reads(&self) {
         for client in &self.clients {
             client.wire.borrow_mut().read_max = usize::MAX;
         }
@@ -449,7 +458,7 @@ impl World {
 
     /// Turns until nothing is left to do at this time.
     fn rest(&mut self, engine: &mut WorldEngine) {
-        self.hand_over();
+        self.allow_long_reads();
         for _ in 0..10_000 {
             self.told = (100, 1);
             let came = self.iterate(engine);
@@ -470,7 +479,7 @@ impl World {
 
     /// All that clients have written arrives, what follows from that too; then time passes.
     fn jump(&mut self, engine: &mut WorldEngine) {
-        self.hand_over();
+        self.allow_long_reads();
         let mut has_arrived = true;
         while has_arrived {
             for client in &mut self.clients {

@@ -1,5 +1,6 @@
 //! A hub that becomes another one now and then, beside one that doesn't: nobody is told anything else.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::application::{
     Response,
 };
 use crate::config::{HistoryLimits, HubConfig, HubLimits};
+use crate::handover::{Incoming, Outgoing};
 use crate::http::head::Head;
 use crate::hub::access::addresses::AddressLimits;
 use crate::hub::access::jwt::ClientKeys;
@@ -31,10 +33,10 @@ struct SavedConnection {
     members: Vec<u8>,
 }
 
-/// All that a hub writes here; the history is another file's.
+/// All that a hub writes.
 #[derive(PartialEq, Eq, Debug)]
 struct Saved {
-    idle: Vec<Vec<u8>>,
+    state: Vec<u8>,
     connections: Vec<SavedConnection>,
 }
 
@@ -54,18 +56,27 @@ impl Saved {
                 members: members(&|members| hub.save_connection(id, members)),
             }
         });
-        let idle = hub.idle_addresses();
-        let idle = idle.map(|address| members(&|members| address.save(members)));
+        let mut bytes = Vec::new();
+        let mut state = Outgoing::begin(&mut bytes as &mut dyn io::Write).expect("memory");
+        // Frames have to be numbered anew each time.
+        FRAMES.with_borrow_mut(|frames| {
+            frames.begin();
+            hub.save(&mut state, frames).expect("memory");
+        });
+        state.finish().expect("memory");
         Self {
-            idle: idle.collect(),
+            state: bytes,
             connections: connections.collect(),
         }
     }
 
     fn restore(&self, hub: &mut Hub, now: Timestamp) {
-        for bytes in &self.idle {
-            let fields = Fields::parse(bytes).expect("members");
-            hub.restore_address(&fields, now).expect("an address");
+        let mut state = Incoming::begin(&self.state[..]).expect("a state");
+        let mut frames = Frames::default();
+        while let Some((kind, fields)) = state.next_record().expect("whole") {
+            let fields = fields.expect("members");
+            let restored = hub.restore(kind, &fields, &mut frames, now);
+            restored.expect("a record of a hub");
         }
         for SavedConnection { id, peer, members } in &self.connections {
             let fields = Fields::parse(members).expect("members");
@@ -75,7 +86,11 @@ impl Saved {
     }
 }
 
-/// A hub with what another one had beside its connections and addresses.
+thread_local! {
+    static FRAMES: RefCell<FrameNumbers> = RefCell::default();
+}
+
+/// A hub that was begun as another one was.
 fn successor(predecessor: Hub) -> Hub {
     let Hub {
         config,
@@ -83,18 +98,14 @@ fn successor(predecessor: Hub) -> Hub {
         policy,
         reload,
         journal,
-        fingerprinter,
         slice,
-        expiry_due,
-        metrics,
         ..
     } = predecessor;
+    // Not of this generation: that of the predecessor goes on.
+    let journal = Journal::new(journal.history().limits(), Generation(99));
     Hub {
         reload,
-        fingerprinter,
         slice,
-        expiry_due,
-        metrics,
         ..Hub::new(config, ping_interval, policy, journal)
     }
 }
@@ -575,7 +586,7 @@ impl Twins {
             seen.cleared += usize::from(hub.clearances.expiry(id).is_some());
             seen.throttled += usize::from(full_at.is_some());
         }
-        self.seen.idle += hub.idle_addresses().count();
+        self.seen.idle += hub.addresses.save().count();
         carry(hub, now);
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use crate::application::{Application, State};
 use crate::config::{ServerLimits, Timeouts};
-use crate::handover::{Fields, Incoming, Malformed, Members, StateError, push_varint, take_varint};
+use crate::handover::{Fields, Incoming, Malformed, Members, StateError};
 use crate::metrics::Metrics;
 use crate::metrics::saved::Counters;
 use crate::net::connection::Connection;
@@ -76,7 +76,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         let metrics = context.metrics.save();
         state.record(SHELL, |members| {
             members.number(NEXT_SERIAL, connections.next_serial().into());
-            members.bytes(METRICS, &varints(&metrics));
+            members.numbers(METRICS, &metrics);
         })?;
         application.save(state, frames)?;
         for (connection, transport) in connections.iter().zip(1..) {
@@ -137,7 +137,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                         Err(_) => carried.lost += 1,
                     }
                 }
-                kind => engine.application.restore(kind, &fields?, &mut frames)?,
+                kind => {
+                    let now = engine.now();
+                    let application = &mut engine.application;
+                    application.restore(kind, &fields?, &mut frames, now)?;
+                }
             }
         }
         carried.connections = connections.len();
@@ -146,9 +150,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     }
 
     fn restore_shell(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
-        let mut numbers = fields.bytes(METRICS);
-        let metrics = std::iter::from_fn(|| take_varint(&mut numbers).ok());
-        self.shell.context.metrics = Metrics::restore(metrics);
+        self.shell.context.metrics = Metrics::restore(fields.numbers(METRICS));
         let next_serial = fields.narrow(NEXT_SERIAL)?;
         self.shell.connections.set_next_serial(next_serial);
         Ok(())
@@ -186,12 +188,4 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             connection.take_part(&mut shell.context);
         }
     }
-}
-
-fn varints(numbers: &[u64]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for &number in numbers {
-        push_varint(&mut bytes, number);
-    }
-    bytes
 }

@@ -3,21 +3,24 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io::Write;
 use std::rc::Rc;
 
 use crieur::config::{Console, HubConfig, Timeouts};
+use crieur::handover::{Fields, Incoming, Members, Outgoing};
 use crieur::hub::Hub;
 use crieur::journal::Journal;
 use crieur::journal::id::Generation;
 use crieur::journal::segments::{Restored, Segments};
 use crieur::journal::simulated::SimulatedDisk;
 use crieur::journal::write_ahead::WriteAhead;
-use crieur::net::engine::Engine;
+use crieur::net::engine::{Carried, Engine};
 use crieur::routes::Routes;
 
 use crieur::time::Clock;
 
 use crate::clock::VirtualClock;
+use crate::wire::{Socket, Wire};
 use crate::witness::Witness;
 
 use super::{SECOND, World, WorldEngine};
@@ -52,15 +55,19 @@ impl World {
         })
     }
 
-    fn begin(&mut self, mut fate: Fate) -> WorldEngine {
-        self.began.set(self.clock.get());
-        let clock = VirtualClock {
+    fn virtual_clock(&self) -> VirtualClock {
+        VirtualClock {
             micros: Rc::clone(&self.clock),
             began: Rc::clone(&self.began),
             spent_micros: Rc::clone(&self.spent_micros),
             look_micros: Rc::clone(&self.look_micros),
             wall_ahead: Rc::clone(&self.wall_ahead),
-        };
+        }
+    }
+
+    fn begin(&mut self, mut fate: Fate) -> WorldEngine {
+        self.began.set(self.clock.get());
+        let clock = self.virtual_clock();
         let ping_interval = Timeouts::default().ping_interval;
         let mut generation = self.dice.next_u64();
         let journal = Journal::new(self.history, Generation(generation));
@@ -156,6 +163,78 @@ impl World {
     fn go_on(&mut self, head: u64, generation: u64) {
         let (now, wall_ahead) = (self.clock.get() as i64, self.wall_ahead.get());
         self.log.go_on(head, generation, now, wall_ahead);
+    }
+
+    // How a process becomes another program.
+
+    /// Whether it does so now: by a die of its own, so that what seeds have found stays where it was.
+    pub(super) fn is_replaced(&mut self) -> bool {
+        let is_stopping = self.is_stop_asked || self.is_killed();
+        let replacing = self.replacing.as_mut();
+        replacing.is_some_and(|dice| dice.u8(..100) < 8) && !is_stopping
+    }
+
+    /// What the process knows is written, and built anew. Nobody notices. Now and then nothing comes of it.
+    pub(super) fn become_another(&mut self, mut engine: WorldEngine) -> WorldEngine {
+        let log = self.write_ahead().map(|log| {
+            let mut members = Vec::new();
+            log.save(&mut Members::new(&mut members));
+            members
+        });
+        let (state, wires) = write(&mut engine);
+        let (again, _) = write(&mut engine);
+        assert!(state == again, "written twice it is the same");
+        let dice = self.replacing.as_mut().expect("there is one");
+        if dice.u8(..5) == 0 {
+            // The program can't take over, or the system refuses.
+            return engine;
+        }
+        let (jitter, generation) = (dice.u64(..), Generation(dice.u64(..)));
+        let replaying = engine.application().replaying.clone();
+        drop(engine);
+        let connections = wires.len();
+        let disk = self.disk.clone();
+        let sockets = wires
+            .into_iter()
+            .map(|wire| Socket::inherited(wire, disk.clone()));
+        let sockets: Vec<_> = sockets.collect();
+        let mut journal = Journal::new(self.history, generation);
+        if let (Some(log), Some(disk)) = (&log, &self.disk) {
+            let fields = Fields::parse(log).expect("members");
+            let bytes_max = self.history.bytes_max as u64;
+            let log = WriteAhead::carried(&fields, bytes_max, |_| Ok(disk.again()));
+            journal = journal.kept_in(log.expect("it goes on"));
+        }
+        let ping_interval = Timeouts::default().ping_interval;
+        let policy = self.trust.policy();
+        let hub = Hub::new(HubConfig::default(), ping_interval, policy, journal);
+        let hub = hub.with_slices(self.slice);
+        self.routes = Rc::new(RefCell::new(Routes::new(hub, Console::Off)));
+        let witness = Witness {
+            routes: Rc::clone(&self.routes),
+            notes: Rc::clone(&self.notes),
+            replaying,
+        };
+        let (clock, timeouts) = (self.virtual_clock(), Timeouts::default());
+        let mut incoming = Incoming::begin(&state[..]).expect("a state");
+        let restored = Engine::restore(
+            witness,
+            clock,
+            self.limits,
+            timeouts,
+            jitter,
+            &mut incoming,
+            sockets.into_iter(),
+        );
+        let (mut engine, carried) = restored.expect("it is whole");
+        let lost = 0;
+        assert_eq!(carried, Carried { connections, lost });
+        let (again, _) = write(&mut engine);
+        assert!(state == again, "the successor writes the same");
+        engine.check_invariants();
+        self.spent_micros.set(0);
+        self.tally.replaced += 1;
+        engine
     }
 
     // How a process ends.
@@ -257,4 +336,14 @@ impl World {
         self.tally.displaced += metrics.connections_displaced;
         self.tally.throttled += metrics.reads_throttled;
     }
+}
+
+/// What a successor must know, and its connections, in order.
+fn write(engine: &mut WorldEngine) -> (Vec<u8>, Vec<Rc<RefCell<Wire>>>) {
+    let (mut bytes, mut wires) = (Vec::new(), Vec::new());
+    let mut state = Outgoing::begin(&mut bytes as &mut dyn Write).expect("memory");
+    let mut carry = |socket: &Socket| wires.push(socket.wire());
+    engine.save(&mut state, &mut carry).expect("memory");
+    state.finish().expect("memory");
+    (bytes, wires)
 }
