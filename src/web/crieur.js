@@ -534,7 +534,6 @@ export class Crieur {
       if (this.#beginning !== null) {
         this.#position = id ?? this.#position;
         this.#isContinued = false;
-        this.#completeSet = null;
       }
       return false;
     }
@@ -544,7 +543,6 @@ export class Crieur {
       this.#beginning = 'resumed';
       this.#isReplaying = true;
       this.#isContinued = this.#completeSet === set;
-      if (!this.#isContinued) this.#completeSet = null;
       return false;
     }
     const isGap = this.#hasState && this.#beginning !== 'fresh';

@@ -208,7 +208,8 @@ class App {
     client.on('subscribed', ({ list, isResumed }) => {
       this.inForce = list;
       if (isResumed) return;
-      this.loads.push(list);
+      // What the API knows at this moment; the answer may be long on its way.
+      this.loads.push(list.map((channel) => [channel, [...this.database.rows[channel]]]));
       if (this.random.chance(0.7)) this.load();
     });
     client.on('error', ({ code }) => {
@@ -218,8 +219,8 @@ class App {
   }
 
   load() {
-    for (const channel of this.loads.splice(0).flat()) {
-      for (const row of this.database.rows[channel]) this.has[channel].add(row);
+    for (const [channel, rows] of this.loads.splice(0).flat()) {
+      for (const row of rows) this.has[channel].add(row);
     }
   }
 

@@ -270,6 +270,15 @@ describe('gaps while it is connected', () => {
     assert.deepEqual(run.continuity, ['gap: forked']);
   });
 
+  test('count before the list is answered, too', async (t) => {
+    const run = await subscribed(t);
+    await reconnect(run);
+    run.socket.receive({ type: 'gap', id: 'p7', reason: 'forked' });
+    run.socket.acknowledge(25, { id: 'p1', resumed: true });
+    assert.deepEqual(run.continuity, ['gap: forked']);
+    assert.equal(run.inForce.at(-1).isResumed, false);
+  });
+
   test('end a replay: it is not said to have brought everything', async (t) => {
     const run = await subscribed(t);
     await reconnect(run);
