@@ -82,6 +82,8 @@ impl fmt::Display for Refused {
 #[derive(Debug)]
 pub struct Addresses {
     connections_max: u32,
+    /// The most that any address came over with: those may be more, until they leave.
+    carried_max: u32,
     bucket: Option<Bucket>,
     /// What all connections of an address may hold together.
     share: Option<Holdings>,
@@ -174,6 +176,7 @@ impl Addresses {
     pub fn new(limits: AddressLimits, share: Option<Holdings>) -> Self {
         Self {
             connections_max: limits.connections_max.unwrap_or(u32::MAX),
+            carried_max: 0,
             bucket: limits.upgrades_per_second.map(Bucket::new),
             share,
             entries: HashMap::new(),
@@ -244,6 +247,8 @@ impl Addresses {
         let Self {
             // What is configured.
             connections_max: _,
+            // From the connections.
+            carried_max: _,
             bucket: _,
             share: _,
             entries,
@@ -298,6 +303,7 @@ impl Addresses {
         let full_at = full_at.map(|full_at| self.bounded(full_at));
         let entry = self.entries.entry(Prefix::from(address)).or_default();
         entry.connections = entry.connections.saturating_add(1);
+        self.carried_max = self.carried_max.max(entry.connections);
         entry.holdings = entry.holdings.exchange(Holdings::default(), holdings);
         entry.full_at = entry.full_at.max(full_at.unwrap_or_default());
     }
@@ -324,7 +330,9 @@ impl Addresses {
     pub fn check_invariants(&self) {
         let queued = self.entries.values().filter(|entry| entry.is_queued);
         assert_eq!(queued.count(), self.idle.len());
+        let connections_max = self.connections_max.max(self.carried_max);
         for entry in self.entries.values() {
+            assert!(entry.connections <= connections_max);
             assert!(entry.connections > 0 || entry.is_queued);
             assert!(entry.connections > 0 || entry.holdings == Holdings::default());
         }
