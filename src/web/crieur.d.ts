@@ -123,7 +123,7 @@ export interface CrieurEvents<Content = any> {
   status: (change: StatusChange) => void;
   /** The list that was given last is in force: said at each connection, of each other list, and behind a gap. */
   subscribed: (event: SubscribedEvent) => void;
-  /** What was missed has come. Whether there is more to load, `subscribed` has said. */
+  /** What was missed has come. `subscribed` has said whether there is more to load. */
   resumed: (event: ResumedEvent) => void;
   /** Something may have been missed: load your state again. `subscribed` follows as soon as its list is in force. */
   gap: (event: GapEvent) => void;
