@@ -8,6 +8,7 @@ pub mod text;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// How many bounds a histogram has.
 const BOUNDS: usize = 12;
@@ -171,6 +172,25 @@ pub struct Metrics {
     /// and a halt of the process have made them wait. Polls are counted in milliseconds, so up to
     /// one of these is no fault.
     pub loop_lag_micros: Histogram<WorkMicros>,
+    /// Programs that have taken over from the one before.
+    pub handovers_completed: u64,
+    /// Programs that couldn't have taken over.
+    pub handovers_refused: u64,
+    /// Programs that should have taken over, and didn't begin.
+    pub handovers_failed: u64,
+    /// Microseconds from the last turn of the program before to the first of this one.
+    pub handover_micros: u64,
+}
+
+/// What has come of a handover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandoverEnd {
+    /// Nothing was done for so long.
+    Completed(Duration),
+    /// The program could not have taken over.
+    Refused,
+    /// It did not begin.
+    Failed,
 }
 
 /// Why an upgrade is refused.
@@ -187,6 +207,18 @@ pub enum Refusal {
 }
 
 impl Metrics {
+    /// Counts a handover.
+    pub const fn count_handover(&mut self, end: HandoverEnd) {
+        match end {
+            HandoverEnd::Completed(pause) => {
+                self.handovers_completed += 1;
+                self.handover_micros = pause.as_micros() as u64;
+            }
+            HandoverEnd::Refused => self.handovers_refused += 1,
+            HandoverEnd::Failed => self.handovers_failed += 1,
+        }
+    }
+
     /// Counts an upgrade that was refused.
     pub const fn count_refusal(&mut self, refusal: Refusal) {
         match refusal {

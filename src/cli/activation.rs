@@ -6,7 +6,7 @@ use std::io;
 use listenfd::ListenFd;
 
 use crate::application::Lane;
-use crate::config::ServerConfig;
+use crate::config::{ListenAddress, ServerConfig};
 use crate::net::listener::Listener;
 
 use super::error::CliError;
@@ -46,9 +46,18 @@ fn take(given: &mut ListenFd, number: usize, lane: Lane) -> io::Result<Option<Li
     .transpose()
 }
 
-/// Has `listeners` take the place of the addresses of their lanes.
-pub(super) fn replace_addresses(config: &mut ServerConfig, listeners: &[Listener]) {
-    let is_given = |lane| listeners.iter().any(|listener| listener.lane() == lane);
+/// The addresses of `listeners`, with what for.
+pub(super) fn addresses(listeners: &[Listener]) -> Result<Vec<(ListenAddress, Lane)>, CliError> {
+    let addresses = listeners
+        .iter()
+        .map(|listener| Ok((listener.local_addr()?, listener.lane())));
+    let addresses: io::Result<_> = addresses.collect();
+    addresses.map_err(CliError::failure)
+}
+
+/// Has sockets that are there already take the place of the addresses of their lanes.
+pub(super) fn replace_addresses(config: &mut ServerConfig, given: &[(ListenAddress, Lane)]) {
+    let is_given = |lane| given.iter().any(|(_, of)| *of == lane);
     if is_given(Lane::Clients) {
         config.listen.clear();
     }

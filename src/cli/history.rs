@@ -1,16 +1,19 @@
 //! The directory that the history is kept in, opened for a server.
 
-use std::env;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{env, fmt};
 
 use log::{error, info, warn};
 
 use crate::config::Config;
+use crate::handover::{Fields, Malformed};
 use crate::hub::Hub;
 use crate::journal::boot::Boot;
 use crate::journal::directory::Directory;
 use crate::journal::id::Generation;
 use crate::journal::segments::{Segments, discard};
+use crate::journal::storage::Storage;
 use crate::journal::write_ahead::WriteAhead;
 
 use super::error::CliError;
@@ -56,6 +59,40 @@ pub(super) fn open(config: &Config, hub: Hub, generation: Generation) -> Result<
     let (path, entries) = (path.display(), hub.journal().history().len());
     info!("the history in {path} is taken over, with {entries} notifications");
     Ok(hub)
+}
+
+/// The log that the program before has kept in `directory`, of which `descriptors` are left.
+pub(super) fn go_on(
+    config: &Config,
+    directory: &Fields<'_>,
+    descriptors: [OwnedFd; 4],
+) -> Result<WriteAhead, CliError> {
+    let failure = |error: &dyn fmt::Display| {
+        CliError::failure(format!("cannot take the history over: {error}"))
+    };
+    let path = config.history_directory.as_deref();
+    let path = path.ok_or_else(|| failure(&"--history-directory is not given any more"))?;
+    let bytes_max = config.history.bytes_max as u64;
+    let open = |fields: &Fields<'_>| {
+        let directory = Directory::carried(path, descriptors, fields)?;
+        Ok(Box::new(directory) as Box<dyn Storage>)
+    };
+    WriteAhead::carried(directory, bytes_max, open).map_err(|error| failure(&error))
+}
+
+/// Looks whether [`go_on`] could, given descriptors.
+pub(super) fn check_carried(directory: &Fields<'_>) -> Result<(), Malformed> {
+    let mut is_whole = false;
+    // The storage is opened when all else was looked at.
+    let carried = WriteAhead::carried(directory, 0, |fields| {
+        Directory::check_carried(fields)?;
+        is_whole = true;
+        Err(Malformed("there are no descriptors"))
+    });
+    match carried {
+        Err(error) if !is_whole => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn unix_now() -> Duration {

@@ -1,8 +1,12 @@
 //! Logs that never stop the loop: lines gather in a bounded buffer, which a thread writes to
 //! standard error. What the buffer doesn't take is dropped and counted.
 //!
-//! The thread is woken for the first line of a burst only; it rests a moment after each write,
-//! so that a busy server pays for a copy a line and not for a system call.
+//! The thread is woken for the first line of a burst only; it rests a moment after each round of
+//! writing, so that a busy server pays for a copy a line and not for a system call.
+//!
+//! What isn't written can be left to the program that this process becomes. The thread notes
+//! after each piece how far it is, so that all lines it hasn't written can be taken from it at any
+//! time, in order.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -25,6 +29,12 @@ use super::json_line;
 
 /// Bytes of lines that may wait to be written.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one write: a pipe takes as many as a whole or not at all (`PIPE_BUF`, pipe(7)).
+const PIECE_BYTES_MAX: usize = 4096;
+
+/// Lines that were dropped are told of when no more than this waits: that line has to have room.
+const DROPS_SAID_BELOW_BYTES: usize = BUFFER_BYTES_MAX / 2;
 
 /// Memory that a burst took beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
@@ -72,25 +82,48 @@ fn read_start(path: &str) -> io::Result<String> {
 #[derive(Default)]
 struct LogBuffer {
     state: Mutex<State>,
-    /// Told when the writer, which waits, has something to do.
+    /// Told when the writer, which waits or rests, has something to do.
     has_lines: Condvar,
-    /// Told when the writer has written all there was.
+    /// Told when the writer has written all there was, while `Flushing`.
     is_written: Condvar,
 }
 
 #[derive(Default)]
 struct State {
+    /// What is written already, up to `written`, and the lines that wait. The writer writes a
+    /// copy of their first piece without the lock; they wait until it is done.
     lines: Vec<u8>,
+    /// Bytes of `lines` that are written. While `Parked`: of what was taken out of it, which goes
+    /// on being written if the writer was in the middle of a piece.
+    written: usize,
+    /// Lines that there was no room for, and that the log doesn't tell of yet.
     dropped: u64,
+    mode: Mode,
     is_writer_waiting: bool,
-    is_writing: bool,
     is_ended: bool,
 }
 
+/// What the writer does with the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    /// It writes in rounds, between which it rests while lines gather.
+    #[default]
+    Gathering,
+    /// It writes without a rest: somebody waits.
+    Flushing,
+    /// It writes nothing: the lines were taken. Those that come wait.
+    Parked,
+}
+
 impl LogWriter {
-    /// Makes lines of `level` and above go, in `format`, to standard error.
-    pub(super) fn start(level: LevelFilter, format: LogFormat) -> Result<Self, CliError> {
-        let buffer = Arc::new(LogBuffer::default());
+    /// Makes lines of `level` and above go, in `format`, to standard error, after `lines`: those
+    /// that this process's previous program left.
+    pub(super) fn start(
+        level: LevelFilter,
+        format: LogFormat,
+        lines: Vec<u8>,
+    ) -> Result<Self, CliError> {
+        let buffer = Arc::new(LogBuffer::beginning_with(lines));
         let writer = Arc::clone(&buffer);
         let spawned = thread::Builder::new()
             .name("log".to_owned())
@@ -120,13 +153,24 @@ impl LogWriter {
     /// Waits until what has been logged is written, but no longer than `timeout`: a stuck pipe
     /// must not keep the process.
     pub(super) fn flush(&self, timeout: Duration) {
-        let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
-        let state = self.0.lock();
-        drop(
-            self.0
-                .is_written
-                .wait_timeout_while(state, timeout, is_busy),
-        );
+        self.0.flush(timeout).mode = Mode::Gathering;
+    }
+
+    /// Waits like `flush`, takes what isn't written by then, and keeps the writer from going on:
+    /// this process becomes another program, which begins with these lines. Lines that are
+    /// logged from now on wait for `stay`, which must come before another `leave` or `flush`.
+    ///
+    /// A piece whose write hasn't returned is taken too. A write that waits for room in a pipe or
+    /// a socket has written nothing of it, and execve(2) ends it; should it succeed before, these
+    /// lines are there twice.
+    pub(super) fn leave(&self, timeout: Duration) -> Vec<u8> {
+        self.0.leave(timeout, say_dropped)
+    }
+
+    /// Goes on with the lines that `leave` took, since no other program does. None is lost, and
+    /// none is written twice.
+    pub(super) fn stay(&self, lines: Vec<u8>) {
+        self.0.stay(lines);
     }
 }
 
@@ -154,6 +198,18 @@ impl Drop for LineQueue {
 }
 
 impl LogBuffer {
+    /// All of `lines` is written, however much that is; those that come after have to fit.
+    fn beginning_with(lines: Vec<u8>) -> Self {
+        let state = State {
+            lines,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            ..Self::default()
+        }
+    }
+
     /// Nothing that is held while the lock is can panic, and a line is not worth a panic.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -161,96 +217,162 @@ impl LogBuffer {
 
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
-        if state.lines.len() + line.len() > BUFFER_BYTES_MAX {
+        if state.waiting().len() + line.len() > BUFFER_BYTES_MAX {
             state.dropped += 1;
             LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
-            return;
+        } else {
+            state.lines.extend_from_slice(line);
         }
-        state.lines.extend_from_slice(line);
         if mem::replace(&mut state.is_writer_waiting, false) {
             self.has_lines.notify_one();
         }
     }
 
+    /// Waits until nothing is to be written, but no longer than `timeout`.
+    fn flush(&self, timeout: Duration) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        debug_assert_ne!(state.mode, Mode::Parked, "the writer stays before");
+        state.mode = Mode::Flushing;
+        if state.is_busy() {
+            self.has_lines.notify_one();
+        }
+        let waited = self
+            .is_written
+            .wait_timeout_while(state, timeout, |state| state.is_busy());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn leave(&self, timeout: Duration, say_dropped: fn(u64)) -> Vec<u8> {
+        let mut state = self.flush(timeout);
+        state.forget_written();
+        state.mode = Mode::Parked;
+        state.is_writer_waiting = false;
+        let mut lines = mem::take(&mut state.lines);
+        let dropped = mem::take(&mut state.dropped);
+        drop(state);
+        if dropped > 0 {
+            // There is room for this line now.
+            say_dropped(dropped);
+            lines.append(&mut self.lock().lines);
+        }
+        lines
+    }
+
+    fn stay(&self, mut lines: Vec<u8>) {
+        let mut state = self.lock();
+        // What was written of them meanwhile, `written` says.
+        lines.append(&mut state.lines);
+        state.lines = lines;
+        state.mode = Mode::Gathering;
+        self.has_lines.notify_one();
+    }
+
     /// Writes until the queue is gone. What can't be written is lost; there is nowhere to say
     /// so.
     fn write_lines(&self, to: &mut impl Write, rest: Duration, say_dropped: fn(u64)) {
-        let mut lines = Vec::new();
+        let mut piece = Vec::with_capacity(PIECE_BYTES_MAX);
         let mut state = self.lock();
         loop {
-            if state.lines.is_empty() {
-                self.is_written.notify_all();
+            if !state.is_busy() {
+                if state.mode == Mode::Flushing {
+                    self.is_written.notify_all();
+                }
                 if state.is_ended {
                     return;
                 }
-                state.is_writer_waiting = true;
-                state = self
-                    .has_lines
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.wait_for_lines(state);
                 continue;
             }
-            mem::swap(&mut lines, &mut state.lines);
-            let dropped = mem::take(&mut state.dropped);
-            state.is_writing = true;
-            drop(state);
-            let _ = to.write_all(&lines);
-            if dropped > 0 {
+            state = self.write_round(state, to, &mut piece);
+            let dropped = state.dropped;
+            if dropped > 0 && state.waiting().len() <= DROPS_SAID_BELOW_BYTES {
+                drop(state);
                 say_dropped(dropped);
+                state = self.lock();
+                // Not before: whoever flushes waits for that line too.
+                state.dropped = state.dropped.saturating_sub(dropped);
             }
-            lines.clear();
-            lines.shrink_to(BUFFER_BYTES_KEPT);
-            thread::sleep(rest);
-            state = self.lock();
-            state.is_writing = false;
+            let is_resting = |state: &mut State| state.mode == Mode::Gathering && !state.is_ended;
+            let rested = self.has_lines.wait_timeout_while(state, rest, is_resting);
+            state = rested.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn wait_for_lines<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.lines.shrink_to(BUFFER_BYTES_KEPT);
+        // Only `stay` wakes a writer that is parked.
+        state.is_writer_waiting = state.mode != Mode::Parked;
+        self.has_lines
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what waits now, but not what comes meanwhile: lines that come one after the other
+    /// have to gather.
+    fn write_round<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        to: &mut impl Write,
+        piece: &mut Vec<u8>,
+    ) -> MutexGuard<'a, State> {
+        let mut left = state.waiting().len();
+        while left > 0 && state.mode != Mode::Parked {
+            piece.clear();
+            piece.extend_from_slice(first_piece(state.waiting()));
+            if piece.is_empty() {
+                // Not all that was taken has come back.
+                break;
+            }
+            drop(state);
+            let done = write_some(to, piece);
+            state = self.lock();
+            state.written += done;
+            left = left.saturating_sub(done);
+        }
+        if state.mode != Mode::Parked {
+            state.forget_written();
+        }
+        state
+    }
+}
+
+impl State {
+    /// The lines that aren't written, without those that were taken.
+    fn waiting(&self) -> &[u8] {
+        let written = match self.mode {
+            Mode::Gathering | Mode::Flushing => self.written,
+            Mode::Parked => 0,
+        };
+        self.lines.get(written..).unwrap_or_default()
+    }
+
+    /// Whether the writer has something to do.
+    fn is_busy(&self) -> bool {
+        self.mode != Mode::Parked && (!self.waiting().is_empty() || self.dropped > 0)
+    }
+
+    fn forget_written(&mut self) {
+        self.lines.drain(..self.written.min(self.lines.len()));
+        self.written = 0;
+    }
+}
+
+/// The whole lines that one write takes, or as much of the first one.
+fn first_piece(lines: &[u8]) -> &[u8] {
+    let most = &lines[..lines.len().min(PIECE_BYTES_MAX)];
+    let whole = memchr::memrchr(b'\n', most).map_or(most.len(), |last| last + 1);
+    &most[..whole]
+}
+
+/// How many bytes of a piece are done with: written, or lost if no write takes them.
+fn write_some(to: &mut impl Write, piece: &[u8]) -> usize {
+    match to.write(piece) {
+        Ok(0) => piece.len(),
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+        Err(_) => piece.len(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn lines_are_written_in_order_until_the_queue_is_gone() {
-        let buffer = Arc::new(LogBuffer::default());
-        let mut queue = LineQueue(Arc::clone(&buffer));
-        let writer = thread::spawn(move || {
-            let mut written = Vec::new();
-            buffer.write_lines(&mut written, Duration::ZERO, |_| {
-                unreachable!("there is room")
-            });
-            written
-        });
-        let mut expected = String::new();
-        for number in 0..1000 {
-            let line = format!("{number}\n");
-            queue.write_all(line.as_bytes()).expect("never fails");
-            expected.push_str(&line);
-        }
-        drop(queue);
-        let written = writer.join().expect("no panic");
-        assert_eq!(String::from_utf8_lossy(&written), expected);
-    }
-
-    #[test]
-    fn a_full_buffer_drops_and_says_so() {
-        static SAID: AtomicU64 = AtomicU64::new(0);
-        let buffer = Arc::new(LogBuffer::default());
-        let mut queue = LineQueue(Arc::clone(&buffer));
-        let long = vec![b'x'; BUFFER_BYTES_MAX - 1];
-        for line in [&long[..], b"\n", b"c", b"d"] {
-            assert_eq!(queue.write(line).expect("never fails"), line.len());
-        }
-        drop(queue);
-        let mut written = Vec::new();
-        buffer.write_lines(&mut written, Duration::ZERO, |lines| {
-            SAID.fetch_add(lines, Ordering::Relaxed);
-        });
-        assert_eq!(written.len(), BUFFER_BYTES_MAX);
-        assert!(written.ends_with(b"x\n"));
-        assert_eq!(SAID.load(Ordering::Relaxed), 2);
-    }
-}
+mod tests;

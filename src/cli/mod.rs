@@ -6,6 +6,7 @@ use std::process::ExitCode;
 mod activation;
 mod environment;
 mod error;
+mod handover;
 mod history;
 mod json_line;
 mod logging;

@@ -1,32 +1,41 @@
 //! `crieur serve`: the server with its hub, its logs and its limits.
 
 use std::ffi::OsString;
-use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::{fmt, mem};
 
-use log::{info, warn};
+use log::{LevelFilter, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::application::Lane;
 use crate::config::{Config, Console, ListenAddress};
+use crate::handover::program::{self, Program};
+use crate::handover::{StateError, signals};
 use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::journal::id::Generation;
 use crate::memory;
-use crate::net::engine::SPARE_CONNECTIONS;
+use crate::metrics::LOG_LINES_DROPPED;
+use crate::net::engine::{Carried, SPARE_CONNECTIONS};
 use crate::net::listener::Listener;
-use crate::net::server::{Server, Stopped};
+use crate::net::server::{Inherited, Server, Stopped, answer};
 use crate::routes::Routes;
 
 use super::error::CliError;
+use super::handover::{self, Left, Process};
 use super::logging::{LogWriter, read_level};
 use super::notify::Notifier;
 use super::output::print;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
+use super::trust::Secrets;
 use super::{activation, history, trust};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Descriptors that aren't connections: standard streams, poll, signals, listeners.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -51,16 +60,61 @@ none of them is an error. Defaults are in brackets.
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
-    let mut config = match settings::read(arguments)? {
+    let config = match settings::read(arguments)? {
         Wanted::Help => return print(&help()),
         Wanted::Check(config) => return check(&config),
         Wanted::Server(config) => config,
     };
     memory::fix_mmap_threshold();
-    let listeners = activation::take_listeners()?;
-    activation::replace_addresses(&mut config.server, &listeners);
-    let logs = LogWriter::start(read_level(&config.log)?, config.log_format)?;
-    let result = serve(&mut config, listeners);
+    let predecessor = program::predecessor().map_err(StateError::Io);
+    let inherited = predecessor.and_then(|found| found.map(Inherited::read).transpose());
+    match inherited.map_err(cannot_take_over)? {
+        Some(inherited) if inherited.is_trial() => rehearse(config, inherited),
+        inherited => start(config, inherited),
+    }
+}
+
+fn cannot_take_over(error: impl fmt::Display) -> CliError {
+    CliError::failure(format!("cannot take over: {error}"))
+}
+
+/// Goes on from the state of another process in all but its sockets, and says whether this program could take over.
+fn rehearse(mut config: Config, inherited: Inherited) -> Result<ExitCode, CliError> {
+    let given = inherited.addresses();
+    activation::replace_addresses(&mut config.server, given);
+    let lanes = publish_lanes(&config, given);
+    fit_descriptors(&mut config, lanes.len())?;
+    let left = inherited.host().map_err(cannot_take_over)?;
+    if let Some(directory) = handover::directory(&left).map_err(cannot_take_over)? {
+        history::check_carried(&directory).map_err(cannot_take_over)?;
+    }
+    let left = Left::restore(&left).map_err(cannot_take_over)?;
+    let secrets = left.secrets.read(&config)?;
+    let policy = trust::read_policy(&config, &secrets, &lanes)?;
+    let journal = Journal::new(config.history, Generation(draw()?));
+    let ping_interval = config.server.timeouts.ping_interval;
+    let hub = Hub::new(config.hub, ping_interval, policy, journal);
+    let application = Routes::new(hub, config.console);
+    let carried = inherited.rehearse(&config.server, application);
+    let Carried { connections, lost } = carried.map_err(cannot_take_over)?;
+    print(&answer(VERSION, connections, connections + lost))
+}
+
+fn start(mut config: Config, inherited: Option<Inherited>) -> Result<ExitCode, CliError> {
+    let mut start = match inherited {
+        Some(inherited) => Start::inherited(inherited)?,
+        None => Start::afresh(&config)?,
+    };
+    activation::replace_addresses(&mut config.server, &start.given);
+    // The log's thread never takes a signal. A successor lets them through when it has handlers, as its predecessor
+    // can't any more.
+    signals::block().map_err(CliError::failure)?;
+    let lines = mem::take(&mut start.lines);
+    let logs = Rc::new(LogWriter::start(start.level, config.log_format, lines)?);
+    if start.inherited.is_none() {
+        signals::unblock().map_err(CliError::failure)?;
+    }
+    let result = serve(&mut config, start, &logs);
     logs.flush(LOG_FLUSH_TIMEOUT);
     match result? {
         Stopped::Drained => Ok(ExitCode::SUCCESS),
@@ -68,44 +122,135 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     }
 }
 
+/// What a server begins with.
+struct Start {
+    level: LevelFilter,
+    /// Lines of the log that another program has left.
+    lines: Vec<u8>,
+    secrets: Secrets,
+    /// Sockets that are there already, and where they listen.
+    listeners: Vec<Listener>,
+    given: Vec<(ListenAddress, Lane)>,
+    inherited: Option<Inherited>,
+}
+
+impl Start {
+    fn afresh(config: &Config) -> Result<Self, CliError> {
+        let listeners = activation::take_listeners()?;
+        Ok(Self {
+            level: read_level(&config.log)?,
+            lines: Vec::new(),
+            secrets: Secrets::default(),
+            given: activation::addresses(&listeners)?,
+            listeners,
+            inherited: None,
+        })
+    }
+
+    fn inherited(inherited: Inherited) -> Result<Self, CliError> {
+        let left = inherited.host().and_then(|left| Left::restore(&left));
+        let Left {
+            level,
+            lines,
+            lines_dropped,
+            secrets,
+        } = left.map_err(cannot_take_over)?;
+        LOG_LINES_DROPPED.store(lines_dropped, Ordering::Relaxed);
+        Ok(Self {
+            level,
+            lines,
+            secrets,
+            // They are with the rest of what is inherited.
+            listeners: Vec::new(),
+            given: inherited.addresses().to_vec(),
+            inherited: Some(inherited),
+        })
+    }
+}
+
 /// Reads all that a server would read, and leaves the system as it is: whether an address can be
 /// listened on shows only when it is.
 fn check(config: &Config) -> Result<ExitCode, CliError> {
     read_level(&config.log)?;
-    trust::read_policy(config, &config.server.publish_listen)?;
+    let secrets = Secrets::default().read(config)?;
+    trust::read_policy(config, &secrets, &config.server.publish_listen)?;
     print("ok\n")
 }
 
-fn serve(config: &mut Config, listeners: Vec<Listener>) -> Result<Stopped, CliError> {
-    let lanes = publish_lanes(config, &listeners)?;
+fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stopped, CliError> {
+    let lanes = publish_lanes(config, &start.given);
     fit_descriptors(config, lanes.len())?;
-    let policy = trust::read_policy(config, &lanes)?;
+    let secrets = start.secrets.read(config)?;
+    let policy = trust::read_policy(config, &secrets, &lanes)?;
     let publish_warning = trust::publish_warning(&policy);
-    let reload = Reload::new(config);
+    let reload = Rc::new(Reload::new(config, secrets));
     let ping_interval = config.server.timeouts.ping_interval;
     let generation = Generation(draw()?);
     let journal = Journal::new(config.history, generation);
-    let hub = Hub::new(config.hub, ping_interval, policy, journal)
-        .with_reload(move |policy| reload.run(policy));
-    let hub = history::open(config, hub, generation)?;
+    let (hub, inherited) = match start.inherited {
+        Some(mut inherited) => {
+            let journal = go_on(config, &mut inherited, journal)?;
+            let hub = Hub::new(config.hub, ping_interval, policy, journal);
+            (hub, Some(inherited))
+        }
+        None => {
+            let hub = Hub::new(config.hub, ping_interval, policy, journal);
+            (history::open(config, hub, generation)?, None)
+        }
+    };
+    let again = Rc::clone(&reload);
+    let hub = hub.with_reload(move |policy| again.run(policy));
     let write_ahead = hub.journal().write_ahead().cloned();
-    let result = run_server(config, listeners, hub, publish_warning);
+    let process = Process {
+        notifier: Notifier::from_environment(),
+        logs: Rc::clone(logs),
+        reload,
+        write_ahead: write_ahead.clone(),
+        left_lines: Vec::new(),
+    };
+    let application = Routes::new(hub, config.console);
+    let seed = draw()?;
+    let server = match inherited {
+        Some(inherited) => Server::inherit(inherited, &config.server, application, seed),
+        None => Server::bind_beside(start.listeners, &config.server, application, seed),
+    };
+    let server = server.map_err(CliError::failure)?;
+    let result = run_server(config, server, process, publish_warning);
     if let Some(write_ahead) = write_ahead {
         write_ahead.close();
     }
     result
 }
 
+/// The history with its directory, if the program before had one.
+fn go_on(
+    config: &Config,
+    inherited: &mut Inherited,
+    journal: Journal,
+) -> Result<Journal, CliError> {
+    let left = inherited.host().map_err(cannot_take_over)?;
+    if handover::directory(&left)
+        .map_err(cannot_take_over)?
+        .is_none()
+    {
+        return Ok(journal);
+    }
+    let descriptors = inherited.take_descriptors().map_err(cannot_take_over)?;
+    let left = inherited.host().map_err(cannot_take_over)?;
+    let directory = handover::directory(&left).map_err(cannot_take_over)?;
+    let write_ahead = directory.map(|directory| history::go_on(config, &directory, descriptors));
+    Ok(match write_ahead.transpose()? {
+        Some(write_ahead) => journal.kept_in(write_ahead),
+        None => journal,
+    })
+}
+
 fn run_server(
     config: &Config,
-    listeners: Vec<Listener>,
-    hub: Hub,
+    mut server: Server<Routes>,
+    mut process: Process,
     publish_warning: Option<&str>,
 ) -> Result<Stopped, CliError> {
-    let application = Routes::new(hub, config.console);
-    let seed = draw()?;
-    let mut server = Server::bind_beside(listeners, &config.server, application, seed)
-        .map_err(CliError::failure)?;
     let addresses = server.local_addrs().map_err(CliError::failure)?;
     let limits = &config.server.limits;
     for (address, lane) in addresses {
@@ -121,17 +266,18 @@ fn run_server(
     }
     info!(
         "crieur {}: at most {} connections, {} bytes a send queue, {} bytes in all buffers",
-        env!("CARGO_PKG_VERSION"),
-        limits.connections_max,
-        limits.send_queue_bytes_max,
-        limits.buffer_bytes_max
+        VERSION, limits.connections_max, limits.send_queue_bytes_max, limits.buffer_bytes_max
     );
     if let Some(warning) = publish_warning {
         warn!("{warning}");
     }
-    let notifier = Notifier::from_environment();
+    // Without it this one serves as well, but can't be replaced.
+    match Program::of_this_process() {
+        Ok(program) => server = server.with_program(program).map_err(CliError::failure)?,
+        Err(error) => warn!("SIGUSR2 ends this program: it is not known where it is: {error}"),
+    }
     server
-        .run(|phase| notifier.tell(phase))
+        .run(&mut process)
         .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
 }
 
@@ -152,15 +298,14 @@ fn console_url(address: SocketAddr) -> String {
     }
 }
 
-/// The addresses of publishers alone: the sockets that were given, and those that are yet to be made.
-fn publish_lanes(config: &Config, listeners: &[Listener]) -> Result<Vec<ListenAddress>, CliError> {
-    let given = listeners
-        .iter()
-        .filter(|listener| listener.lane() == Lane::Publishers);
-    let given: io::Result<Vec<_>> = given.map(Listener::local_addr).collect();
-    let mut lanes = given.map_err(CliError::failure)?;
-    lanes.extend_from_slice(&config.server.publish_listen);
-    Ok(lanes)
+/// The addresses of publishers alone: of the sockets that were given, and of those that are yet to be made.
+fn publish_lanes(config: &Config, given: &[(ListenAddress, Lane)]) -> Vec<ListenAddress> {
+    let given = given.iter().filter(|(_, lane)| *lane == Lane::Publishers);
+    let given = given.map(|(address, _)| address);
+    given
+        .chain(&config.server.publish_listen)
+        .cloned()
+        .collect()
 }
 
 /// Raises the soft limit of descriptors to the hard one, and lowers the number of connections

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 
 use crate::config::Config;
+use crate::handover::program;
 
 use super::environment::{PREFIX, from_environment, variable};
 use super::error::CliError;
@@ -137,6 +138,7 @@ fn check_variables(variables: impl Iterator<Item = (String, String)>) -> Result<
         let mut known = names.chain(OTHER_VARIABLES).map(variable);
         if name.starts_with(PREFIX)
             && !known.any(|known| known == name)
+            && name != program::VARIABLE
             && !is_service_link(&name, &value)
         {
             return Err(CliError::usage(format!(

@@ -20,11 +20,48 @@ use super::secret_file::read_secret_file;
 pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
 pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
 
-/// Reads what `config` names; `lanes` are the publishers' own addresses.
-pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Policy, CliError> {
+/// The texts of the files of secrets, as they were read.
+#[derive(Default)]
+pub(super) struct Secrets {
+    pub(super) publish_tokens: Option<String>,
+    pub(super) client_keys: Option<String>,
+}
+
+impl Secrets {
+    /// Reads the files that `config` names, but for those whose text is here already.
+    pub(super) fn read(mut self, config: &Config) -> Result<Self, CliError> {
+        let trust = &config.trust;
+        for (text, flag, path) in [
+            (
+                &mut self.publish_tokens,
+                PUBLISH_TOKEN_FILE,
+                &trust.publish_token_file,
+            ),
+            (
+                &mut self.client_keys,
+                CLIENT_KEY_FILE,
+                &trust.client_key_file,
+            ),
+        ] {
+            if let (None, Some(path)) = (&text, path) {
+                *text = Some(read_secrets(flag, path)?);
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// What `config` says, with the `secrets` of its files; `lanes` are the publishers' own addresses.
+pub(super) fn read_policy(
+    config: &Config,
+    secrets: &Secrets,
+    lanes: &[ListenAddress],
+) -> Result<Policy, CliError> {
     let trust = &config.trust;
     let publish_tokens = trust.publish_token_file.as_deref();
+    let publish_tokens = publish_tokens.zip(secrets.publish_tokens.as_deref());
     let client_keys = trust.client_key_file.as_deref();
+    let client_keys = client_keys.zip(secrets.client_keys.as_deref());
     let origins = (!trust.allow_origin.is_empty())
         .then(|| AllowedOrigins::parse(trust.allow_origin.iter().map(String::as_str)))
         .transpose()
@@ -34,10 +71,10 @@ pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Po
         local_publish: trust.local_publish,
         has_lane: !lanes.is_empty(),
         publish_tokens: publish_tokens
-            .map(|path| read_secrets(PUBLISH_TOKEN_FILE, path, PublishTokens::parse))
+            .map(|(path, text)| parse_secrets(PUBLISH_TOKEN_FILE, path, text, PublishTokens::parse))
             .transpose()?,
         client_keys: client_keys
-            .map(|path| read_secrets(CLIENT_KEY_FILE, path, ClientKeys::parse))
+            .map(|(path, text)| parse_secrets(CLIENT_KEY_FILE, path, text, ClientKeys::parse))
             .transpose()?,
         metrics_from: read_networks("--metrics-from", &trust.metrics_from)?,
         origins,
@@ -53,15 +90,20 @@ pub(super) fn read_policy(config: &Config, lanes: &[ListenAddress]) -> Result<Po
     Ok(policy)
 }
 
-/// What `parse` makes of a file of secrets that `flag` names.
-pub(super) fn read_secrets<T, E: fmt::Display>(
+/// The text of a file of secrets that `flag` names.
+pub(super) fn read_secrets(flag: &str, path: &Path) -> Result<String, CliError> {
+    read_secret_file(path).map_err(|error| CliError::failure(format!("{flag}: {error}")))
+}
+
+/// What `parse` makes of the text of a file of secrets that `flag` names.
+pub(super) fn parse_secrets<T, E: fmt::Display>(
     flag: &str,
     path: &Path,
+    text: &str,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, CliError> {
-    let failure = |error: &dyn fmt::Display| CliError::failure(format!("{flag}: {error}"));
-    let text = read_secret_file(path).map_err(|error| failure(&error))?;
-    parse(&text).map_err(|error| failure(&format_args!("{}: {error}", path.display())))
+    let path = path.display();
+    parse(text).map_err(|error| CliError::failure(format!("{flag}: {path}: {error}")))
 }
 
 /// A lane that others than this host can reach takes tokens.

@@ -21,6 +21,7 @@ pub mod descriptors;
 pub mod file;
 pub mod program;
 mod record;
+pub mod signals;
 mod state;
 
 pub use record::{Fields, Malformed, Members, push_varint, take_bytes, take_varint};

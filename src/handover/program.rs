@@ -1,22 +1,28 @@
 //! The program that this process can become: the file that stands at the path it was started from.
 //!
 //! `exec` keeps the process: its id, its working directory, its limits, and the mask of its signals. Everything else goes
-//! over as a state and as descriptors, through the standard input of the successor.
+//! over as a state and as descriptors, through the standard input of the successor. Beforehand the program is tried out: a
+//! child gets a state, but no descriptors, and has to say that it could go on from there.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::descriptors::{self, Descriptors};
 
-/// Says to a program what it is to be; nothing else sets it.
-const VARIABLE: &str = "CRIEUR_HANDOVER";
+/// The environment variable that says to a program what it is to be; nothing else sets it.
+pub const VARIABLE: &str = "CRIEUR_HANDOVER";
 const TAKE: &str = "take";
+const TRY: &str = "try";
 
 /// What this process can become.
 #[derive(Clone, Debug)]
@@ -88,9 +94,7 @@ impl Program {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<std::convert::Infallible> {
         let path = c_string(self.path.clone().into_os_string())?;
-        let arguments = self.arguments.iter().cloned().map(c_string);
-        let arguments = arguments.collect::<io::Result<Vec<_>>>()?;
-        let environment = environment()?;
+        let (arguments, environment) = (self.arguments()?, environment(TAKE)?);
         let input = io::stdin();
         // It goes along, so that the successor has it back.
         let input = input.as_fd().try_clone_to_owned()?;
@@ -106,15 +110,99 @@ impl Program {
         rustix::stdio::dup2_stdin(&input)?;
         Err(error)
     }
+
+    /// Starts the program as a child that is shown `state` and what it says of it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such program, or it can't be run.
+    pub fn try_out(&self, state: &File) -> io::Result<Trial> {
+        let identity = self.identity()?;
+        let (answer, far) = UnixStream::pair()?;
+        answer.set_nonblocking(true)?;
+        let path = c_string(self.path.clone().into_os_string())?;
+        let mut streams = PosixSpawnFileActions::init()?;
+        streams.add_dup2(state.as_raw_fd(), 0)?;
+        streams.add_dup2(far.as_raw_fd(), 1)?;
+        streams.add_dup2(far.as_raw_fd(), 2)?;
+        let (arguments, environment) = (self.arguments()?, environment(TRY)?);
+        let attributes = PosixSpawnAttr::init()?;
+        let pid = posix_spawn(&*path, &streams, &attributes, &arguments, &environment)?;
+        let pid = Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::NotFound)?;
+        let trial = Trial {
+            pid,
+            is_over: false,
+            answer,
+            identity,
+        };
+        Ok(trial)
+    }
+
+    fn arguments(&self) -> io::Result<Vec<CString>> {
+        self.arguments.iter().cloned().map(c_string).collect()
+    }
 }
 
-/// What a process that became this program has left.
+/// A child that says whether its program can take over. It is killed with this.
+#[derive(Debug)]
+pub struct Trial {
+    pid: Pid,
+    is_over: bool,
+    /// What it writes to its standard output and error; never blocks.
+    pub answer: UnixStream,
+    /// Which file was started.
+    pub identity: Identity,
+}
+
+impl Trial {
+    /// How the child has ended, as a person says it; `None` while it hasn't. Waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system's.
+    pub fn end(&mut self) -> io::Result<Option<Result<(), String>>> {
+        let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::NOHANG)? else {
+            return Ok(None);
+        };
+        self.is_over = true;
+        Ok(Some(
+            match (status.exit_status(), status.terminating_signal()) {
+                (Some(0), _) => Ok(()),
+                (Some(status), _) => Err(format!("it ended with status {status}")),
+                (None, Some(signal)) => Err(format!("it was ended by signal {signal}")),
+                (None, None) => Err("it ended".to_owned()),
+            },
+        ))
+    }
+
+    /// Whether it has yet to end; where nobody can say, it counts as gone.
+    pub fn is_running(&mut self) -> bool {
+        !self.is_over && matches!(self.end(), Ok(None))
+    }
+
+    /// Ends the child at once; [`Trial::end`] tells when it has.
+    pub fn kill(&self) {
+        if !self.is_over {
+            // It may have ended by itself.
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a process that wants this program, or has become it, has left.
 #[derive(Debug)]
 pub struct Predecessor {
     /// Its state, to be read from where it stands.
     pub state: File,
-    /// Its descriptors, in the order of the records that tell of them.
-    pub descriptors: Descriptors,
+    /// Its descriptors, in the order of the records that tell of them. `None` where this process is only to say whether it
+    /// could go on from the state.
+    pub descriptors: Option<Descriptors>,
 }
 
 /// What there is to take over; `None` if this process was started as any other. To be asked once, before anything reads
@@ -124,23 +212,29 @@ pub struct Predecessor {
 ///
 /// The standard input isn't what a predecessor leaves.
 pub fn predecessor() -> io::Result<Option<Predecessor>> {
-    if env::var_os(VARIABLE).is_none_or(|value| value != TAKE) {
+    let Some(part) = env::var_os(VARIABLE) else {
         return Ok(None);
-    }
+    };
     let from = io::stdin().as_fd().try_clone_to_owned()?;
+    if part == TRY {
+        let state = File::from(from);
+        let descriptors = None;
+        return Ok(Some(Predecessor { state, descriptors }));
+    }
     let mut descriptors = Descriptors::new(from);
     let state = File::from(descriptors.take()?);
     let input: OwnedFd = descriptors.take()?;
     rustix::stdio::dup2_stdin(&input)?;
+    let descriptors = Some(descriptors);
     Ok(Some(Predecessor { state, descriptors }))
 }
 
-/// The environment of a successor.
-fn environment() -> io::Result<Vec<CString>> {
-    let take = (OsString::from(VARIABLE), OsString::from(TAKE));
+/// The environment of a successor, which plays the part `part`.
+fn environment(part: &str) -> io::Result<Vec<CString>> {
+    let part = (OsString::from(VARIABLE), OsString::from(part));
     env::vars_os()
         .filter(|(name, _)| name != VARIABLE)
-        .chain([take])
+        .chain([part])
         .map(|(mut variable, value)| {
             variable.push("=");
             variable.push(value);
@@ -203,11 +297,9 @@ mod tests {
     fn the_successor_has_the_process_the_state_and_the_descriptors() {
         const NAME: &str = "the_successor_has_the_process_the_state_and_the_descriptors";
         let itself = program(env::current_exe().expect("a path"), NAME);
-        if let Some(Predecessor {
-            mut state,
-            mut descriptors,
-        }) = predecessor().expect("whole")
-        {
+        if let Some(predecessor) = predecessor().expect("whole") {
+            let mut state = predecessor.state;
+            let mut descriptors = predecessor.descriptors.expect("it is no trial");
             let mut text = String::new();
             state.read_to_string(&mut text).expect("readable");
             let mut file = File::from(descriptors.take().expect("it was sent"));

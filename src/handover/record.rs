@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 use crate::time::Timestamp;
 
@@ -259,6 +260,12 @@ impl fmt::Display for Malformed {
 }
 
 impl Error for Malformed {}
+
+impl From<Malformed> for io::Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(io::ErrorKind::InvalidData, malformed)
+    }
+}
 
 #[cfg(test)]
 mod tests {

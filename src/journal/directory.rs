@@ -118,6 +118,14 @@ impl Directory {
         })
     }
 
+    /// Looks whether [`Directory::carried`] takes `fields`.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub fn check_carried(fields: &Fields<'_>) -> Result<(), Malformed> {
+        restore_boot(fields).map(drop)
+    }
+
     /// The directory at `path` that another program of this process has saved into `fields`, with its
     /// [`descriptors`](Storage::descriptors) in their order. The lock is held all the time; nothing is opened or written.
     ///
@@ -128,14 +136,12 @@ impl Directory {
         descriptors: [OwnedFd; 4],
         fields: &Fields<'_>,
     ) -> Result<Self, Malformed> {
-        let boot = fields.nested(BOOT)?;
-        let boot = boot.ok_or(Malformed("a directory has no boot"))?;
         let [directory, even, odd, lock] = descriptors.map(File::from);
         Ok(Self {
             path: path.to_owned(),
             directory,
             segments: [even, odd],
-            boot: Boot::restore(&boot)?,
+            boot: restore_boot(fields)?,
             lock,
         })
     }
@@ -143,6 +149,11 @@ impl Directory {
     fn mark_path(&self) -> PathBuf {
         self.path.join(MARK)
     }
+}
+
+fn restore_boot(fields: &Fields<'_>) -> Result<Boot, Malformed> {
+    let boot = fields.nested(BOOT)?;
+    Boot::restore(&boot.ok_or(Malformed("a directory has no boot"))?)
 }
 
 /// Opens a file, with what is in it. A pipe of that name isn't waited for.

@@ -166,6 +166,23 @@ static TABLE: &[Row] = &[
         samples: Samples::Counter(|s| s.shell.accept_pauses),
     },
     Row {
+        name: "crieur_handovers_total",
+        help: "Programs that were to take over from the one before.",
+        samples: Samples::Counters {
+            label: "result",
+            of: &[
+                ("completed", |s| s.shell.handovers_completed),
+                ("refused", |s| s.shell.handovers_refused),
+                ("failed", |s| s.shell.handovers_failed),
+            ],
+        },
+    },
+    Row {
+        name: "crieur_handover_seconds",
+        help: "How long nothing was done while a program took over, the last time.",
+        samples: Samples::Seconds(|s| s.shell.handover_micros as f64 / MICROS),
+    },
+    Row {
         name: "crieur_upgrades_total",
         help: "Handshakes that were completed.",
         samples: Samples::Counter(|s| s.shell.upgrades),

@@ -63,6 +63,10 @@ impl Counters for Metrics {
             ping_round_trip_micros,
             turn_micros,
             loop_lag_micros,
+            handovers_completed,
+            handovers_refused,
+            handovers_failed,
+            handover_micros,
         } = self;
         visit(connections_accepted);
         visit(connections_dropped);
@@ -89,6 +93,10 @@ impl Counters for Metrics {
         ping_round_trip_micros.each(visit);
         turn_micros.each(visit);
         loop_lag_micros.each(visit);
+        visit(handovers_completed);
+        visit(handovers_refused);
+        visit(handovers_failed);
+        visit(handover_micros);
     }
 }
 
@@ -201,7 +209,7 @@ mod tests {
         let shell = Metrics::restore(1..);
         let hub = HubMetrics::restore(1001..);
         let numbers = (shell.save(), hub.save());
-        assert_eq!(numbers.0, (1..=77).collect::<Vec<_>>());
+        assert_eq!(numbers.0, (1..=81).collect::<Vec<_>>());
         assert_eq!(numbers.1, (1001..=1058).collect::<Vec<_>>());
         let restored = (Metrics::restore(numbers.0), HubMetrics::restore(numbers.1));
         assert_eq!(shown(&restored.0, &restored.1), shown(&shell, &hub));
@@ -244,6 +252,10 @@ mod tests {
             (shell.turn_micros.sum, 62),
             (shell.loop_lag_micros.counts[0], 63),
             (shell.loop_lag_micros.sum, 76),
+            (shell.handovers_completed, 77),
+            (shell.handovers_refused, 78),
+            (shell.handovers_failed, 79),
+            (shell.handover_micros, 80),
             (hub.tokens_refused, 0),
             (hub.subscriptions_refused_full, 1),
             (hub.subscriptions_refused_share, 2),
@@ -283,7 +295,7 @@ mod tests {
     #[test]
     fn a_list_may_be_shorter_or_longer() {
         let none = Metrics::restore([]);
-        assert_eq!(none.save(), [0; 77]);
+        assert_eq!(none.save(), [0; 81]);
         let some = Metrics::restore([7, 8]);
         assert_eq!(
             (some.connections_accepted, some.connections_dropped),
@@ -301,8 +313,8 @@ mod tests {
             (COUNT_MAX + 1, COUNT_MAX),
             (u64::MAX, COUNT_MAX),
         ] {
-            let mut shell = Metrics::restore([number; 77]);
-            assert_eq!(shell.save(), [expected; 77]);
+            let mut shell = Metrics::restore([number; 81]);
+            assert_eq!(shell.save(), [expected; 81]);
             // Nothing that is added or summed up overflows.
             shell.bytes_read += 1;
             shell.closed.count(1000);

@@ -26,7 +26,7 @@ use super::throttle::Throttle;
 use super::transport::{READ_BYTES_MAX, Transport};
 use super::writer::Writer;
 
-mod saved;
+pub(super) mod saved;
 
 /// Bytes that are read at once of a connection of which little is expected.
 pub(super) const BRIEF_READ_BYTES: usize = 4096;

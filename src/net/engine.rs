@@ -21,7 +21,7 @@ use crate::application::{Application, Lane, Outbox, Peer};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::memory::{CROWD_MIN, Departures, Trimmer};
-use crate::metrics::Metrics;
+use crate::metrics::{HandoverEnd, Metrics};
 use crate::time::{Clock, Timestamp};
 
 use super::connection::Connection;
@@ -205,6 +205,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Counts that accepting had to pause.
     pub const fn count_accept_pause(&mut self) {
         self.shell.context.metrics.accept_pauses += 1;
+    }
+
+    /// Counts a handover.
+    pub const fn count_handover(&mut self, end: HandoverEnd) {
+        self.shell.context.metrics.count_handover(end);
     }
 
     /// Takes a new connection in.

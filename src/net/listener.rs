@@ -19,6 +19,10 @@ use crate::time::Timestamp;
 use super::socket::Socket;
 use super::socket_file::SocketFile;
 
+mod saved;
+
+pub use saved::saved_address;
+
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
 

@@ -8,17 +8,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info};
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::time::{ClockId, clock_gettime};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::application::{Application, Lane};
 use crate::config::{ListenAddress, ServerConfig};
+use crate::handover::program::Program;
+use crate::handover::{StateError, signals};
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
 
+use self::handover::Handover;
 use super::engine::{Driver, Engine, Readiness};
 use super::listener::Listener;
 use super::socket::Socket;
+
+mod handover;
+mod inherited;
+
+pub use handover::{Host, answer};
+pub use inherited::Inherited;
 
 /// Events that one poll may bring.
 const EVENTS_MAX: usize = 1024;
@@ -34,6 +44,18 @@ const LAST_ROUNDS_MAX: usize = 64;
 /// Tokens that no connection can have: its slot would be out of reach.
 const SIGNALS: Token = Token(u32::MAX as usize);
 const FIRST_LISTENER: usize = u32::MAX as usize - 1;
+
+/// What connections are registered for.
+const CONNECTION_INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
+
+/// The system's monotonic clock, which goes on across `exec`.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    // It began at the boot.
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
 
 /// Microseconds since the server was made.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +81,8 @@ pub enum StartError {
     Listen(ListenAddress, io::Error),
     /// The system has no poll or no signals for us.
     System(io::Error),
+    /// What the program before has left is of no use.
+    State(StateError),
 }
 
 impl fmt::Display for StartError {
@@ -81,6 +105,7 @@ impl fmt::Display for StartError {
                 }
             }
             Self::System(error) => write!(f, "cannot set up the event loop: {error}"),
+            Self::State(error) => write!(f, "cannot take over: {error}"),
         }
     }
 }
@@ -117,6 +142,7 @@ pub enum Stopped {
 pub struct Server<A> {
     sources: Sources,
     engine: Engine<Socket, A, MonotonicClock>,
+    handover: Handover,
 }
 
 /// What events come from.
@@ -132,6 +158,7 @@ struct Sources {
     /// Whether the engine was told so.
     is_stopping: bool,
     is_reload_asked: bool,
+    is_handover_asked: bool,
     forced_by: Option<i32>,
 }
 
@@ -150,11 +177,86 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// What the system doesn't grant.
     pub fn bind_beside(
-        mut listeners: Vec<Listener>,
+        listeners: Vec<Listener>,
         config: &ServerConfig,
         application: A,
         seed: u64,
     ) -> Result<Self, StartError> {
+        let sources = Sources::new(listeners, config)?;
+        let clock = MonotonicClock(Instant::now());
+        let engine = Engine::new(application, clock, config.limits, config.timeouts, seed);
+        Ok(Self::of(sources, engine))
+    }
+
+    fn of(sources: Sources, engine: Engine<Socket, A, MonotonicClock>) -> Self {
+        Self {
+            sources,
+            engine,
+            handover: Handover::default(),
+        }
+    }
+
+    /// Has SIGUSR2 make the server become `program`, in the same process and with its connections.
+    ///
+    /// # Errors
+    /// The system has no signals for us.
+    pub fn with_program(mut self, program: Program) -> Result<Self, StartError> {
+        self.sources.signals.add_signal(SIGUSR2)?;
+        self.handover.program = Some(program);
+        Ok(self)
+    }
+
+    /// The addresses that are listened on, with what for.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn local_addrs(&self) -> io::Result<Vec<(ListenAddress, Lane)>> {
+        let listeners = self.sources.listeners.iter();
+        listeners
+            .map(|listener| Ok((listener.local_addr()?, listener.lane())))
+            .collect()
+    }
+
+    /// Serves until a signal stops it, or for ever as another program; tells `host` of each phase that begins.
+    ///
+    /// # Errors
+    /// A poll that fails, which is the system's fault or our bug.
+    pub fn run(&mut self, host: &mut dyn Host) -> io::Result<Stopped> {
+        self.arrive();
+        host.enter(Phase::Serving);
+        // Those that came while there were no handlers come now.
+        signals::unblock()?;
+        loop {
+            let Self {
+                sources,
+                engine,
+                handover,
+            } = self;
+            let timeout = sources.poll_timeout(engine, handover);
+            sources.poll(timeout)?;
+            sources.has_polled = true;
+            engine.run_iteration(&mut Hosted {
+                sources,
+                handover,
+                host,
+            })?;
+            if let Some(signal) = sources.forced_by {
+                return Ok(Stopped::Forced(signal));
+            }
+            if engine.is_drained() {
+                info!("stopped; {:?}", engine.metrics());
+                return Ok(Stopped::Drained);
+            }
+            if sources.is_handover_asked || !handover.is_idle() {
+                self.advance_handover(host);
+            }
+        }
+    }
+}
+
+impl Sources {
+    /// Listens on all addresses of `config`, beside what `listeners` listen on.
+    fn new(mut listeners: Vec<Listener>, config: &ServerConfig) -> Result<Self, StartError> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         poll.registry()
@@ -174,65 +276,27 @@ impl<A: Application> Server<A> {
             poll.registry()
                 .register(listener.source(), token, Interest::READABLE)?;
         }
-        let clock = MonotonicClock(Instant::now());
         Ok(Self {
-            sources: Sources {
-                poll,
-                events: Events::with_capacity(EVENTS_MAX),
-                has_polled: false,
-                signals,
-                listeners,
-                drain: config.drain,
-                is_stop_asked: false,
-                is_stopping: false,
-                is_reload_asked: false,
-                forced_by: None,
-            },
-            engine: Engine::new(application, clock, config.limits, config.timeouts, seed),
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            has_polled: false,
+            signals,
+            listeners,
+            drain: config.drain,
+            is_stop_asked: false,
+            is_stopping: false,
+            is_reload_asked: false,
+            is_handover_asked: false,
+            forced_by: None,
         })
     }
 
-    /// The addresses that are listened on, with what for.
-    ///
-    /// # Errors
-    /// As the operating system's.
-    pub fn local_addrs(&self) -> io::Result<Vec<(ListenAddress, Lane)>> {
-        let listeners = self.sources.listeners.iter();
-        listeners
-            .map(|listener| Ok((listener.local_addr()?, listener.lane())))
-            .collect()
-    }
-
-    /// Serves until a signal stops it, and tells `observe` of each phase that begins.
-    ///
-    /// # Errors
-    /// A poll that fails, which is the system's fault or our bug.
-    pub fn run(&mut self, mut observe: impl FnMut(Phase)) -> io::Result<Stopped> {
-        observe(Phase::Serving);
-        let Self { sources, engine } = self;
-        let mut driver = Observed { sources, observe };
-        loop {
-            let timeout = driver.sources.poll_timeout(engine);
-            driver.sources.poll(timeout)?;
-            driver.sources.has_polled = true;
-            engine.run_iteration(&mut driver)?;
-            if let Some(signal) = driver.sources.forced_by {
-                return Ok(Stopped::Forced(signal));
-            }
-            if engine.is_drained() {
-                info!("stopped; {:?}", engine.metrics());
-                return Ok(Stopped::Drained);
-            }
-        }
-    }
-}
-
-impl Sources {
     /// How long the poll may wait: not at all while there is work, else until the next
     /// deadline.
     fn poll_timeout<A: Application>(
         &self,
         engine: &Engine<Socket, A, MonotonicClock>,
+        handover: &Handover,
     ) -> Option<Duration> {
         let now = engine.now();
         let mut listeners = self.listeners.iter();
@@ -246,7 +310,9 @@ impl Sources {
             .iter()
             .filter(|listener| listener.is_paused(now))
             .filter_map(Listener::paused_until);
-        let next = pauses.chain(engine.next_deadline()).min()?;
+        let others = engine.next_deadline().into_iter();
+        let others = others.chain(handover.next_look(now));
+        let next = pauses.chain(others).min()?;
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
         let wait = next - now;
         Some(Duration::from_millis(wait.as_micros().div_ceil(1000) as u64))
@@ -318,9 +384,8 @@ impl Sources {
                 let Some(socket) = engine.transport_mut(id) else {
                     continue;
                 };
-                let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
                 let registry = self.poll.registry();
-                if let Err(error) = registry.register(socket, token_of(id), interest) {
+                if let Err(error) = registry.register(socket, token_of(id), CONNECTION_INTEREST) {
                     debug!(connection:% = id, peer:% = peer, reason:% = error; "{peer}: not registered: {error}");
                     engine.discard(id);
                 }
@@ -330,8 +395,9 @@ impl Sources {
 
     fn handle_signals(&mut self) {
         for signal in self.signals.pending() {
-            if signal == SIGHUP {
+            if signal == SIGHUP || signal == SIGUSR2 {
                 self.is_reload_asked = true;
+                self.is_handover_asked |= signal == SIGUSR2;
             } else if mem::replace(&mut self.is_stop_asked, true) {
                 self.forced_by = Some(signal);
             }
@@ -339,13 +405,14 @@ impl Sources {
     }
 }
 
-/// The sources, with a listener for phases.
-struct Observed<'a, F> {
+/// The sources, with what is around them.
+struct Hosted<'a> {
     sources: &'a mut Sources,
-    observe: F,
+    handover: &'a Handover,
+    host: &'a mut dyn Host,
 }
 
-impl<A: Application, F: FnMut(Phase)> Driver<Socket, A, MonotonicClock> for Observed<'_, F> {
+impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
     fn take_events(
         &mut self,
         engine: &mut Engine<Socket, A, MonotonicClock>,
@@ -365,12 +432,15 @@ impl<A: Application, F: FnMut(Phase)> Driver<Socket, A, MonotonicClock> for Obse
         engine: &mut Engine<Socket, A, MonotonicClock>,
     ) -> io::Result<()> {
         if mem::take(&mut self.sources.is_reload_asked) && !self.sources.is_stop_asked {
-            (self.observe)(Phase::Reloading);
+            self.host.enter(Phase::Reloading);
             engine.reload();
-            (self.observe)(Phase::Serving);
+            // Else that is told when there is a new program, or none.
+            if self.handover.is_idle() && !self.sources.is_handover_asked {
+                self.host.enter(Phase::Serving);
+            }
         }
         if self.sources.is_stop_asked && !mem::replace(&mut self.sources.is_stopping, true) {
-            (self.observe)(Phase::Stopping);
+            self.host.enter(Phase::Stopping);
             // What publishers had sent before is taken in, that of those among them that have yet to be
             // accepted, too.
             for _ in 0..LAST_ROUNDS_MAX {

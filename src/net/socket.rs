@@ -1,11 +1,14 @@
 //! What carries the product's connections: TCP, or a Unix socket on the publishers' lane.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::net::{self, Shutdown};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::{AddressFamily, sockopt};
 
 use super::transport::{Received, Transport};
 
@@ -16,6 +19,37 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A Unix socket of this host.
     Unix(UnixStream),
+    /// That of a program which only tries whether it could go on: nothing can be done with it.
+    Absent,
+}
+
+impl Socket {
+    /// The socket that an earlier program has had.
+    #[must_use]
+    pub fn inherited(descriptor: OwnedFd) -> Self {
+        match sockopt::socket_domain(&descriptor) {
+            Ok(AddressFamily::UNIX) => {
+                let stream = unix::net::UnixStream::from(descriptor);
+                Self::Unix(UnixStream::from_std(stream))
+            }
+            // What is no socket at all fails with what is done first.
+            _ => Self::Tcp(TcpStream::from_std(net::TcpStream::from(descriptor))),
+        }
+    }
+
+    /// What a successor is given.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Absent => None,
+        }
+    }
+}
+
+fn absent<T>() -> io::Result<T> {
+    Err(io::ErrorKind::NotConnected.into())
 }
 
 #[cfg(test)]
@@ -41,6 +75,7 @@ impl Transport for Socket {
                 // A read ends at a descriptor that was sent along (unix(7)), whatever lies behind it.
                 is_drained: false,
             }),
+            Self::Absent => absent(),
         }
     }
 
@@ -49,6 +84,7 @@ impl Transport for Socket {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Absent => absent(),
         }
     }
 
@@ -57,6 +93,7 @@ impl Transport for Socket {
         match self {
             Self::Tcp(stream) => stream.write_vectored(slices),
             Self::Unix(stream) => stream.write_vectored(slices),
+            Self::Absent => absent(),
         }
     }
 
@@ -64,6 +101,7 @@ impl Transport for Socket {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Self::Absent => absent(),
         }
     }
 }
@@ -78,6 +116,7 @@ impl Source for Socket {
         match self {
             Self::Tcp(stream) => stream.register(registry, token, interests),
             Self::Unix(stream) => stream.register(registry, token, interests),
+            Self::Absent => absent(),
         }
     }
 
@@ -90,6 +129,7 @@ impl Source for Socket {
         match self {
             Self::Tcp(stream) => stream.reregister(registry, token, interests),
             Self::Unix(stream) => stream.reregister(registry, token, interests),
+            Self::Absent => absent(),
         }
     }
 
@@ -97,6 +137,7 @@ impl Source for Socket {
         match self {
             Self::Tcp(stream) => stream.deregister(registry),
             Self::Unix(stream) => stream.deregister(registry),
+            Self::Absent => absent(),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -17,13 +18,19 @@ use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, open};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::handover::{Fields, Members};
+
+// Members of a file.
+const DEVICE: u8 = 1;
+const INODE: u8 = 2;
+
 /// A path that is ours. The socket's file is removed with this, unless another one has taken its place.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: Identity,
     /// Given up when the file is gone.
-    _lock: PathLock,
+    lock: PathLock,
 }
 
 /// Device and inode.
@@ -45,12 +52,47 @@ impl SocketFile {
         let file = Self {
             path: path.to_owned(),
             identity: identity(&fs::symlink_metadata(path)?),
-            _lock: lock,
+            lock,
         };
         // The umask may have taken some away.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(backlog)?;
         Ok((socket.into(), file))
+    }
+
+    /// Writes what a successor must know that is given the path and [`SocketFile::descriptor`].
+    pub(super) fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            // That of the socket's address.
+            path: _,
+            identity: (device, inode),
+            lock,
+        } = self;
+        let PathLock {
+            // Beside the socket.
+            path: _,
+            // It goes over.
+            file: _,
+        } = lock;
+        members.number(DEVICE, *device);
+        members.number(INODE, *inode);
+    }
+
+    /// The file that is locked.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.lock.file.as_fd()
+    }
+
+    /// The file at `path` that an earlier program of this process has made and saved.
+    pub(super) fn inherited(path: &Path, fields: &Fields<'_>, lock: OwnedFd) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: (fields.number(DEVICE), fields.number(INODE)),
+            lock: PathLock {
+                path: lock_path(path),
+                file: lock.into(),
+            },
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -92,14 +134,18 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 struct PathLock {
     path: PathBuf,
     /// Open for as long as it is locked.
-    _file: File,
+    file: File,
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
 }
 
 impl PathLock {
     fn take(socket: &Path) -> io::Result<Self> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = lock_path(socket);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let file = File::from(open(&path, flags, Mode::RUSR | Mode::WUSR)?);
@@ -112,7 +158,7 @@ impl PathLock {
             // nobody's.
             let locked = identity(&file.metadata()?);
             if fs::symlink_metadata(&path).is_ok_and(|file| identity(&file) == locked) {
-                return Ok(Self { path, _file: file });
+                return Ok(Self { path, file });
             }
         }
     }

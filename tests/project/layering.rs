@@ -15,7 +15,7 @@ const COMMON: &str = "id config log_limit memory metrics time";
 /// grants that module and what is in it, not the rest of `http`.
 const MAY_NAME: &str = "
     application: handover http wire::carried ws
-    cli: application client http hub journal net routes web ws
+    cli: application client handover http hub journal net routes web ws
     client: http ws
     config:
     handover:

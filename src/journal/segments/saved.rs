@@ -59,7 +59,7 @@ impl Segments {
         self.storage.descriptors()
     }
 
-    /// The segments that were saved. `open` makes their storage of what it has said of itself.
+    /// The segments that were saved. `open` makes their storage of what it has said of itself, when all else is in order.
     ///
     /// # Errors
     /// They are none that could be gone on from, or `open` says so.
@@ -75,26 +75,29 @@ impl Segments {
             length: fields.number(LENGTH),
             chain: Chain(fields.narrow(CHAIN)?),
         };
-        let segments = Self {
-            storage: open(&storage)?,
-            bytes_max,
-            boot: restore_mark(BOOT, fields)?,
-            generations: from_bytes(fields.bytes(GENERATIONS))?,
-            tail,
-            entries_bytes: fields.number(ENTRIES_BYTES),
-            end: Position(fields.number(END)),
-            is_marked: fields.number(IS_MARKED) != 0,
-        };
+        let boot = restore_mark(BOOT, fields)?;
+        let generations = from_bytes(fields.bytes(GENERATIONS))?;
+        let entries_bytes = fields.number(ENTRIES_BYTES);
+        let end = Position(fields.number(END));
         // Counting on from there must not overflow; and a start refuses a header with a generation that begins behind it.
-        let is_known = |(_, start): &(_, Position)| *start <= segments.end;
-        let can_go_on = segments.end <= POSITION_MAX
-            && segments.tail.ordinal <= POSITION_MAX.0
-            && segments.entries_bytes <= segments.tail.length
-            && segments.generations.last().is_some_and(is_known);
+        let is_known = |(_, start): &(_, Position)| *start <= end;
+        let can_go_on = end <= POSITION_MAX
+            && tail.ordinal <= POSITION_MAX.0
+            && entries_bytes <= tail.length
+            && generations.last().is_some_and(is_known);
         if !can_go_on {
             return Err(Malformed("segments end at no such place"));
         }
-        Ok(segments)
+        Ok(Self {
+            storage: open(&storage)?,
+            bytes_max,
+            boot,
+            generations,
+            tail,
+            entries_bytes,
+            end,
+            is_marked: fields.number(IS_MARKED) != 0,
+        })
     }
 
     /// Looks whether the newer segment ends where it should, as a write does that fails.

@@ -153,11 +153,25 @@ fn save_peer(peer: Peer, members: &mut Members<'_>) {
         PeerAddress::Unix => members.number(PEER, UNIX),
         PeerAddress::Unknown => members.number(PEER, UNKNOWN),
     }
+    save_lane(LANE, lane, members);
+}
+
+/// Writes a lane as a member.
+pub(in crate::net) fn save_lane(member: u8, lane: Lane, members: &mut Members<'_>) {
     let lane = match lane {
         Lane::Clients => CLIENTS,
         Lane::Publishers => PUBLISHERS,
     };
-    members.number(LANE, lane);
+    members.number(member, lane);
+}
+
+/// Reads a lane.
+pub(in crate::net) fn restore_lane(member: u8, fields: &Fields<'_>) -> Result<Lane, Malformed> {
+    match fields.number(member) {
+        CLIENTS => Ok(Lane::Clients),
+        PUBLISHERS => Ok(Lane::Publishers),
+        _ => Err(Malformed("there is no such lane")),
+    }
 }
 
 fn restore_peer(fields: &Fields<'_>) -> Result<Peer, Malformed> {
@@ -167,11 +181,7 @@ fn restore_peer(fields: &Fields<'_>) -> Result<Peer, Malformed> {
         UNKNOWN => PeerAddress::Unknown,
         _ => return Err(Malformed("a peer is of no kind")),
     };
-    let lane = match fields.number(LANE) {
-        CLIENTS => Lane::Clients,
-        PUBLISHERS => Lane::Publishers,
-        _ => return Err(Malformed("there is no such lane")),
-    };
+    let lane = restore_lane(LANE, fields)?;
     Ok(Peer { address, lane })
 }
 

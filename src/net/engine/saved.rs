@@ -1,7 +1,7 @@
 //! An engine in a state: written between two iterations, when no turn is under way, and built anew by a successor.
 //!
-//! Transports go over by themselves, in order; each connection's record says which is its own, so that one that is lost
-//! takes nobody else's.
+//! Transports go over by themselves, in the order of [`Engine::transports`]; each connection's record says which is its
+//! own, so that one that is lost takes nobody else's.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use crate::application::{Application, State};
 use crate::config::{ServerLimits, Timeouts};
 use crate::handover::{Fields, Incoming, Malformed, Members, StateError};
+use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::metrics::saved::Counters;
 use crate::net::connection::Connection;
@@ -48,13 +49,13 @@ pub struct Carried {
 }
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
-    /// Writes what a successor must know; `carry` is shown the transports that are to go over, in their order.
+    /// Writes what a successor must know that is given [`Engine::transports`].
     ///
     /// To be called between two iterations, and not by an engine that stops.
     ///
     /// # Errors
     /// As those of `state`.
-    pub fn save(&mut self, state: &mut State<'_>, carry: &mut dyn FnMut(&T)) -> io::Result<()> {
+    pub fn save(&mut self, state: &mut State<'_>) -> io::Result<()> {
         let Self {
             application,
             shell,
@@ -95,9 +96,20 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                     members.nested(APPLICATION, write);
                 }
             })?;
-            carry(&connection.transport);
         }
         Ok(())
+    }
+
+    /// Those of all connections, in the order in which a successor wants them.
+    pub fn transports(&self) -> impl Iterator<Item = &T> {
+        let connections = self.shell.connections.iter();
+        connections.map(|connection| &connection.transport)
+    }
+
+    /// The same with their connections, to be registered with a poll.
+    pub fn transports_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut T)> {
+        let connections = self.shell.connections.iter_mut();
+        connections.map(|connection| (connection.id, &mut connection.transport))
     }
 
     /// The engine that `state` tells of, up to its end, with an application that is new. `transports` are those that
@@ -126,8 +138,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
                         // Those between are of records that were lost.
                         let number = fields.number(TRANSPORT);
                         let skipped = number.checked_sub(taken + 1);
-                        let skipped = skipped.and_then(|skipped| usize::try_from(skipped).ok());
-                        let transport = skipped.and_then(|skipped| transports.nth(skipped));
+                        let skipped = skipped.and_then(|skipped| u32::try_from(skipped).ok());
+                        let skipped = skipped.filter(|&skipped| skipped < SLOTS_MAX);
+                        let transport =
+                            skipped.and_then(|skipped| transports.nth(skipped as usize));
                         let transport = transport.ok_or(Malformed("a transport is missing"))?;
                         taken = number;
                         engine.restore_connection(&fields, transport, &frames, &mut slots)

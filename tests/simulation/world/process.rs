@@ -340,10 +340,9 @@ impl World {
 
 /// What a successor must know, and its connections, in order.
 fn write(engine: &mut WorldEngine) -> (Vec<u8>, Vec<Rc<RefCell<Wire>>>) {
-    let (mut bytes, mut wires) = (Vec::new(), Vec::new());
+    let mut bytes = Vec::new();
     let mut state = Outgoing::begin(&mut bytes as &mut dyn Write).expect("memory");
-    let mut carry = |socket: &Socket| wires.push(socket.wire());
-    engine.save(&mut state, &mut carry).expect("memory");
+    engine.save(&mut state).expect("memory");
     state.finish().expect("memory");
-    (bytes, wires)
+    (bytes, engine.transports().map(Socket::wire).collect())
 }

@@ -2,7 +2,8 @@
 //! back, text as text and binary as binary, up to 16 MiB and a bit.
 //!
 //! `cargo run --release --example autobahn_echo -- --listen 127.0.0.1:0` prints
-//! `listening on ADDRESS` and serves until it is told to stop.
+//! `listening on ADDRESS` and serves until it is told to stop. On SIGUSR2 it becomes the program that stands at its path,
+//! in the middle of whatever it is about.
 
 use std::error::Error;
 use std::io::Write;
@@ -12,8 +13,10 @@ use crieur::application::{
     Refused, Request, Response, Status,
 };
 use crieur::config::{ServerConfig, ServerLimits};
+use crieur::handover::program::{self, Program};
 use crieur::id::ConnectionId;
-use crieur::net::server::Server;
+use crieur::net::engine::Carried;
+use crieur::net::server::{Host, Inherited, Server, answer};
 
 /// The suite sends messages of 16 MiB, and the queue must take the answer.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024 + 1024;
@@ -61,6 +64,11 @@ impl Application for Echo {
     }
 }
 
+/// Nothing of the process goes over.
+struct Process;
+
+impl Host for Process {}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut config = ServerConfig {
         limits: ServerLimits {
@@ -76,11 +84,28 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err("usage: autobahn_echo [--listen ADDRESS]".into()),
         }
     }
-    let mut server = Server::bind(&config, Echo, 1)?;
-    for (address, _) in server.local_addrs()? {
-        println!("listening on {address}");
-    }
+    let program = Program::of_this_process()?;
+    let mut server = match program::predecessor()?.map(Inherited::read).transpose()? {
+        None => {
+            let server = Server::bind(&config, Echo, 1)?;
+            for (address, _) in server.local_addrs()? {
+                println!("listening on {address}");
+            }
+            server
+        }
+        Some(inherited) if inherited.is_trial() => {
+            let Carried { connections, lost } = inherited.rehearse(&config, Echo)?;
+            print!("{}", answer("echo", connections, connections + lost));
+            return Ok(());
+        }
+        Some(inherited) => {
+            // Their sockets are there already.
+            config.listen.clear();
+            Server::inherit(inherited, &config, Echo, 1)?
+        }
+    };
     std::io::stdout().flush()?;
-    server.run(|_| ())?;
+    server = server.with_program(program)?;
+    server.run(&mut Process)?;
     Ok(())
 }

@@ -79,12 +79,12 @@ impl World {
     }
 
     fn state(&mut self) -> (Vec<u8>, Vec<Rc<Wire>>) {
-        let (mut bytes, mut wires) = (Vec::new(), Vec::new());
+        let mut bytes = Vec::new();
         let mut state = Outgoing::begin(&mut bytes as &mut dyn io::Write).expect("memory");
-        let mut carry = |end: &WireEnd| wires.push(Rc::clone(&end.0));
-        self.engine.save(&mut state, &mut carry).expect("memory");
+        self.engine.save(&mut state).expect("memory");
         state.finish().expect("memory");
-        (bytes, wires)
+        let ends = self.engine.transports();
+        (bytes, ends.map(|end| Rc::clone(&end.0)).collect())
     }
 
     /// Another engine goes on from what this one has written.

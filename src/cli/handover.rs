@@ -1,0 +1,123 @@
+//! What the process around a server has to say to a successor: its log, its secrets as they were read, and its directory;
+//! and what a successor makes of it.
+//!
+//! Main types: [`Process`] and [`Left`].
+
+use std::mem;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::handover::{Fields, Malformed, Members};
+use crate::journal::write_ahead::WriteAhead;
+use crate::metrics::LOG_LINES_DROPPED;
+use crate::net::server::{Host, Phase};
+
+use super::logging::LogWriter;
+use super::notify::Notifier;
+use super::reload::Reload;
+use super::trust::Secrets;
+
+// Members of what a process leaves.
+const LEVEL: u8 = 1;
+const LINES: u8 = 2;
+const LINES_DROPPED: u8 = 3;
+const PUBLISH_TOKENS: u8 = 4;
+const CLIENT_KEYS: u8 = 5;
+const DIRECTORY: u8 = 6;
+
+/// How long the lines of the log may take that are there when a successor is about to begin.
+const LOG_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// This process, around a server.
+pub(super) struct Process {
+    pub(super) notifier: Notifier,
+    pub(super) logs: Rc<LogWriter>,
+    pub(super) reload: Rc<Reload>,
+    pub(super) write_ahead: Option<WriteAhead>,
+    /// Lines of the log that a successor was to write.
+    pub(super) left_lines: Vec<u8>,
+}
+
+impl Host for Process {
+    fn enter(&mut self, phase: Phase) {
+        self.notifier.tell(phase);
+    }
+
+    fn save(&self, members: &mut Members<'_>) {
+        let Self {
+            // From the environment.
+            notifier: _,
+            // Its lines are last.
+            logs: _,
+            reload,
+            write_ahead,
+            left_lines: _,
+        } = self;
+        members.number(LEVEL, log::max_level() as u64);
+        members.number(LINES_DROPPED, LOG_LINES_DROPPED.load(Ordering::Relaxed));
+        let secrets = reload.secrets();
+        let Secrets {
+            publish_tokens,
+            client_keys,
+        } = &*secrets;
+        for (member, text) in [(PUBLISH_TOKENS, publish_tokens), (CLIENT_KEYS, client_keys)] {
+            members.bytes(member, text.as_deref().unwrap_or_default().as_bytes());
+        }
+        if let Some(write_ahead) = write_ahead {
+            members.nested(DIRECTORY, |members| write_ahead.save(members));
+        }
+    }
+
+    fn leave(&mut self, members: &mut Members<'_>) {
+        self.left_lines = self.logs.leave(LOG_TIMEOUT);
+        members.bytes(LINES, &self.left_lines);
+    }
+
+    fn stay(&mut self) {
+        self.logs.stay(mem::take(&mut self.left_lines));
+    }
+
+    fn with_descriptors(&self, show: &mut dyn FnMut(&[BorrowedFd<'_>])) {
+        match &self.write_ahead {
+            Some(write_ahead) => write_ahead.with_descriptors(|descriptors| show(descriptors)),
+            None => show(&[]),
+        }
+    }
+}
+
+/// What a process has left that a successor begins with.
+pub(super) struct Left {
+    pub(super) level: LevelFilter,
+    pub(super) lines: Vec<u8>,
+    pub(super) lines_dropped: u64,
+    pub(super) secrets: Secrets,
+}
+
+impl Left {
+    /// What [`Process`] has written.
+    pub(super) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let text = |member| {
+            let text = fields.text(member)?;
+            Ok((!text.is_empty()).then(|| text.to_owned()))
+        };
+        let level = LevelFilter::iter().nth(fields.narrow(LEVEL)?);
+        Ok(Self {
+            level: level.ok_or(Malformed("the log has no such level"))?,
+            lines: fields.bytes(LINES).to_vec(),
+            lines_dropped: fields.number(LINES_DROPPED),
+            secrets: Secrets {
+                publish_tokens: text(PUBLISH_TOKENS)?,
+                client_keys: text(CLIENT_KEYS)?,
+            },
+        })
+    }
+}
+
+/// What was left of the directory of the history, if there is one.
+pub(super) fn directory<'a>(fields: &Fields<'a>) -> Result<Option<Fields<'a>>, Malformed> {
+    fields.nested(DIRECTORY)
+}
