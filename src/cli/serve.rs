@@ -48,8 +48,9 @@ pub(super) fn help() -> String {
         "\
 Usage: crieur [serve] [OPTIONS]
 
-Runs the server until SIGTERM or SIGINT; SIGHUP has it read its files again. Each option can be
-given as an environment variable too: --max-connections as CRIEUR_MAX_CONNECTIONS; one that is
+Runs the server until SIGTERM or SIGINT. SIGHUP has it read its files again; SIGUSR2 does too, and
+then has it become the program that is at its path now, with all its connections. Each option can
+be given as an environment variable too: --max-connections as CRIEUR_MAX_CONNECTIONS; one that is
 none of them is an error. Defaults are in brackets.
 
   --check                          Say whether the options and the files that they name are in

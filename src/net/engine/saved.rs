@@ -124,7 +124,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         timeouts: Timeouts,
         seed: u64,
         state: &mut Incoming<impl Read>,
-        mut transports: impl Iterator<Item = T>,
+        transports: &mut dyn Iterator<Item = T>,
     ) -> Result<(Self, Carried), StateError> {
         let mut engine = Self::new(application, clock, limits, timeouts, seed);
         let (mut frames, mut carried, mut taken) = (Frames::default(), Carried::default(), 0);
@@ -159,6 +159,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             }
         }
         carried.connections = connections.len();
+        engine.shell.context.metrics.connections_dropped += carried.lost as u64;
         engine.take_part(connections);
         Ok((engine, carried))
     }

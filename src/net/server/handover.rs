@@ -169,8 +169,10 @@ fn check_answer(said: &str, connections: usize) -> Result<(), String> {
         _ => None,
     };
     let Some(restored) = restored else {
-        let line = said.lines().next().unwrap_or_default();
-        return Err(format!("it says {line:?}"));
+        return Err(match said.lines().next() {
+            None => "it says nothing".to_owned(),
+            Some(line) => format!("it does not say that it can take over, but {line:?}"),
+        });
     };
     let lost = connections.saturating_sub(restored);
     if lost > (connections / 100).max(1) {

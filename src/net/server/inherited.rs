@@ -137,7 +137,7 @@ impl Inherited {
     ) -> Result<Carried, StateError> {
         let clock = self.clock.go_on();
         let (limits, timeouts) = (config.limits, config.timeouts);
-        let sockets = iter::repeat_with(|| Socket::Absent);
+        let sockets = &mut iter::repeat_with(|| Socket::Absent);
         let state = &mut self.state;
         let (_, carried) =
             Engine::restore(application, clock, limits, timeouts, 0, state, sockets)?;
@@ -173,25 +173,28 @@ impl<A: Application> Server<A> {
         let sources = Sources::new(inherited.listeners, config)?;
         let clock = inherited.clock.go_on();
         let mut descriptors = inherited.descriptors;
-        let sockets = iter::from_fn(|| {
+        let mut sockets = iter::from_fn(|| {
             let descriptor = descriptors.as_mut()?.take().ok()?;
             Some(Socket::inherited(descriptor))
         });
         let state = &mut inherited.state;
         let (limits, timeouts) = (config.limits, config.timeouts);
-        let (mut engine, carried) =
-            Engine::restore(application, clock, limits, timeouts, seed, state, sockets)
-                .map_err(StartError::State)?;
-        let mut unregistered = Vec::new();
+        let (mut engine, carried) = Engine::restore(
+            application,
+            clock,
+            limits,
+            timeouts,
+            seed,
+            state,
+            &mut sockets,
+        )
+        .map_err(StartError::State)?;
         for (id, socket) in engine.transports_mut() {
             let registry = sources.poll.registry();
             if let Err(error) = registry.register(socket, token_of(id), CONNECTION_INTEREST) {
-                warn!("a connection is not registered: {error}");
-                unregistered.push(id);
+                // Its peer is taken for dead after a while.
+                warn!("{id} is not registered: {error}");
             }
-        }
-        for id in unregistered {
-            engine.discard(id);
         }
         let mut server = Self::of(sources, engine);
         server.handover.arrival = Some(Arrival {

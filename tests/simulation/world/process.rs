@@ -224,7 +224,7 @@ impl World {
             timeouts,
             jitter,
             &mut incoming,
-            sockets.into_iter(),
+            &mut sockets.into_iter(),
         );
         let (mut engine, carried) = restored.expect("it is whole");
         let lost = 0;

@@ -109,7 +109,7 @@ impl World {
 
     fn restored(&self, bytes: &[u8], wires: &[Rc<Wire>]) -> (TestEngine, Carried) {
         let mut state = Incoming::begin(bytes).expect("a state");
-        let ends = wires.iter().map(|wire| WireEnd(Rc::clone(wire)));
+        let mut ends = wires.iter().map(|wire| WireEnd(Rc::clone(wire)));
         let application = ToAllOthers::default();
         let timeouts = Timeouts::default();
         Engine::restore(
@@ -119,7 +119,7 @@ impl World {
             timeouts,
             1,
             &mut state,
-            ends,
+            &mut ends,
         )
         .expect("it is whole")
     }
