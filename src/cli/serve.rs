@@ -252,6 +252,12 @@ fn run_server(
     mut process: Process,
     publish_warning: Option<&str>,
 ) -> Result<Stopped, CliError> {
+    // Ahead of the line that it listens: who has read it may send a signal. Without it this one
+    // serves as well, but can't be replaced.
+    match Program::of_this_process() {
+        Ok(program) => server = server.with_program(program).map_err(CliError::failure)?,
+        Err(error) => warn!("SIGUSR2 ends this program: it is not known where it is: {error}"),
+    }
     let addresses = server.local_addrs().map_err(CliError::failure)?;
     let limits = &config.server.limits;
     for (address, lane) in addresses {
@@ -271,11 +277,6 @@ fn run_server(
     );
     if let Some(warning) = publish_warning {
         warn!("{warning}");
-    }
-    // Without it this one serves as well, but can't be replaced.
-    match Program::of_this_process() {
-        Ok(program) => server = server.with_program(program).map_err(CliError::failure)?,
-        Err(error) => warn!("SIGUSR2 ends this program: it is not known where it is: {error}"),
     }
     server
         .run(&mut process)

@@ -302,7 +302,7 @@ impl Sources {
         let mut listeners = self.listeners.iter();
         let can_accept =
             listeners.any(|listener| listener.is_ready(now) && engine.has_room(listener.lane()));
-        if can_accept || engine.has_work() {
+        if can_accept || engine.has_work() || self.has_request(handover) {
             return Some(Duration::ZERO);
         }
         let pauses = self
@@ -316,6 +316,13 @@ impl Sources {
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
         let wait = next - now;
         Some(Duration::from_millis(wait.as_micros().div_ceil(1000) as u64))
+    }
+
+    /// Whether a signal was seen that nobody has done anything about: between two polls, or while a program was tried out.
+    /// No event tells of it again.
+    const fn has_request(&self, handover: &Handover) -> bool {
+        let is_stop_new = self.is_stop_asked && !self.is_stopping;
+        is_stop_new || self.is_reload_asked || (self.is_handover_asked && handover.is_idle())
     }
 
     /// Waits for events. A signal that comes meanwhile is one of them.
