@@ -7,6 +7,7 @@
 mod client;
 mod crowd;
 pub(crate) mod http;
+pub(crate) mod installed;
 pub(crate) mod numbered;
 mod program;
 pub(crate) mod receipts;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -202,6 +203,66 @@ impl Program {
         kill_process(self.pid(), Signal::HUP).expect("the program runs");
     }
 
+    /// Asks it to become the program that stands at its path.
+    pub(crate) fn ask_to_hand_over(&self) {
+        kill_process(self.pid(), Signal::USR2).expect("the program runs");
+    }
+
+    /// What it has open as its standard input.
+    pub(crate) fn standard_input(&self) -> PathBuf {
+        fs::read_link(format!("/proc/{}/fd/0", self.id())).expect("it runs")
+    }
+
+    /// Its environment at its start, or when it became another program.
+    pub(crate) fn environment(&self) -> Vec<String> {
+        let environment = fs::read(format!("/proc/{}/environ", self.id())).expect("it runs");
+        let variables = environment.split(|byte| *byte == 0);
+        let variables = variables.filter(|variable| !variable.is_empty());
+        variables
+            .map(|variable| String::from_utf8_lossy(variable).into_owned())
+            .collect()
+    }
+
+    /// Which signals its main thread has blocked, ignored and caught.
+    pub(crate) fn signals(&self) -> Vec<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let lines = status.lines().filter(|line| {
+            let names = ["SigBlk:", "SigIgn:", "SigCgt:"];
+            names.iter().any(|name| line.starts_with(name))
+        });
+        lines.map(str::to_owned).collect()
+    }
+
+    /// The states of its children, as Linux writes them: `Z` is one that has ended and wasn't looked at.
+    pub(crate) fn children(&self) -> Vec<char> {
+        let processes = fs::read_dir("/proc").expect("Linux has it");
+        let stats = processes.filter_map(|entry| {
+            // Others come and go.
+            fs::read_to_string(entry.ok()?.path().join("stat")).ok()
+        });
+        let parent = self.id().to_string();
+        let states = stats.filter_map(|stat| {
+            let mut fields = stat_fields(&stat);
+            let state = fields.next()?.chars().next();
+            state.filter(|_| fields.next() == Some(&parent))
+        });
+        states.collect()
+    }
+
+    /// Waits until it is halted by a signal.
+    pub(crate) fn wait_for_halt(&self) {
+        let since = Instant::now();
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/stat", self.id()));
+            let status = status.expect("it runs");
+            if stat_fields(&status).next() == Some("T") {
+                return;
+            }
+            assert!(since.elapsed() < DEADLINE, "it goes on");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Halts it, or lets it go on.
     pub(crate) fn halt(&self, is_halted: bool) {
         let signal = if is_halted {
@@ -239,6 +300,12 @@ impl Program {
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
+}
+
+/// What stands behind the name of a process, which may be anything: its state, its parent, and more.
+fn stat_fields(stat: &str) -> std::str::SplitWhitespace<'_> {
+    let (_, rest) = stat.rsplit_once(')').unwrap_or_default();
+    rest.split_whitespace()
 }
 
 impl Drop for Program {
@@ -291,11 +358,23 @@ impl Lines {
         state.lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// Lines so far that contain `what`.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        let state = self.lock();
+        let lines = state.lines.iter();
+        lines.filter(|line| line.contains(what)).count()
+    }
+
     /// Waits for a line that contains `what`, and returns the first.
     pub(crate) fn wait_for(&self, what: &str) -> String {
+        self.wait_for_next(what, 0)
+    }
+
+    /// Waits for a line that contains `what` behind `before` others that do.
+    pub(crate) fn wait_for_next(&self, what: &str, before: usize) -> String {
         let find = |state: &LinesState| {
-            let mut lines = state.lines.iter();
-            lines.find(|line| line.contains(what)).cloned()
+            let mut lines = state.lines.iter().filter(|line| line.contains(what));
+            lines.nth(before).cloned()
         };
         let is_awaited = |state: &mut LinesState| find(state).is_none() && !state.has_ended;
         let waited = self

@@ -35,6 +35,14 @@ impl SecretFile {
         fs::write(&self.0, text).expect("it is ours");
     }
 
+    /// Puts another file in its place, which has `text`: whoever reads it reads all of one.
+    pub(crate) fn replace(&self, text: &str) {
+        let new = Self(self.0.with_extension("new"));
+        new.write(text);
+        new.set_mode(0o600);
+        fs::rename(new.path(), self.path()).expect("both are ours");
+    }
+
     pub(crate) fn set_mode(&self, mode: u32) {
         fs::set_permissions(&self.0, Permissions::from_mode(mode)).expect("it is ours");
     }

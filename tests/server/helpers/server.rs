@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,14 @@ impl Server {
     /// A server that a shell starts after `setup`.
     pub(crate) fn after(setup: &str, flags: &[&str]) -> Self {
         Self::listening(after(setup), flags)
+    }
+
+    /// A server that is started from `path`.
+    pub(crate) fn at(path: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(path);
+        forget_settings(&mut command);
+        command.stdin(Stdio::piped());
+        Self::listening(command, flags)
     }
 
     /// A server that is handed `socket`, called `name`, which stays open when it ends.
@@ -181,6 +190,34 @@ impl Server {
     /// Asks it to read its files again.
     pub(crate) fn hang_up(&self) {
         self.program.hang_up();
+    }
+
+    /// Asks it to become the program that stands at its path.
+    pub(crate) fn ask_to_hand_over(&self) {
+        self.program.ask_to_hand_over();
+    }
+
+    /// Has it become the program that stands at its path, without losing a connection, and returns what that says.
+    pub(crate) fn hand_over(&self) -> String {
+        let line = self.next_line("took over from crieur", || self.ask_to_hand_over());
+        assert!(line.contains(" connections, 0 lost, in "), "{line}");
+        line
+    }
+
+    /// The same where the program that stands there isn't to take over; returns why not.
+    pub(crate) fn fail_to_hand_over(&self) -> String {
+        const SAID: &str = "this program goes on: ";
+        let line = self.next_line(SAID, || self.ask_to_hand_over());
+        assert!(line.contains("ERROR"), "{line}");
+        let (_, reason) = line.split_once(SAID).expect("just found");
+        reason.to_owned()
+    }
+
+    /// The next line of the log that contains `what`, of those that come when `act` is called.
+    pub(crate) fn next_line(&self, what: &str, act: impl FnOnce()) -> String {
+        let before = self.program.stderr.count(what);
+        act();
+        self.program.stderr.wait_for_next(what, before)
     }
 
     /// Halts it, or lets it go on.

@@ -4,6 +4,7 @@ mod accidents;
 mod checking;
 mod command_line;
 mod descriptors;
+mod handover;
 mod logs;
 mod metrics;
 mod reloading;
