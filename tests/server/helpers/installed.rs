@@ -1,5 +1,6 @@
 //! A program that is installed in a folder of its own, where another can take its place.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -39,7 +40,12 @@ impl Installed {
 
     /// A server that is this program.
     pub(crate) fn server(&self, flags: &[&str]) -> Server {
-        Server::at(&self.path(), flags)
+        Server::at(&self.path(), &[], flags)
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn server_with_environment(&self, variables: &[(&str, &OsStr)]) -> Server {
+        Server::at(&self.path(), variables, &[])
     }
 
     /// Puts the program under test there, as a link to it: it has tens of megabytes.

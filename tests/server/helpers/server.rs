@@ -36,11 +36,13 @@ impl Server {
         Self::listening(after(setup), flags)
     }
 
-    /// A server that is started from `path`.
-    pub(crate) fn at(path: &Path, flags: &[&str]) -> Self {
+    /// A server that is started from `path`, with these variables in its environment.
+    pub(crate) fn at(path: &Path, variables: &[(&str, &OsStr)], flags: &[&str]) -> Self {
         let mut command = Command::new(path);
         forget_settings(&mut command);
-        command.stdin(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .envs(variables.iter().copied());
         Self::listening(command, flags)
     }
 

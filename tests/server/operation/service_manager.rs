@@ -2,10 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
+use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use crate::helpers::installed::Installed;
 use crate::helpers::{Client, DEADLINE, Server, delivery, publish, subscriber};
 
 const C: &str = r#"{"channel":"c"}"#;
@@ -14,6 +20,16 @@ fn received(socket: &UnixDatagram) -> String {
     let mut bytes = [0; 256];
     let length = socket.recv(&mut bytes).expect("it is told");
     String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// Waits to be told that files are read again, or that another program is to take over; says when that was.
+fn expect_reloading(socket: &UnixDatagram) -> u64 {
+    let reloading = received(socket);
+    let micros = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+    let micros = micros.and_then(|micros| micros.parse().ok());
+    let micros = micros.unwrap_or_else(|| panic!("{reloading}"));
+    assert!(micros > 0, "{reloading}");
+    micros
 }
 
 /// Has a server be started, reloaded and stopped, and checks what it says of it to `socket`, which
@@ -25,10 +41,7 @@ fn watch(socket: &UnixDatagram, name: &OsStr) {
     // From then on, clients can connect.
     let mut client = subscriber(&server, r#"["c"]"#);
     server.hang_up();
-    let reloading = received(socket);
-    let micros = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
-    let micros = micros.and_then(|micros| micros.parse::<u64>().ok());
-    assert!(micros > Some(0), "{reloading}");
+    expect_reloading(socket);
     assert_eq!(received(socket), "READY=1");
     server.terminate();
     assert_eq!(received(socket), "STOPPING=1");
@@ -51,6 +64,69 @@ fn it_is_told_at_an_abstract_name() {
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
     let socket = UnixDatagram::bind_addr(&address).expect("a new name");
     watch(&socket, OsStr::new(&format!("@{name}")));
+}
+
+/// Who has sent what comes next, and what that is.
+fn received_from(socket: &UnixDatagram) -> (u32, String) {
+    let mut bytes = [0; 256];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut control,
+        RecvFlags::empty(),
+    );
+    let length = message.expect("it is told").bytes;
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_nonzero().get()),
+        _ => None,
+    });
+    let sender = sender.expect("it asked for that") as u32;
+    (
+        sender,
+        String::from_utf8_lossy(&bytes[..length]).into_owned(),
+    )
+}
+
+#[test]
+fn it_is_told_when_another_program_has_taken_over_or_will_not() {
+    let installed = Installed::new();
+    let path = installed.file("notify");
+    let socket = UnixDatagram::bind(&path).expect("a new name");
+    socket.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    set_socket_passcred(&socket, true).expect("a Unix socket");
+    let mut server = installed.server_with_environment(&[("NOTIFY_SOCKET", path.as_os_str())]);
+    let id = server.program().id();
+    let expect = |what: &str| assert_eq!(received_from(&socket), (id, what.to_owned()));
+    expect("READY=1");
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let mut before = 0;
+    for round in 0..4 {
+        if round == 3 {
+            // A program that is tried three times.
+            installed
+                .install_script("touch \"$0\"; echo 'crieur 9.9.9 takes over 1 of 1 connections'");
+            let reason = server.fail_to_hand_over();
+            assert_eq!(reason, "it changes all the time");
+        } else if round == 1 {
+            installed.install_script("echo 'not today'; exit 1");
+            server.fail_to_hand_over();
+        } else {
+            installed.install();
+            server.hand_over();
+        }
+        let micros = expect_reloading(&socket);
+        assert!(micros > before, "the clock goes on");
+        before = micros;
+        expect("READY=1");
+    }
+    // Nothing was told twice, or the end would not be next.
+    server.terminate();
+    expect("STOPPING=1");
+    client.expect_close(1001);
+    client.answer_close(1001);
+    assert_eq!(server.wait().status, Some(0));
 }
 
 #[test]

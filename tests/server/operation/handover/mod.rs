@@ -1,14 +1,19 @@
 //! SIGUSR2: the server becomes the program that stands at its path, in the same process and with all connections.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use crate::helpers::http::figures;
 use crate::helpers::installed::Installed;
 use crate::helpers::numbered::wait_until;
 use crate::helpers::{Client, Server, delivery, message, publish, subscriber};
 
+mod half_done;
+mod kept;
 mod refused;
 mod signals;
+mod under_load;
 
 const C: &str = r#"{"channel":"c"}"#;
 const MIB: usize = 1024 * 1024;
@@ -18,6 +23,18 @@ fn figure(text: &str, name: &str) -> f64 {
     let rest = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
     let value = text.lines().find_map(rest);
     value.unwrap_or_else(|| panic!("no {name}: {text}"))
+}
+
+/// Has the server be halted when the program that is tried out has said what it has to, and ended. What comes then isn't
+/// looked at before the next takes over.
+fn halt_before_it_takes_over(installed: &Installed, server: &Server) {
+    installed.install_behind(r#""$real" "$@"; kill -STOP $PPID; exit"#);
+    server.ask_to_hand_over();
+    let program = server.program();
+    program.wait_for_halt();
+    wait_until("it has ended", || program.children() == ['Z']);
+    // It is time to look at it then, which happens every 10 ms.
+    thread::sleep(Duration::from_millis(50));
 }
 
 #[test]

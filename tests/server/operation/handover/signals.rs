@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::C;
+use super::{C, halt_before_it_takes_over};
 use crate::helpers::installed::Installed;
 use crate::helpers::numbered::wait_until;
 use crate::helpers::secrets::SecretFile;
@@ -68,14 +68,7 @@ fn a_stop_that_is_asked_for_at_any_moment_is_an_orderly_one() {
 fn a_stop_that_comes_at_the_last_moment_waits_for_nothing() {
     let installed = Installed::new();
     let server = installed.server(&[]);
-    // It halts the server when it has said what it has to. A signal that comes then is seen when the program
-    // is known to be good.
-    installed.install_behind(r#""$real" "$@"; kill -STOP $PPID; exit"#);
-    server.ask_to_hand_over();
-    server.program().wait_for_halt();
-    wait_until("it has ended", || server.program().children() == ['Z']);
-    // It is time to look at it then, which happens every 10 ms.
-    thread::sleep(Duration::from_millis(50));
+    halt_before_it_takes_over(&installed, &server);
     server.terminate();
     server.halt(false);
     expect_stop(server, Vec::new(), "nobody is connected");
