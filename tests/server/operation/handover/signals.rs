@@ -33,7 +33,7 @@ fn expect_stop(mut server: Server, clients: Vec<Client>, context: &str) {
 
 #[test]
 fn a_stop_that_is_asked_for_at_any_moment_is_an_orderly_one() {
-    const TIMES: usize = 48;
+    const TIMES: usize = 96;
     let next = AtomicUsize::new(0);
     let handed_over = AtomicUsize::new(0);
     thread::scope(|scope| {
