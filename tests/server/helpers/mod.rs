@@ -24,7 +24,7 @@ pub(crate) use client::{
 };
 pub(crate) use crowd::{Crowd, Served};
 pub(crate) use program::{Ended, Program, crieur, most_descriptors, raise_descriptor_limit, run};
-pub(crate) use scene::{DELIVERY_MAX, Scene, withstand};
+pub(crate) use scene::{DELIVERY_MAX, Ending, Scene, withstand};
 pub(crate) use server::{Server, activate};
 
 /// How long a test waits for what must come. Far more than it takes, even on a busy machine.

@@ -233,20 +233,19 @@ impl Program {
         lines.map(str::to_owned).collect()
     }
 
-    /// The states of its children, as Linux writes them: `Z` is one that has ended and wasn't looked at.
-    pub(crate) fn children(&self) -> Vec<char> {
+    /// Its children: where Linux tells of each, and its state, which is `Z` where it has ended and nobody has looked.
+    pub(crate) fn children(&self) -> Vec<(PathBuf, char)> {
         let processes = fs::read_dir("/proc").expect("Linux has it");
-        let stats = processes.filter_map(|entry| {
-            // Others come and go.
-            fs::read_to_string(entry.ok()?.path().join("stat")).ok()
-        });
         let parent = self.id().to_string();
-        let states = stats.filter_map(|stat| {
+        let children = processes.filter_map(|entry| {
+            let process = entry.ok()?.path();
+            // Others come and go.
+            let stat = fs::read_to_string(process.join("stat")).ok()?;
             let mut fields = stat_fields(&stat);
-            let state = fields.next()?.chars().next();
-            state.filter(|_| fields.next() == Some(&parent))
+            let state = fields.next()?.chars().next()?;
+            (fields.next() == Some(&parent)).then_some((process, state))
         });
-        states.collect()
+        children.collect()
     }
 
     /// Waits until it is halted by a signal.

@@ -54,7 +54,7 @@ impl Scene {
 }
 
 /// Sets its flag when it is dropped, by a panic too.
-struct Ending<'a>(&'a AtomicBool);
+pub(crate) struct Ending<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {

@@ -17,8 +17,8 @@ use crate::helpers::numbered::{
 use crate::helpers::receipts::split_id;
 use crate::helpers::secrets::{KEY, OTHER_KEY, SecretFile, sign, token, unix_now};
 use crate::helpers::{
-    Client, DEADLINE, Ended, Received, Server, close_reason, delivery, error_code, frame, message,
-    publish, response, run, subscriber, upgrade_to,
+    Client, DEADLINE, Ended, Ending, Received, Server, close_reason, delivery, error_code, frame,
+    message, publish, response, run, subscriber, upgrade_to,
 };
 
 const D: &str = r#"{"channel":"d"}"#;
@@ -54,6 +54,7 @@ fn a_history_goes_on_under_its_lock() {
     expect_locked(second());
     let is_over = AtomicBool::new(false);
     let refused = thread::scope(|scope| {
+        let ending = Ending(&is_over);
         let refused = scope.spawn(|| {
             let mut refused = 0;
             while !is_over.load(Ordering::Relaxed) {
@@ -75,7 +76,7 @@ fn a_history_goes_on_under_its_lock() {
             let repeated = format!(r#"{{"delivered":0,"id":"{key_id}","repeated":true}}"#);
             assert_eq!(publish_whole(&server, keyed), repeated);
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(ending);
         refused.join().expect("each was refused")
     });
     assert!(refused > 0);
@@ -347,6 +348,30 @@ fn files_that_went_bad_are_no_obstacle() {
     server.wait_for_line("--client-key-file: 1 added, 1 removed, 1 in force");
 }
 
+#[test]
+fn a_log_that_nobody_reads_is_no_obstacle() {
+    let server = Server::with_stuck_log(&["--metrics-from", "127.0.0.1"]);
+    let mut client = subscriber(&server, r#"["c"]"#);
+    let flood = || {
+        let mut publisher = Client::connect_with(&server, "/publish", &[]);
+        for _ in 0..2000 {
+            publisher.send(&message(C));
+            drop(publisher.text());
+        }
+    };
+    for handovers in 1..=3 {
+        thread::scope(|scope| {
+            scope.spawn(flood);
+            client.expect_texts(&vec![delivery(C); 2000]);
+        });
+        server.ask_to_hand_over();
+        let line = format!(r#"crieur_handovers_total{{result="completed"}} {handovers}"#);
+        wait_for_figure(&server, &line);
+    }
+    let dropped = super::figure(&figures(&server), "crieur_log_lines_dropped_total");
+    assert!(dropped > 1000.0, "{dropped}");
+}
+
 // Rates and numbers.
 
 #[test]
@@ -451,6 +476,7 @@ fn no_deadline_is_put_off() {
     std::io::Write::write_all(&mut upload, &request.as_bytes()[..request.len() - 1]).expect("room");
     let is_over = AtomicBool::new(false);
     let handovers = thread::scope(|scope| {
+        let ending = Ending(&is_over);
         // One after the other: a time that began anew with each would never come.
         let handovers = scope.spawn(|| {
             let mut handovers = 0;
@@ -507,7 +533,7 @@ fn no_deadline_is_put_off() {
                 other => panic!("{other:?}"),
             }
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(ending);
         others.join().expect("each time came");
         handovers.join().expect("nobody is lost")
     });

@@ -246,6 +246,8 @@ fn a_program_that_changes_all_the_time_does_not_take_over() {
 #[test]
 fn a_program_that_can_not_be_begun_any_more_leaves_everything_as_it_was() {
     let mut scene = Scene::new();
+    let other = subscriber(&scene.server, "[]");
+    scene.descriptors += 1;
     let program = scene.server.program();
     let (input, descriptors) = (program.standard_input(), program.descriptors());
     let masks = program.signals();
@@ -261,9 +263,9 @@ fn a_program_that_can_not_be_begun_any_more_leaves_everything_as_it_was() {
     };
     interpreter();
     let path = shell.display();
-    scene
-        .installed
-        .install_text(&format!("#!{path}\nrm '{path}'\n{RIGHT}\n"));
+    scene.installed.install_text(&format!(
+        "#!{path}\nrm '{path}'\necho 'crieur 9.9.9 takes over 2 of 2 connections'\n"
+    ));
     for failed in 1..=3 {
         scene.change_token();
         let said = scene.server.fail_to_hand_over();
@@ -283,6 +285,9 @@ fn a_program_that_can_not_be_begun_any_more_leaves_everything_as_it_was() {
         scene.server.wait_for_descriptors(descriptors);
         interpreter();
     }
+    // It is closed when we close it: nothing is left of what was to be handed over.
+    other.leave();
+    scene.descriptors -= 1;
     // Signals come as they did.
     scene.expect_unharmed_meanwhile();
     scene.expect_handed_over();

@@ -8,7 +8,9 @@ use super::{C, halt_before_it_takes_over};
 use crate::helpers::installed::Installed;
 use crate::helpers::numbered::wait_until;
 use crate::helpers::secrets::SecretFile;
-use crate::helpers::{Client, Received, Server, close_reason, delivery, publish, subscriber};
+use crate::helpers::{
+    Client, Ending, Received, Server, close_reason, delivery, publish, subscriber,
+};
 
 /// Whether `token` is one that publishers may show.
 fn is_in_force(server: &Server, token: &str) -> bool {
@@ -93,13 +95,20 @@ fn a_stop_ends_a_trial() {
     let server = installed.server(&["--drain-timeout", "60"]);
     let clients: Vec<_> = (0..3).map(|_| subscriber(&server, r#"["c"]"#)).collect();
     installed.install_script("exec sleep 600");
-    server.next_line("trying out ", || server.ask_to_hand_over());
+    server.ask_to_hand_over();
+    let mut trial = None;
+    wait_until("a program is tried out", || {
+        trial = server.program().children().pop();
+        trial.is_some()
+    });
+    let (trial, _) = trial.expect("just found");
     let log = server.program().stderr.clone();
     server.terminate();
     // It asks for nothing any more.
     server.ask_to_hand_over();
     server.hang_up();
     expect_stop(server, clients, "a program was being tried out");
+    wait_until("the trial has ended", || !trial.exists());
     let log = log.text();
     assert!(!log.contains("ERROR") && !log.contains("becoming"), "{log}");
     assert_eq!(log.matches("trying out ").count(), 1, "{log}");
@@ -179,6 +188,7 @@ fn no_signal_is_lost_or_kills_while_one_program_follows_the_other() {
     let before = server.program().id();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let ending = Ending(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 server.hang_up();
@@ -200,7 +210,7 @@ fn no_signal_is_lost_or_kills_while_one_program_follows_the_other() {
                 .stderr
                 .wait_for_next("took over from crieur", taken);
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(ending);
     });
     // A single one, at moments that lie anywhere.
     for round in 0..30 {

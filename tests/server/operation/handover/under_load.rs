@@ -12,8 +12,8 @@ use crate::helpers::http::{Http, figures, post};
 use crate::helpers::numbered::{id_of, publish_kept, resume, wait_until};
 use crate::helpers::receipts::split_id;
 use crate::helpers::{
-    Client, Received, Server, delivery, message, most_descriptors, publish, raise_descriptor_limit,
-    subscriber,
+    Client, Ending, Received, Server, delivery, message, most_descriptors, publish,
+    raise_descriptor_limit, subscriber,
 };
 
 /// Subscribers, and notifications a second to all of them; `HANDOVER_SUBSCRIBERS` and `HANDOVER_RATE` say otherwise.
@@ -225,6 +225,7 @@ fn ten_handovers_in_a_fan_out_are_noticed_by_nobody() {
     let mut pauses = Vec::new();
     let since = Instant::now();
     let got = thread::scope(|scope| {
+        let ending = Ending(&publishers.is_over);
         let reading: Vec<_> = readers
             .iter_mut()
             .map(|readers| scope.spawn(move || readers.read()))
@@ -254,7 +255,7 @@ fn ten_handovers_in_a_fan_out_are_noticed_by_nobody() {
             let (_, pause) = line.rsplit_once(" in ").expect("it says how long");
             pauses.push(pause.to_owned());
         }
-        publishers.is_over.store(true, Ordering::Relaxed);
+        drop(ending);
         for publisher in publishing {
             publisher.join().expect("each has its receipt");
         }
