@@ -77,6 +77,21 @@ fn a_stop_that_comes_at_the_last_moment_waits_for_nothing() {
 }
 
 #[test]
+fn a_stop_that_comes_at_the_last_moment_can_be_forced() {
+    let installed = Installed::new();
+    let flags = ["--drain-timeout", "600", "--close-timeout", "600"];
+    let mut server = installed.server(&flags);
+    let mut client = subscriber(&server, r#"["c"]"#);
+    halt_before_it_takes_over(&installed, &server);
+    server.terminate();
+    server.halt(false);
+    client.expect_close(1001);
+    server.terminate();
+    let ended = server.wait();
+    assert_eq!(ended.status, Some(128 + 15), "{ended:?}");
+}
+
+#[test]
 fn a_stop_that_comes_between_two_programs_is_done_by_the_next() {
     let installed = Installed::new();
     let server = installed.server(&["--drain-timeout", "60"]);
