@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --example autobahn_echo -- --listen 127.0.0.1:0` prints
 //! `listening on ADDRESS` and serves until it is told to stop. On SIGUSR2 it becomes the program that stands at its path,
-//! in the middle of whatever it is about.
+//! in the middle of whatever it is about, and says so on standard error.
 
 use std::error::Error;
 use std::io::Write;
@@ -17,6 +17,7 @@ use crieur::handover::program::{self, Program};
 use crieur::id::ConnectionId;
 use crieur::net::engine::Carried;
 use crieur::net::server::{Host, Inherited, Server, answer};
+use log::LevelFilter;
 
 /// The suite sends messages of 16 MiB, and the queue must take the answer.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024 + 1024;
@@ -96,6 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(inherited) if inherited.is_trial() => {
             let Carried { connections, lost } = inherited.rehearse(&config, Echo)?;
             print!("{}", answer("echo", connections, connections + lost));
+            // Nothing else may be said in a trial, so there is no log.
             return Ok(());
         }
         Some(inherited) => {
@@ -105,6 +107,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     std::io::stdout().flush()?;
+    env_logger::Builder::new()
+        .filter_module("crieur::net::server", LevelFilter::Info)
+        .init();
     server = server.with_program(program)?;
     server.run(&mut Process)?;
     Ok(())

@@ -88,6 +88,13 @@ def install_debian_package(package):
 def server(command, log):
     """Starts a server that says `listening on HOST:PORT` on stdout or stderr, yields
     HOST:PORT, and stops it. All that it says goes to the file `log`."""
+    with running(command, log) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def running(command, log, hear=lambda line: None):
+    """The same, with the process; each line that it says goes to `hear` too, in another thread."""
     log.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [str(word) for word in command],
@@ -95,7 +102,7 @@ def server(command, log):
         text=True, errors="replace",
     )
     addresses = queue.Queue()
-    reader = threading.Thread(target=_keep_log, args=(process.stdout, log, addresses), daemon=True)
+    reader = threading.Thread(target=_keep_log, args=(process.stdout, log, addresses, hear), daemon=True)
     reader.start()
     try:
         try:
@@ -104,7 +111,7 @@ def server(command, log):
             address = None
         if address is None:
             raise Failure(f"{command[0]} did not say where it listens, see {log}:\n{_tail(log)}")
-        yield address
+        yield address, process
         if process.poll() is not None:
             raise Failure(f"{command[0]} exited with {process.returncode}, see {log}:\n{_tail(log)}")
     finally:
@@ -117,11 +124,12 @@ def server(command, log):
         reader.join(STOP_SECONDS_MAX)
 
 
-def _keep_log(output, log, addresses):
+def _keep_log(output, log, addresses, hear):
     with log.open("w") as kept:
         for line in output:
             kept.write(line)
             kept.flush()
+            hear(line)
             if found := re.search(r"listening on (\S+:\d+)", line):
                 addresses.put(found[1])
     addresses.put(None)
