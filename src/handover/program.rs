@@ -14,11 +14,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::descriptors::{self, Descriptors};
+use super::signals;
 
 /// The environment variable that says to a program what it is to be; nothing else sets it.
 pub const VARIABLE: &str = "CRIEUR_HANDOVER";
@@ -127,7 +128,9 @@ impl Program {
         streams.add_dup2(far.as_raw_fd(), 1)?;
         streams.add_dup2(far.as_raw_fd(), 2)?;
         let (arguments, environment) = (self.arguments()?, environment(TRY)?);
-        let attributes = PosixSpawnAttr::init()?;
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+        attributes.set_sigmask(&signals::of_parent())?;
         let pid = posix_spawn(&*path, &streams, &attributes, &arguments, &environment)?;
         let pid = Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::NotFound)?;
         let trial = Trial {
@@ -276,6 +279,8 @@ mod tests {
     use std::io::{Read, Seek, Write};
     use std::process::{Command, Stdio};
 
+    use nix::sys::signal::{Signal, raise};
+
     use super::super::file;
     use super::*;
 
@@ -334,6 +339,29 @@ mod tests {
             let expected = format!("{SAID}{id} a state, a descriptor, an input");
             assert!(output.contains(&expected), "{output}");
         }
+    }
+
+    #[test]
+    fn a_trial_survives_the_signals_that_are_meant_for_its_parent() {
+        const NAME: &str = "a_trial_survives_the_signals_that_are_meant_for_its_parent";
+        let itself = program(env::current_exe().expect("a path"), NAME);
+        if env::var_os(VARIABLE).is_some() {
+            for signal in [Signal::SIGUSR2, Signal::SIGHUP] {
+                raise(signal).expect("sent");
+            }
+            return;
+        }
+        let mut trial = itself.try_out(&state("")).expect("a program");
+        trial.answer.set_nonblocking(false).expect("open");
+        let mut said = String::new();
+        trial.answer.read_to_string(&mut said).expect("readable");
+        let end = loop {
+            match trial.end().expect("a child") {
+                Some(end) => break end,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(end, Ok(()), "{said}");
     }
 
     #[test]

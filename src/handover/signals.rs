@@ -16,6 +16,12 @@ fn handled() -> SigSet {
     .collect()
 }
 
+/// Those that a child must not die of, since they are meant for this process: `systemctl kill` sends them to both.
+#[must_use]
+pub fn of_parent() -> SigSet {
+    [Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect()
+}
+
 /// Blocks them for this thread, and for those that it starts from now on.
 ///
 /// # Errors
