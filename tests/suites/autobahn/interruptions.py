@@ -106,6 +106,10 @@ class Relay:
                 number += 1
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            # One end takes nothing any more. The other may still write, and mustn't wait for ever.
+            while source.recv(CHUNK_BYTES):
+                pass
 
     def _interrupt(self, connection):
         # After the first problem the cases go on without: it is told when they are through.
