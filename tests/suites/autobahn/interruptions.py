@@ -16,7 +16,7 @@ import harness
 CHUNK_BYTES = 65536
 HANDOVER_SECONDS_MAX = 10
 # Of the first chunks of a connection, every so many-th is interrupted, and of the later ones.
-FIRST_CHUNKS = 8
+FIRST_CHUNKS = 40
 FIRST_CHUNKS_BETWEEN = 4
 LATER_CHUNKS_BETWEEN = 64
 
