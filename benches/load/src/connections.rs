@@ -161,7 +161,11 @@ pub(crate) fn ask<'a>(
 }
 
 /// Reads all there is; says whether the connection has come to its end.
-fn read_to(socket: &impl AsFd, buffer: &mut [u8], tail: &mut Vec<u8>) -> Result<bool, String> {
+pub(crate) fn read_to(
+    socket: &impl AsFd,
+    buffer: &mut [u8],
+    tail: &mut Vec<u8>,
+) -> Result<bool, String> {
     loop {
         match socket::read(socket, buffer).map_err(|error| error.to_string())? {
             Received::Nothing => return Ok(false),
@@ -172,7 +176,7 @@ fn read_to(socket: &impl AsFd, buffer: &mut [u8], tail: &mut Vec<u8>) -> Result<
 }
 
 /// Takes the next text out of what was read. Pings are answered.
-fn next_text(socket: &impl AsFd, tail: &mut Vec<u8>) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn next_text(socket: &impl AsFd, tail: &mut Vec<u8>) -> Result<Option<Vec<u8>>, String> {
     while let Some(header) = frame::scan(tail)? {
         let Some(payload) = tail.get(header.header_len..header.frame_len()) else {
             return Ok(None);

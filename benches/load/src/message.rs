@@ -10,6 +10,7 @@ use crate::id::{ID_BYTES_MAX, Id};
 const DELIVERY_START: &[u8] = b"{\"type\":\"notification\",\"notification\":";
 const PUBLISH_START: &[u8] = b"{\"sender\":\"server\"";
 const KEY_START: &[u8] = b",\"key\":\"";
+const UNKEPT: &[u8] = b",\"keep\":false";
 const NOTIFICATION_START: &[u8] = b",\"notification\":";
 
 /// A numbered delivery up to its id, and behind it (6.1).
@@ -156,8 +157,12 @@ impl Layout {
 }
 
 /// The pieces of the payload that publishes a notification (2.1), with a key (6.2) unless that
-/// is empty.
-pub(crate) const fn publish<'a>(key: &'a [u8], notification: &'a [u8]) -> [&'a [u8]; 7] {
+/// is empty, and for those who are there now only (6.2) unless it is to be kept.
+pub(crate) const fn publish<'a>(
+    key: &'a [u8],
+    is_kept: bool,
+    notification: &'a [u8],
+) -> [&'a [u8]; 8] {
     let (start, end): (&[u8], &[u8]) = match key {
         [] => (b"", b""),
         _ => (KEY_START, b"\""),
@@ -167,6 +172,7 @@ pub(crate) const fn publish<'a>(key: &'a [u8], notification: &'a [u8]) -> [&'a [
         start,
         key,
         end,
+        if is_kept { b"" } else { UNKEPT },
         NOTIFICATION_START,
         notification,
         b"}",
@@ -184,14 +190,26 @@ pub(crate) fn numbered_delivery<'a>(id: &'a Id, notification: &'a [u8]) -> [&'a 
     [NUMBERED_START, id, NUMBERED_MIDDLE, notification, b"}"]
 }
 
+/// What [`publish`] has put into a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Published<'a> {
+    pub(crate) notification: &'a [u8],
+    pub(crate) is_kept: bool,
+}
+
 /// The notification in a payload that [`publish`] made; for the floor, which parses nothing.
-pub(crate) fn published(payload: &[u8]) -> Option<&[u8]> {
+pub(crate) fn published(payload: &[u8]) -> Option<Published<'_>> {
     let mut rest = payload.strip_prefix(PUBLISH_START)?;
     if let Some(keyed) = rest.strip_prefix(KEY_START) {
         let end = keyed.iter().position(|&byte| byte == b'"')?;
         rest = &keyed[end + 1..];
     }
-    rest.strip_prefix(NOTIFICATION_START)?.strip_suffix(b"}")
+    let unkept = rest.strip_prefix(UNKEPT);
+    let rest = unkept.unwrap_or(rest);
+    Some(Published {
+        notification: rest.strip_prefix(NOTIFICATION_START)?.strip_suffix(b"}")?,
+        is_kept: unkept.is_none(),
+    })
 }
 
 /// The id that a delivery begins with, if it is numbered.
@@ -302,8 +320,14 @@ mod tests {
                     assert_eq!(layout.sequence_of(&payload), Some(sequence));
                     assert_eq!(id_of_delivery(&payload), Some(id));
                     for key in [&b""[..], b"load-7"] {
-                        let sent = publish(key, &notification).concat();
-                        assert_eq!(published(&sent), Some(&notification[..]));
+                        for is_kept in [true, false] {
+                            let sent = publish(key, is_kept, &notification).concat();
+                            let expected = Published {
+                                notification: &notification,
+                                is_kept,
+                            };
+                            assert_eq!(published(&sent), Some(expected));
+                        }
                     }
                 }
             }
@@ -344,12 +368,16 @@ mod tests {
     #[test]
     fn what_is_published_is_that_of_the_protocol() {
         assert_eq!(
-            publish(b"k-1", b"{}").concat(),
+            publish(b"k-1", true, b"{}").concat(),
             b"{\"sender\":\"server\",\"key\":\"k-1\",\"notification\":{}}"
         );
         assert_eq!(
-            publish(b"", b"{}").concat(),
+            publish(b"", true, b"{}").concat(),
             b"{\"sender\":\"server\",\"notification\":{}}"
+        );
+        assert_eq!(
+            publish(b"", false, b"{}").concat(),
+            b"{\"sender\":\"server\",\"keep\":false,\"notification\":{}}"
         );
     }
 

@@ -1,7 +1,7 @@
 //! epoll, edge-triggered, and an account of the time in which there was nothing to do.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -33,6 +33,7 @@ pub(crate) struct Poller {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Readiness {
     pub(crate) token: u64,
+    pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The peer sends no more, or the connection failed.
     pub(crate) is_ending: bool,
@@ -53,16 +54,27 @@ impl Poller {
 
     /// An epoll that brings `events_max` events at once.
     pub(crate) fn with_events(waiting: Waiting, events_max: usize) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        Ok(Self::restore(epoll, waiting, events_max))
+    }
+
+    /// One that a predecessor had, with all that is registered there.
+    pub(crate) fn restore(epoll: OwnedFd, waiting: Waiting, events_max: usize) -> Self {
         let none = Event {
             flags: EventFlags::empty(),
             data: EventData::new_u64(0),
         };
-        Ok(Self {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+        Self {
+            epoll,
             events: vec![none; events_max],
             waiting,
             idle_ns: 0,
-        })
+        }
+    }
+
+    /// The epoll itself.
+    pub(crate) fn epoll(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 
     /// Registers a descriptor once and for all; closing it takes it away again.
@@ -142,6 +154,7 @@ impl Poller {
         let Event { flags, data, .. } = self.events[index];
         Readiness {
             token: data.u64(),
+            is_readable: flags.contains(EventFlags::IN),
             is_writable: flags.contains(EventFlags::OUT),
             is_ending: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
         }

@@ -120,9 +120,46 @@ pub(crate) fn head_len(bytes: &[u8]) -> Option<usize> {
     Some(end + 4)
 }
 
+/// The length of the next response and its body; `None` if it is incomplete.
+///
+/// # Errors
+/// The first line of any that isn't a 200 with a length.
+pub(crate) fn response(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, String> {
+    let Some(head_len) = head_len(bytes) else {
+        return Ok(None);
+    };
+    let head = String::from_utf8_lossy(&bytes[..head_len]).to_ascii_lowercase();
+    let body_len = head
+        .split("\r\n")
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let body_len: usize = match body_len {
+        Some(body_len) if head.starts_with("http/1.1 200 ") => body_len,
+        _ => return Err(head.split("\r\n").next().unwrap_or_default().to_owned()),
+    };
+    let body = bytes.get(head_len..head_len + body_len);
+    Ok(body.map(|body| (head_len + body_len, body)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn responses_are_read_at_every_split_point() {
+        let response_bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"delivered\":3}";
+        for split in 0..response_bytes.len() {
+            assert_eq!(response(&response_bytes[..split]), Ok(None), "{split}");
+        }
+        let body = &b"{\"delivered\":3}"[..];
+        let pipelined = response_bytes.repeat(2);
+        assert_eq!(response(&pipelined), Ok(Some((response_bytes.len(), body))));
+        for refused in [
+            &b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            assert!(response(refused).is_err());
+        }
+    }
 
     #[test]
     fn only_a_101_with_the_right_key_accepts() {

@@ -46,6 +46,9 @@ fn what_is_right_passes() {
         "connect --connections 100 --subscribe distinct --hang-up --rounds 1",
         "pings --seconds 0.2 --warmup 0",
         "pings --seconds 0.2 --warmup 0 --websocket --connections 3",
+        "handover --connections 300 --history 200 --warmup 0.1",
+        "handover --connections 30 --history 200 --warmup 0.1 --subscribe same --topic channel --rounds 2",
+        "handover --connections 30 --history 0 --warmup 0 --rate 500 --rounds 2 --bytes 3000",
     ] {
         let output = load(&format!("limit {arguments}"));
         assert!(output.status.success(), "{arguments}: {}", errors(&output));
@@ -137,6 +140,56 @@ fn what_is_wrong_behind_caught_up_is_found() {
     let arguments = "resume --clients 120 --entries 100 --hits 50 --warmup 0 --live 1 --rate 0.01";
     let output = load_against("--history --fault damage@2", arguments);
     assert!(errors(&output).contains("damaged"), "{}", errors(&output));
+}
+
+#[test]
+fn descriptors_are_kept_in_every_way() {
+    for how in ["rights", "inheritance", "epoll"] {
+        let arguments = "handover --connections 300 --history 10 --warmup 0 --rounds 3 --rate 500";
+        let output = load_against(&format!("--keep {how}"), arguments);
+        assert!(output.status.success(), "{how}: {}", errors(&output));
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_handover_is_found() {
+    for (fault, expected) in [
+        ("refuse", "handover 1: the server refused"),
+        ("close", "was hung up on"),
+        ("forget", "the publisher was told"),
+        ("swap", "which is not for it"),
+        ("say", "subscriber 0 got a frame of opcode 0x1: {}"),
+    ] {
+        let arguments = "handover --connections 30 --history 50 --warmup 0";
+        let output = load_against(&format!("--handover-fault {fault}"), arguments);
+        let errors = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{fault}: {errors}");
+        assert!(errors.contains(expected), "{fault}: {errors}");
+        assert!(output.stdout.is_empty());
+    }
+    // Two for all behind each handover.
+    for (fault, expected) in [
+        ("lose@2", "lost or late"),
+        ("double@5", "twice"),
+        ("swap@3", "late"),
+        ("damage@4", "damaged"),
+    ] {
+        let arguments =
+            "handover --connections 30 --history 50 --warmup 0 --rounds 3 --subscribe same";
+        let output = load_against(&format!("--fault {fault}"), arguments);
+        let errors = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{fault}: {errors}");
+        assert!(errors.contains(expected), "{fault}: {errors}");
+    }
+}
+
+#[test]
+fn a_handover_that_can_not_be_checked_is_refused() {
+    let output = load_against(
+        "",
+        "handover --connections 3 --history 0 --subscribe nothing",
+    );
+    assert!(errors(&output).contains("--subscribe nothing"));
 }
 
 #[test]

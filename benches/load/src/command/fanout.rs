@@ -102,7 +102,7 @@ fn open_publishers(bench: &mut Bench, options: &Options) -> Result<Publishers, S
 }
 
 /// Opens the subscribers' connections and subscribes them.
-fn subscribe(
+pub(super) fn subscribe(
     bench: &mut Bench,
     plan: &Plan,
     layout: &Layout,

@@ -2,6 +2,7 @@
 
 mod connect;
 mod fanout;
+mod handover;
 mod pings;
 mod plan;
 mod resume;
@@ -128,6 +129,7 @@ pub(crate) fn run(command: Command, options: &Options, is_limit: bool) -> Result
         Command::Connect => connect::run(&mut bench, options),
         Command::Pings => pings::run(&mut bench, options),
         Command::Resume => resume::run(&mut bench, options),
+        Command::Handover => handover::run(&mut bench, options),
     };
     result.map_err(|error| bench.explain(error))
 }

@@ -68,6 +68,27 @@ impl Plan {
         }
     }
 
+    /// Subscribers spread over channels, and nobody beside them.
+    pub(crate) fn spread(subscribers: usize, channels: usize) -> Self {
+        let size = |channel| (subscribers + channels - 1 - channel) / channels;
+        Self {
+            sizes: (0..channels).map(size).chain([0]).collect(),
+            values: channels as u32,
+            groups: channels as u32,
+        }
+    }
+
+    /// The last group, whoever is in it, and the value that it has subscribed to.
+    pub(crate) const fn bystanders(&self) -> (usize, u32) {
+        (self.groups as usize, self.values)
+    }
+
+    /// All other groups and values.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, u32)> + Clone {
+        let groups = self.groups;
+        (0..self.values).map(move |value| ((value % groups) as usize, value))
+    }
+
     /// The group and the value of the `number`th notification.
     pub(crate) fn next(&self, number: u64) -> (usize, u32) {
         let value = (number.wrapping_mul(STRIDE) % u64::from(self.values)) as u32;

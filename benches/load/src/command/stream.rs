@@ -67,10 +67,11 @@ pub(super) struct Stream<'a> {
     pace: Pace,
     /// Unless notifications have none.
     keys: Option<Keys>,
+    is_kept: bool,
     answered: Vec<Receipt>,
     deliveries: u64,
     started_at: u64,
-    /// The number of the first notification.
+    /// The number of the notification that was due then.
     first: u64,
     /// When each slot's notification was sent.
     sent_at: Vec<u64>,
@@ -102,6 +103,7 @@ impl<'a> Stream<'a> {
             subscribers: sockets.into_iter().map(subscriber).collect(),
             pace,
             keys: None,
+            is_kept: true,
             answered: Vec::new(),
             deliveries: 0,
             started_at: now_ns(),
@@ -116,15 +118,21 @@ impl<'a> Stream<'a> {
         self.keys = Some(Keys::new());
     }
 
-    /// Has the first notification due now.
+    /// Has what follows published for those who are there only.
+    pub(super) const fn keep_no_more(&mut self) {
+        self.is_kept = false;
+    }
+
+    /// Has the next notification due now.
     pub(super) fn start(&mut self) {
+        self.first = self.checker.sent();
         self.started_at = now_ns();
     }
 
     /// Warms up, measures, and waits until everything has arrived.
     pub(super) fn run(&mut self, extent: Extent) -> Result<Outcome, String> {
         self.start();
-        let mut progress = (self.started_at, (0, 0));
+        let mut progress = (self.started_at, self.progress());
         let (mut start, mut end): (Option<Mark>, Option<Mark>) = (None, None);
         loop {
             let now = now_ns();
@@ -147,7 +155,7 @@ impl<'a> Stream<'a> {
             }
             // Often enough to see that a phase is over, or that nothing comes any more.
             self.turn(end.is_none(), now + TURN_NS_MAX)?;
-            let counts = (self.deliveries, self.finished());
+            let counts = self.progress();
             if progress.1 != counts {
                 progress = (now, counts);
             } else if now - progress.0 > PATIENCE.as_nanos() as u64 && self.checker.in_flight() > 0
@@ -205,6 +213,11 @@ impl<'a> Stream<'a> {
         &mut self.lateness
     }
 
+    /// Changes whenever something comes.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.deliveries, self.finished())
+    }
+
     /// Why nothing comes any more.
     pub(super) fn stuck(&self) -> String {
         let seconds = PATIENCE.as_secs();
@@ -254,6 +267,7 @@ impl<'a> Stream<'a> {
             publisher: publisher.unwrap_or(0),
             notification: self.checker.notification(slot),
             key: self.keys.as_mut().map_or(&[], |keys| keys.next(number)),
+            is_kept: self.is_kept,
             recipients: self.checker.recipients(slot),
         };
         self.publishers.publish(self.net, publication)

@@ -53,6 +53,37 @@ impl Fault {
     }
 }
 
+/// What goes wrong at each handover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HandoverFault {
+    /// It doesn't take place.
+    Refuse,
+    /// A connection isn't handed over.
+    Close,
+    /// What a connection has subscribed to isn't.
+    Forget,
+    /// Two connections are taken for each other.
+    Swap,
+    /// A connection is told something.
+    Say,
+}
+
+impl HandoverFault {
+    /// `close`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "close" => Ok(Self::Close),
+            "forget" => Ok(Self::Forget),
+            "swap" => Ok(Self::Swap),
+            "say" => Ok(Self::Say),
+            _ => Err(format!(
+                "--handover-fault {text:?}: expected refuse, close, forget, swap or say"
+            )),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

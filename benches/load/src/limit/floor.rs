@@ -1,6 +1,8 @@
 //! The floor's loop: epoll with both edges, as a server's sockets are registered, one read a
 //! readable connection, one write a recipient, one write an answer.
 
+mod handover;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IoSlice};
@@ -15,15 +17,18 @@ use rustix::net::{SocketFlags, accept_with, sockopt};
 use sha1::{Digest, Sha1};
 
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
-use crate::message::{self, VALUE_DIGITS};
+use crate::message::{self, Published, VALUE_DIGITS};
 use crate::poller::{Interest, Poller, Readiness, Waiting};
 use crate::socket::{self, ACCEPT, Received};
 
 use super::Settings;
 use super::fault::Fault;
 use super::history::History;
+use handover::Handovers;
 
 const EVENTS_MAX: usize = 1024;
+/// The token of the signal that asks for a handover; no descriptor's number.
+const SIGNAL_TOKEN: u64 = u64::MAX;
 const BACKLOG: i32 = 4096;
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -80,45 +85,18 @@ struct Floor {
     replay_fault: Option<Fault>,
     /// Notifications that clients were caught up with, counted likewise.
     replayed: u64,
+    /// Notifications that were to be kept, whether there is a history or not.
+    kept: u64,
+    handovers: Handovers,
 }
 
 /// Serves for ever.
 pub(super) fn serve(settings: Settings) -> io::Result<()> {
-    let listener = listen(settings.listen)?;
-    let poller = Poller::with_events(Waiting::Sleep, EVENTS_MAX)?;
-    poller.add(&listener, listener.as_raw_fd() as u64, Interest::Read)?;
-    let mut floor = Floor {
-        settings,
-        poller,
-        listener,
-        connections: Vec::new(),
-        groups: HashMap::new(),
-        dirty: Vec::new(),
-        out: Vec::new(),
-        fault: settings.fault,
-        flushed: 0,
-        history: settings.has_history.then(History::default),
-        replay_fault: settings.replay_fault,
-        replayed: 0,
-    };
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let rounds_max = match settings.gather_ms {
-        0 => GATHER_ROUNDS_MAX,
-        _ => PATIENT_ROUNDS_MAX,
-    };
-    loop {
-        let mut count = floor.poller.wait_for_ever()?;
-        floor.take_input(count, &mut buffer)?;
-        let mut rounds = 0;
-        while floor.settings.gathers && !floor.dirty.is_empty() && rounds < rounds_max {
-            count = floor.poller.look(floor.settings.gather_ms * 1_000_000)?;
-            if count == 0 {
-                break;
-            }
-            floor.take_input(count, &mut buffer)?;
-            rounds += 1;
-        }
-        floor.flush();
+    if settings.is_successor {
+        Floor::take_over(settings)?.run()
+    } else {
+        let handovers = Handovers::watch(settings.handover_fault)?;
+        Floor::new(settings, listen(settings.listen)?, handovers)?.run()
     }
 }
 
@@ -133,11 +111,72 @@ fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
 }
 
 impl Floor {
+    fn new(settings: Settings, listener: TcpListener, handovers: Handovers) -> io::Result<Self> {
+        let poller = Poller::with_events(Waiting::Sleep, EVENTS_MAX)?;
+        poller.add(&listener, listener.as_raw_fd() as u64, Interest::Read)?;
+        Self::with_poller(settings, poller, listener, handovers)
+    }
+
+    /// One with an epoll that watches the listener.
+    fn with_poller(
+        settings: Settings,
+        poller: Poller,
+        listener: TcpListener,
+        handovers: Handovers,
+    ) -> io::Result<Self> {
+        poller.add(handovers.signal(), SIGNAL_TOKEN, Interest::Read)?;
+        Ok(Self {
+            settings,
+            poller,
+            listener,
+            connections: Vec::new(),
+            groups: HashMap::new(),
+            dirty: Vec::new(),
+            out: Vec::new(),
+            fault: settings.fault,
+            flushed: 0,
+            history: settings.has_history.then(History::default),
+            replay_fault: settings.replay_fault,
+            replayed: 0,
+            kept: 0,
+            handovers,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let rounds_max = match self.settings.gather_ms {
+            0 => GATHER_ROUNDS_MAX,
+            _ => PATIENT_ROUNDS_MAX,
+        };
+        loop {
+            let mut count = self.poller.wait_for_ever()?;
+            self.take_input(count, &mut buffer)?;
+            let mut rounds = 0;
+            while self.settings.gathers && !self.dirty.is_empty() && rounds < rounds_max {
+                count = self.poller.look(self.settings.gather_ms * 1_000_000)?;
+                if count == 0 {
+                    break;
+                }
+                self.take_input(count, &mut buffer)?;
+                rounds += 1;
+            }
+            self.flush();
+            if self.handovers.is_due()? {
+                self.hand_over()?;
+            }
+        }
+    }
+
     fn take_input(&mut self, count: usize, buffer: &mut [u8]) -> io::Result<()> {
         for number in 0..count {
             let event = self.poller.event(number);
             if event.token == self.listener.as_raw_fd() as u64 {
                 self.accept()?;
+                continue;
+            }
+            if event.token == SIGNAL_TOKEN {
+                self.handovers.ask();
                 continue;
             }
             let index = event.token as usize;
@@ -163,12 +202,9 @@ impl Floor {
                 Err(Errno::CONNABORTED | Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let index = socket.as_raw_fd() as usize;
-            self.poller.add(&socket, index as u64, Interest::Both)?;
-            if self.connections.len() <= index {
-                self.connections.resize_with(index + 1, || None);
-            }
-            self.connections[index] = Some(Connection {
+            self.poller
+                .add(&socket, socket.as_raw_fd() as u64, Interest::Both)?;
+            self.put(Connection {
                 socket,
                 is_open: false,
                 stays: false,
@@ -179,6 +215,14 @@ impl Floor {
                 unsent: Vec::new(),
             });
         }
+    }
+
+    fn put(&mut self, connection: Connection) {
+        let index = connection.socket.as_raw_fd() as usize;
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        self.connections[index] = Some(connection);
     }
 
     fn leave(&mut self, connection: &Connection) {
@@ -202,6 +246,10 @@ impl Floor {
         if event.is_writable && !connection.unsent.is_empty() {
             let taken = socket::write(&connection.socket, &connection.unsent)?;
             connection.unsent.drain(..taken);
+        }
+        // A socket that was registered is writable, and most are nothing else.
+        if !event.is_readable && !event.is_ending {
+            return Ok(true);
         }
         loop {
             let received = match socket::read(&connection.socket, buffer)? {
@@ -252,6 +300,11 @@ impl Floor {
             let Some(head_len) = socket::head_len(rest) else {
                 return Ok(Some(consumed));
             };
+            if rest.starts_with(b"GET /metrics ") {
+                consumed += head_len;
+                self.respond(&self.handovers.metrics());
+                continue;
+            }
             if !rest.starts_with(b"POST ") {
                 self.upgrade(connection, &rest[..head_len]);
                 consumed += head_len;
@@ -261,14 +314,9 @@ impl Floor {
                 return Ok(Some(consumed));
             };
             consumed += head_len + body.len();
-            if let Some(notification) = message::published(body) {
-                let answer = format!("{{{}}}", self.deliver(notification));
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-                    answer.len()
-                );
-                self.out.extend_from_slice(head.as_bytes());
-                self.out.extend_from_slice(answer.as_bytes());
+            if let Some(published) = message::published(body) {
+                let answer = format!("{{{}}}", self.deliver(published));
+                self.respond(&answer);
             }
         }
         loop {
@@ -298,6 +346,12 @@ impl Floor {
         }
     }
 
+    fn respond(&mut self, body: &str) {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.out.extend_from_slice(head.as_bytes());
+        self.out.extend_from_slice(body.as_bytes());
+    }
+
     fn upgrade(&mut self, connection: &mut Connection, head: &[u8]) {
         connection.is_open = true;
         connection.stays = head.starts_with(b"GET /publish");
@@ -316,8 +370,8 @@ impl Floor {
     }
 
     fn follow(&mut self, connection: &mut Connection, text: &[u8]) {
-        if let Some(notification) = message::published(text) {
-            let receipt = self.deliver(notification);
+        if let Some(published) = message::published(text) {
+            let receipt = self.deliver(published);
             if connection.stays {
                 let answer = format!("{{\"type\":\"published\",{receipt}}}");
                 frame::push_server_frame(TEXT, &[answer.as_bytes()], &mut self.out);
@@ -347,6 +401,15 @@ impl Floor {
         self.leave(connection);
         connection.group = Some(value);
         connection.is_numbered = since.is_some() && self.history.is_some();
+        self.join(connection);
+        self.answer_list(value, since);
+    }
+
+    /// Makes a connection a member of its group.
+    fn join(&mut self, connection: &Connection) {
+        let Some(value) = connection.group else {
+            return;
+        };
         let group = self.groups.entry(value).or_default();
         let batch = if connection.is_numbered {
             &mut group.numbered
@@ -354,7 +417,6 @@ impl Floor {
             &mut group.plain
         };
         batch.members.push(connection.socket.as_raw_fd() as usize);
-        self.answer_list(value, since);
     }
 
     fn answer_list(&mut self, value: u32, since: Option<&str>) {
@@ -391,15 +453,19 @@ impl Floor {
     }
 
     /// Keeps a notification for its group; says how many members that has, as a receipt does.
-    fn deliver(&mut self, notification: &[u8]) -> String {
+    fn deliver(&mut self, published: Published<'_>) -> String {
+        let Published {
+            notification,
+            is_kept,
+        } = published;
         let Some(value) = value_of(notification) else {
             return "\"delivered\":0".to_owned();
         };
         let mut count = 0;
-        let numbered = self
-            .history
-            .as_mut()
-            .map(|one| one.keep(value, notification));
+        self.kept += u64::from(is_kept);
+        let history = self.history.as_mut().filter(|_| is_kept);
+        let has_id = history.is_some();
+        let numbered = history.map(|one| one.keep(value, notification));
         if let Some(group) = self.groups.get_mut(&value) {
             count = group.plain.members.len() + group.numbered.members.len();
             let was_clean = group.plain.ends.is_empty() && group.numbered.ends.is_empty();
@@ -410,14 +476,19 @@ impl Floor {
                 message::push_delivery_frame(notification, &mut group.plain.frames);
                 group.plain.ends.push(group.plain.frames.len());
             }
-            if let Some(frame) = numbered.filter(|_| !group.numbered.members.is_empty()) {
-                group.numbered.frames.extend_from_slice(frame);
+            if !group.numbered.members.is_empty() {
+                match numbered {
+                    Some(frame) => group.numbered.frames.extend_from_slice(frame),
+                    None => message::push_delivery_frame(notification, &mut group.numbered.frames),
+                }
                 group.numbered.ends.push(group.numbered.frames.len());
             }
         }
         match &self.history {
-            Some(history) => format!("\"delivered\":{count},\"id\":\"{}\"", history.id()),
-            None => format!("\"delivered\":{count}"),
+            Some(history) if has_id => {
+                format!("\"delivered\":{count},\"id\":\"{}\"", history.id())
+            }
+            _ => format!("\"delivered\":{count}"),
         }
     }
 

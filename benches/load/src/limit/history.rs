@@ -37,6 +37,29 @@ impl History {
         entries.last().map_or(&[], |entry| &entry.frame)
     }
 
+    /// What a successor has to know: the newest position, and each entry's value, position and frame.
+    pub(super) fn all(&self) -> (u64, impl Iterator<Item = (u32, u64, &[u8])>) {
+        let entries = self.entries.iter().flat_map(|(&value, entries)| {
+            let entries = entries.iter();
+            entries.map(move |one| (value, one.position, &one.frame[..]))
+        });
+        (self.newest, entries)
+    }
+
+    /// Begins where a predecessor was.
+    pub(super) fn begin_at(newest: u64) -> Self {
+        Self {
+            newest,
+            ..Self::default()
+        }
+    }
+
+    /// Puts an entry of a predecessor back; those of a value come in their order.
+    pub(super) fn restore(&mut self, value: u32, position: u64, frame: Vec<u8>) {
+        let entries = self.entries.entry(value).or_default();
+        entries.push(Entry { position, frame });
+    }
+
     /// The frames of a value's entries behind an id; `None` if the id is none of this history.
     pub(super) fn since(&self, value: u32, id: &str) -> Option<Vec<&[u8]>> {
         let position: u64 = id.strip_prefix("0-")?.parse().ok()?;

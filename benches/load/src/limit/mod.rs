@@ -6,13 +6,20 @@ mod floor;
 mod history;
 
 use std::ffi::OsString;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::options::Options;
 use crate::publisher::Kind;
 use crate::system;
 
-use fault::Fault;
+use fault::{Fault, HandoverFault};
+
+/// Says that it is the successor of the process that it was; nobody else gives it.
+const SUCCESSOR: &str = "--successor";
+
+/// What a connection and an entry take of a server's state, roughly.
+const CONNECTION_BYTES: usize = 250;
+const ENTRY_BYTES: usize = 230;
 
 /// How long the floor waits for more notifications of ephemeral publishers.
 const GATHER_MS: &str = "1";
@@ -49,7 +56,29 @@ channel a connection, keeps no limits, checks nothing and frees nothing that cou
   --fault KIND@N         Do wrong at the Nth notification, to its first recipient: lose, double,
                          swap or damage it; shows that the generator finds it
   --replay-fault KIND@N  The same at the Nth notification that clients are caught up with
+
+On SIGUSR2 it becomes the program that it is, again, and keeps its connections:
+
+  --keep HOW             Descriptors across exec: rights, in messages of a Unix socket (SCM_RIGHTS);
+                         inheritance, by clearing FD_CLOEXEC and setting it again; epoll, the same
+                         with the epoll too, so that no socket is registered again [rights]
+  --connection-bytes N   What a connection takes of the state at least [250]
+  --entry-bytes N        What a notification takes of it that was to be kept [230]
+  --tell                 Say where the time of a handover goes, on the standard error
+  --handover-fault KIND  Do wrong at each handover: refuse it; close a connection, forget what it
+                         has subscribed to, swap it with another, or say something to it
 ";
+
+/// How descriptors stay open across exec.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keeping {
+    /// They are sent to the successor.
+    Rights,
+    /// They aren't closed, and their numbers are in the state.
+    Inheritance,
+    /// The same, and the epoll that watches them isn't closed either.
+    Epoll,
+}
 
 /// What the floor does.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +92,14 @@ pub(crate) struct Settings {
     pub(crate) has_history: bool,
     pub(crate) fault: Option<Fault>,
     pub(crate) replay_fault: Option<Fault>,
+    pub(crate) keeping: Keeping,
+    /// How long records of the state are at least.
+    pub(crate) connection_bytes: usize,
+    pub(crate) entry_bytes: usize,
+    pub(crate) is_telling: bool,
+    pub(crate) handover_fault: Option<HandoverFault>,
+    /// What it was before is in its standard input.
+    pub(crate) is_successor: bool,
 }
 
 /// Serves until it is killed.
@@ -80,9 +117,22 @@ fn read(arguments: Vec<OsString>) -> Result<Option<Settings>, String> {
     use lexopt::ValueExt;
     let text = |error: lexopt::Error| error.to_string();
     let mut listen = None;
-    let mut gather_ms = 0;
-    let (mut is_one_copy, mut gathers, mut computes_accept) = (false, true, false);
-    let (mut has_history, mut fault, mut replay_fault) = (false, None, None);
+    let mut settings = Settings {
+        listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        is_one_copy: false,
+        gathers: true,
+        gather_ms: 0,
+        computes_accept: false,
+        has_history: false,
+        fault: None,
+        replay_fault: None,
+        keeping: Keeping::Rights,
+        connection_bytes: CONNECTION_BYTES,
+        entry_bytes: ENTRY_BYTES,
+        is_telling: false,
+        handover_fault: None,
+        is_successor: false,
+    };
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next().map_err(text)? {
         match argument {
@@ -95,36 +145,52 @@ fn read(arguments: Vec<OsString>) -> Result<Option<Settings>, String> {
                 })?);
             }
             Long("batch") => match &parser.value().map_err(text)?.to_string_lossy()[..] {
-                "writev" => is_one_copy = false,
-                "send" => is_one_copy = true,
+                "writev" => settings.is_one_copy = false,
+                "send" => settings.is_one_copy = true,
                 other => return Err(format!("--batch {other:?}: expected writev or send")),
             },
-            Long("no-gather") => gathers = false,
+            Long("no-gather") => settings.gathers = false,
             Long("gather-ms") => {
                 let value = parser.value().map_err(text)?;
-                gather_ms = value.parse().map_err(text)?;
+                settings.gather_ms = value.parse().map_err(text)?;
             }
-            Long("compute-accept") => computes_accept = true,
-            Long("history") => has_history = true,
+            Long("compute-accept") => settings.computes_accept = true,
+            Long("history") => settings.has_history = true,
             Long("fault") => {
                 let value = parser.value().and_then(ValueExt::string).map_err(text)?;
-                fault = Some(Fault::parse(&value)?);
+                settings.fault = Some(Fault::parse(&value)?);
             }
             Long("replay-fault") => {
                 let value = parser.value().and_then(ValueExt::string).map_err(text)?;
-                replay_fault = Some(Fault::parse(&value)?);
+                settings.replay_fault = Some(Fault::parse(&value)?);
             }
+            Long("keep") => match &parser.value().map_err(text)?.to_string_lossy()[..] {
+                "rights" => settings.keeping = Keeping::Rights,
+                "inheritance" => settings.keeping = Keeping::Inheritance,
+                "epoll" => settings.keeping = Keeping::Epoll,
+                other => {
+                    return Err(format!(
+                        "--keep {other:?}: expected rights, inheritance or epoll"
+                    ));
+                }
+            },
+            Long("connection-bytes") => {
+                let value = parser.value().map_err(text)?;
+                settings.connection_bytes = value.parse().map_err(text)?;
+            }
+            Long("entry-bytes") => {
+                let value = parser.value().map_err(text)?;
+                settings.entry_bytes = value.parse().map_err(text)?;
+            }
+            Long("tell") => settings.is_telling = true,
+            Long("handover-fault") => {
+                let value = parser.value().and_then(ValueExt::string).map_err(text)?;
+                settings.handover_fault = Some(HandoverFault::parse(&value)?);
+            }
+            Long(name) if name == &SUCCESSOR[2..] => settings.is_successor = true,
             other => return Err(other.unexpected().to_string()),
         }
     }
-    Ok(Some(Settings {
-        listen: listen.ok_or("--listen is missing: see load limit server --help")?,
-        is_one_copy,
-        gathers,
-        gather_ms,
-        computes_accept,
-        has_history,
-        fault,
-        replay_fault,
-    }))
+    settings.listen = listen.ok_or("--listen is missing: see load limit server --help")?;
+    Ok(Some(settings))
 }

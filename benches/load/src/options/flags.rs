@@ -6,7 +6,7 @@ use crate::message::{Topic, VALUES_MAX};
 use crate::poller::Waiting;
 use crate::publisher::Kind;
 
-use super::Command::{Connect, Fanout, Match, Pings, Publish, Resume};
+use super::Command::{Connect, Fanout, Handover, Match, Pings, Publish, Resume};
 use super::{Command, Options, Subscribing};
 
 type Set = fn(&mut Options, &str) -> Result<(), String>;
@@ -22,7 +22,7 @@ pub(super) struct Flag {
 
 const EVERY: &[Command] = &Command::ALL;
 const PUBLISHING: &[Command] = &[Fanout, Publish, Match];
-const WITH_BYTES: &[Command] = &[Fanout, Publish, Match, Resume];
+const WITH_BYTES: &[Command] = &[Fanout, Publish, Match, Resume, Handover];
 
 /// All options, in the order of the help.
 pub(super) static FLAGS: &[Flag] = &[
@@ -139,7 +139,7 @@ pub(super) static FLAGS: &[Flag] = &[
         name: "key",
         value: "",
         help: "Each notification has a key of its own",
-        commands: WITH_BYTES,
+        commands: &[Fanout, Publish, Match, Resume],
         set: |options, _| {
             options.has_keys = true;
             Ok(())
@@ -155,8 +155,8 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "connections",
         value: "N",
-        help: "How many connections",
-        commands: &[Match, Connect, Pings],
+        help: "How many connections [match: 8; connect: 10000; pings: 1; handover: 15000]",
+        commands: &[Match, Connect, Pings, Handover],
         set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.connections = count),
     },
     Flag {
@@ -183,7 +183,7 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "rate",
         value: "N",
-        help: "Notifications a second, sent when they are due whatever the server does; latency counts from then on [resume: 500]",
+        help: "Notifications a second, sent when they are due whatever the server does; latency counts from then on [resume: 500; handover: none]",
         commands: WITH_BYTES,
         set: |options, text| {
             let rate = text.parse::<f64>().ok();
@@ -202,8 +202,8 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "warmup",
         value: "S",
-        help: "How long to run before that [1]",
-        commands: &[Fanout, Publish, Match, Pings, Resume],
+        help: "How long to run before that; handover: before each [1]",
+        commands: &[Fanout, Publish, Match, Pings, Resume, Handover],
         set: |options, text| seconds(text).map(|seconds| options.warmup = seconds),
     },
     Flag {
@@ -253,7 +253,7 @@ pub(super) static FLAGS: &[Flag] = &[
         name: "topic",
         value: "KIND",
         help: "filter: package, page and filters, as the apps subscribe; channel: the short form [filter]",
-        commands: &[Fanout, Publish, Match, Connect, Resume],
+        commands: &[Fanout, Publish, Match, Connect, Resume, Handover],
         set: |options, text| {
             options.topic = word(
                 text,
@@ -272,15 +272,15 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "rounds",
         value: "N",
-        help: "How often to open and close them all [2]; resume: instead of a storm, how often each client resumes on its open connection",
-        commands: &[Connect, Resume],
+        help: "How often to open and close them all [2]; handover: how often to hand over [5]; resume: instead of a storm, how often each client resumes on its open connection",
+        commands: &[Connect, Resume, Handover],
         set: |options, text| number(text, 1, 1_000_000).map(|count| options.rounds = count),
     },
     Flag {
         name: "subscribe",
         value: "WHAT",
-        help: "nothing, same: all to one channel, distinct: each to its own [same]",
-        commands: &[Connect],
+        help: "nothing, same: all to one channel, distinct: each to its own [same; handover: distinct]",
+        commands: &[Connect, Handover],
         set: |options, text| {
             let whats = [
                 ("nothing", Subscribing::Nothing),
@@ -314,6 +314,13 @@ pub(super) static FLAGS: &[Flag] = &[
         help: "Notifications that are published while they are away [10000]",
         commands: &[Resume],
         set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.entries = count),
+    },
+    Flag {
+        name: "history",
+        value: "N",
+        help: "Notifications that are published and kept before the first handover [10000]",
+        commands: &[Handover],
+        set: |options, text| number(text, 0, VALUES_MAX).map(|count| options.entries = count),
     },
     Flag {
         name: "hits",

@@ -22,16 +22,18 @@ pub(crate) enum Command {
     Pings,
     Match,
     Resume,
+    Handover,
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Fanout,
         Self::Publish,
         Self::Connect,
         Self::Pings,
         Self::Match,
         Self::Resume,
+        Self::Handover,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Command {
             Self::Pings => "pings",
             Self::Match => "match",
             Self::Resume => "resume",
+            Self::Handover => "handover",
         }
     }
 
@@ -61,11 +64,14 @@ impl Command {
             Self::Resume => {
                 "clients that all come back at once and are caught up: CPU, time, delay of the others"
             }
+            Self::Handover => {
+                "a server that becomes another program, all connections kept: pause, memory"
+            }
         }
     }
 }
 
-/// What connections of `connect` subscribe to.
+/// What connections of `connect` and `handover` subscribe to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Subscribing {
     Nothing,
@@ -135,6 +141,7 @@ impl Options {
             connections: match command {
                 Command::Connect => 10_000,
                 Command::Match => 8,
+                Command::Handover => 15_000,
                 _ => 1,
             },
             recipients: 2,
@@ -156,8 +163,15 @@ impl Options {
                 Command::Resume => 1000,
                 _ => 16,
             },
-            rounds: if command == Command::Connect { 2 } else { 0 },
-            subscribing: Subscribing::Same,
+            rounds: match command {
+                Command::Connect => 2,
+                Command::Handover => 5,
+                _ => 0,
+            },
+            subscribing: match command {
+                Command::Handover => Subscribing::Distinct,
+                _ => Subscribing::Same,
+            },
             hangs_up: false,
             batch: 64,
             is_websocket_ping: false,

@@ -8,7 +8,6 @@ use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
 use crate::frame::{self, CLOSE, TEXT};
-use crate::message;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
@@ -73,7 +72,7 @@ impl Ephemeral {
         let socket = net.connector.connect().map_err(context)?;
         let [mut out, mut later, tail] = self.spare.pop().unwrap_or_default();
         out.extend_from_slice(&self.upgrade);
-        let text = message::publish(publication.key, publication.notification);
+        let text = publication.payload();
         let first = if self.is_patient {
             &mut later
         } else {

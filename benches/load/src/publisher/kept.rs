@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
-use crate::message;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
@@ -64,7 +63,7 @@ impl Kept {
 
     pub(super) fn publish(&mut self, publication: Publication<'_>) {
         let connection = &mut self.connections[publication.publisher];
-        let text = message::publish(publication.key, publication.notification);
+        let text = publication.payload();
         match &self.http_head {
             None => frame::push_client_frame(TEXT, &text, &mut connection.out),
             Some(head) => {
@@ -114,7 +113,9 @@ impl Kept {
             let mut consumed = 0;
             while let Some((len, answer)) = match self.http_head {
                 None => next_text(&bytes[consumed..]),
-                Some(_) => next_response(&bytes[consumed..]),
+                Some(_) => socket::response(&bytes[consumed..])
+                    .map(|found| found.map(|(len, body)| (len, Some(body))))
+                    .map_err(|line| format!("POST /publish was answered {line:?}")),
             }? {
                 consumed += len;
                 let Some(answer) = answer else {
@@ -176,42 +177,9 @@ fn next_text(bytes: &[u8]) -> Result<Next<'_>, String> {
     }
 }
 
-/// The next response of HTTP.
-fn next_response(bytes: &[u8]) -> Result<Next<'_>, String> {
-    let Some(head_len) = socket::head_len(bytes) else {
-        return Ok(None);
-    };
-    let head = String::from_utf8_lossy(&bytes[..head_len]).to_ascii_lowercase();
-    let body_len = head
-        .split("\r\n")
-        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    if !head.starts_with("http/1.1 200 ") {
-        let line = head.split("\r\n").next().unwrap_or_default();
-        return Err(format!("POST /publish was answered {line:?}"));
-    }
-    let body_len: usize = body_len.ok_or("a response without Content-Length")?;
-    let body = bytes.get(head_len..head_len + body_len);
-    Ok(body.map(|body| (head_len + body_len, Some(body))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn responses_are_read_at_every_split_point() {
-        let response = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"delivered\":3}";
-        for split in 0..response.len() {
-            assert_eq!(next_response(&response[..split]), Ok(None), "{split}");
-        }
-        let body = &b"{\"delivered\":3}"[..];
-        let pipelined = response.repeat(2);
-        assert_eq!(
-            next_response(&pipelined),
-            Ok(Some((response.len(), Some(body))))
-        );
-        assert!(next_response(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").is_err());
-    }
 
     #[test]
     fn answers_are_told_from_errors() {

@@ -37,7 +37,16 @@ pub(crate) struct Publication<'a> {
     pub(crate) notification: &'a [u8],
     /// Its key; empty if it has none.
     pub(crate) key: &'a [u8],
+    /// Whether clients that come later may have it too.
+    pub(crate) is_kept: bool,
     pub(crate) recipients: u32,
+}
+
+impl<'a> Publication<'a> {
+    /// The pieces of the payload that publishes it.
+    const fn payload(&self) -> [&'a [u8]; 8] {
+        message::publish(self.key, self.is_kept, self.notification)
+    }
 }
 
 /// What a publisher was told, once it has been found right.

@@ -138,6 +138,7 @@ fn publish(
                 publisher: 0,
                 notification: &notification,
                 key: keys.as_mut().map_or(&[], |keys| keys.next(sent as u64)),
+                is_kept: true,
                 recipients: 0,
             };
             publishers.publish(net, publication)?;
