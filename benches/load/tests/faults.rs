@@ -148,6 +148,17 @@ fn descriptors_are_kept_in_every_way() {
         let arguments = "handover --connections 300 --history 10 --warmup 0 --rounds 3 --rate 500";
         let output = load_against(&format!("--keep {how}"), arguments);
         assert!(output.status.success(), "{how}: {}", errors(&output));
+        let json = String::from_utf8_lossy(&output.stdout);
+        let largest = |name: &str| {
+            let member = format!("\"{name}\":");
+            let values = json.split(&member).skip(1);
+            let values = values.filter_map(|rest| rest.split([',', '}']).next()?.parse().ok());
+            values.fold(0.0, f64::max)
+        };
+        // A client that pings every millisecond can't miss what the server says of itself.
+        let (said, seen) = (largest("pause_ms"), largest("seen_first_ms"));
+        assert!(said > 0.5 && seen > said - 2.0, "{how}: {json}");
+        assert!(largest("completed_ms") > said, "{how}: {json}");
     }
 }
 

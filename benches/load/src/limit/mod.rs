@@ -17,9 +17,9 @@ use fault::{Fault, HandoverFault};
 /// Says that it is the successor of the process that it was; nobody else gives it.
 const SUCCESSOR: &str = "--successor";
 
-/// What a connection and an entry take of a server's state, roughly.
-const CONNECTION_BYTES: usize = 250;
-const ENTRY_BYTES: usize = 230;
+/// What a connection with one channel, and an entry of 200 bytes, take of crieur's state.
+const CONNECTION_BYTES: usize = 140;
+const ENTRY_BYTES: usize = 255;
 
 /// How long the floor waits for more notifications of ephemeral publishers.
 const GATHER_MS: &str = "1";
@@ -62,8 +62,8 @@ On SIGUSR2 it becomes the program that it is, again, and keeps its connections:
   --keep HOW             Descriptors across exec: rights, in messages of a Unix socket (SCM_RIGHTS);
                          inheritance, by clearing FD_CLOEXEC and setting it again; epoll, the same
                          with the epoll too, so that no socket is registered again [rights]
-  --connection-bytes N   What a connection takes of the state at least [250]
-  --entry-bytes N        What a notification takes of it that was to be kept [230]
+  --connection-bytes N   What a connection takes of the state at least [140]
+  --entry-bytes N        What a notification takes of it that was to be kept [255]
   --tell                 Say where the time of a handover goes, on the standard error
   --handover-fault KIND  Do wrong at each handover: refuse it; close a connection, forget what it
                          has subscribed to, swap it with another, or say something to it

@@ -120,7 +120,8 @@ fn descriptors(pid: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
 
     use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -143,5 +144,27 @@ mod tests {
         drop((file, held));
         sampler.turn(u64::MAX - INTERVAL_NS);
         assert_eq!(sampler.peak().own, peak.own);
+    }
+
+    #[test]
+    fn a_child_is_seen() {
+        // A shell that waits for another, which holds eight million letters.
+        const SCRIPT: &str =
+            "sh -c 'x=$(head -c 8000000 /dev/zero | tr \\\\0 x); echo ${#x}; read y'; true";
+        let mut shell = Command::new("sh")
+            .args(["-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let mut line = String::new();
+        let output = shell.stdout.take().expect("it is piped");
+        BufReader::new(output).read_line(&mut line).expect("text");
+        assert_eq!(line, "8000000\n");
+        let usage = Sampler::new(shell.id()).first();
+        assert!(usage.children >= 8_000_000, "{usage:?}");
+        assert!(usage.own < 8_000_000, "{usage:?}");
+        drop(shell.stdin.take());
+        shell.wait().expect("it is our child");
     }
 }
