@@ -446,3 +446,59 @@ impl Descriptors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_arrive_as_they_were() {
+        // More than two messages take.
+        let count = 2 * PER_MESSAGE + 1;
+        let connection = |number: usize| {
+            let (socket, peer) = UnixStream::pair().expect("descriptors");
+            let connection = Connection {
+                socket: socket.into(),
+                is_open: number.is_multiple_of(2),
+                stays: number.is_multiple_of(3),
+                has_closed: number.is_multiple_of(5),
+                group: (!number.is_multiple_of(7)).then_some(number as u32),
+                is_numbered: number.is_multiple_of(11),
+                tail: vec![1; number % 13],
+                unsent: vec![2; number % 17],
+            };
+            (connection, peer)
+        };
+        let all: Vec<_> = (0..count).map(connection).collect();
+        let (near, far) = UnixStream::pair().expect("descriptors");
+        let sockets: Vec<_> = all.iter().map(|(one, _)| one.socket.as_fd()).collect();
+        send(&near, &sockets).expect("there is room");
+        drop(near);
+        let mut descriptors = Descriptors::Sent(far.into(), Vec::new().into_iter());
+        for (number, (sent, mut peer)) in all.into_iter().enumerate() {
+            let mut record = Vec::new();
+            push_connection(&sent, &mut record);
+            let mut arrived = read_connection(&record, &mut descriptors).expect("it is whole");
+            let facts = |one: &Connection| {
+                let flags = [one.is_open, one.stays, one.has_closed, one.is_numbered];
+                (flags, one.group, one.tail.clone(), one.unsent.clone())
+            };
+            assert_eq!(facts(&arrived), facts(&sent), "{number}");
+            arrived.unsent.clear();
+            arrived.write(&number.to_le_bytes()).expect("there is room");
+            let mut read = [0; size_of::<usize>()];
+            peer.read_exact(&mut read).expect("it was written");
+            assert_eq!(usize::from_le_bytes(read), number);
+        }
+        assert!(descriptors.take(0).is_err());
+    }
+
+    #[test]
+    fn records_are_filled_up() {
+        let mut out = Vec::new();
+        for bytes_min in [0, 2, 5] {
+            write_record(&mut out, &mut b"abc".to_vec(), bytes_min).expect("memory");
+        }
+        assert_eq!(out, b"\x03\0\0\0abc\x03\0\0\0abc\x05\0\0\0abc\0\0");
+    }
+}
