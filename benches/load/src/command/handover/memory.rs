@@ -18,7 +18,7 @@ pub(super) struct Usage {
     pub(super) children: u64,
     /// What the machine has in files in memory, beyond what it had before.
     pub(super) files: u64,
-    /// Descriptors of all of them; 0 where the kernel doesn't say (before Linux 6.2).
+    /// Descriptors of the process; 0 where the kernel doesn't say (before Linux 6.2).
     pub(super) descriptors: u64,
 }
 
@@ -91,7 +91,6 @@ impl Sampler {
             // Until it becomes a program a child has its parent's memory, who waits meanwhile.
             if statm(child) != statm(pid) {
                 usage.children += anonymous(child).unwrap_or(0);
-                usage.descriptors += descriptors(child);
             }
         }
         usage
