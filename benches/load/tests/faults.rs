@@ -155,10 +155,13 @@ fn descriptors_are_kept_in_every_way() {
             let values = values.filter_map(|rest| rest.split([',', '}']).next()?.parse().ok());
             values.fold(0.0, f64::max)
         };
-        // A client that pings every millisecond can't miss what the server says of itself.
-        let (said, seen) = (largest("pause_ms"), largest("seen_first_ms"));
-        assert!(said > 0.5 && seen > said - 2.0, "{how}: {json}");
-        assert!(largest("completed_ms") > said, "{how}: {json}");
+        // The signal comes before what the server counts from, and the answer behind that.
+        assert!(largest("pause_ms") > 0.0, "{how}: {json}");
+        assert!(
+            largest("completed_ms") > largest("pause_ms"),
+            "{how}: {json}"
+        );
+        assert!(largest("seen_last_ms") > 0.0, "{how}: {json}");
     }
 }
 

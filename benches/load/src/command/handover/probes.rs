@@ -53,16 +53,21 @@ impl Probe {
     pub(super) fn connect(connector: Connector, waiting: Waiting) -> Result<Self, String> {
         let mut net = Net::new(connector, waiting)?;
         let socket = connections::open(&mut net, "/", 1, 1)?.swap_remove(0);
+        Ok(Self::on(socket))
+    }
+
+    /// One on a connection that is upgraded.
+    fn on(socket: OwnedFd) -> Self {
         let mut ping = Vec::new();
         frame::push_client_frame(TEXT, &[PING], &mut ping);
-        Ok(Self {
+        Self {
             socket,
             ping,
             tail: Vec::new(),
             is_asked: false,
             answered_at: now_ns(),
             silences: Silences::default(),
-        })
+        }
     }
 
     /// Sends what is due and takes in what has come.
@@ -110,7 +115,51 @@ impl Probe {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn a_silence_lasts_from_one_answer_to_the_next() {
+        const SILENCE_NS: u64 = 20_000_000;
+        let (socket, mut server) = UnixStream::pair().expect("descriptors");
+        socket.set_nonblocking(true).expect("a socket");
+        let mut probe = Probe::on(socket.into());
+        let mut buffer = [0; 256];
+        let mut pong = Vec::new();
+        frame::push_server_frame(TEXT, &[PONG], &mut pong);
+        probe.start();
+        let began = now_ns();
+        for is_long in [false, true, false] {
+            while !probe.is_asked {
+                probe.turn(&mut buffer, now_ns()).expect("a peer");
+            }
+            let mut ping = vec![0; probe.ping.len()];
+            server.read_exact(&mut ping).expect("it was sent");
+            assert_eq!(ping, probe.ping);
+            // Without an answer there is nothing to record, and no further ping.
+            let asked_at = now_ns();
+            let silence = if is_long { SILENCE_NS } else { 0 };
+            while now_ns() < asked_at + silence {
+                probe.turn(&mut buffer, now_ns()).expect("a peer");
+            }
+            let answered_at = now_ns();
+            assert!(!probe.is_answered_since(asked_at));
+            server.write_all(&pong).expect("a peer");
+            probe.turn(&mut buffer, now_ns()).expect("the answer");
+            assert!(probe.is_answered_since(answered_at));
+        }
+        let Silences { longest, second } = probe.silences();
+        assert!(longest >= SILENCE_NS, "{longest}");
+        assert!(longest + second <= now_ns() - began, "{longest}, {second}");
+        assert!(second >= INTERVAL_NS, "{second}");
+        // It is answered once for each ping.
+        server.write_all(&pong).expect("a peer");
+        probe.is_asked = true;
+        server.write_all(&pong).expect("a peer");
+        assert!(probe.turn(&mut buffer, now_ns()).is_err());
+    }
 
     #[test]
     fn the_two_longest_are_kept() {
