@@ -488,6 +488,7 @@ fn no_deadline_is_put_off() {
         });
         let others = scope.spawn(|| {
             let closed = |client: &mut Client, answers: bool| loop {
+                assert!(since.elapsed() < DEADLINE, "its time never comes");
                 match client.receive() {
                     Received::Ping(payload) if answers => {
                         client.send_bytes(&frame(0x8a, &payload));
@@ -524,6 +525,7 @@ fn no_deadline_is_put_off() {
         // It answers, and so it stays.
         let mut pings = 0;
         while !others.is_finished() || pings < 6 {
+            assert!(since.elapsed() < 2 * DEADLINE, "no Ping comes");
             match alive.receive() {
                 Received::Ping(payload) => {
                     pings += 1;

@@ -153,6 +153,18 @@ fn files_are_read_again_though_it_is_asked_for_between_two_programs() {
 }
 
 #[test]
+fn files_are_read_again_though_it_is_asked_for_at_the_last_moment() {
+    let installed = Installed::new();
+    let tokens = SecretFile::new("the-first-of-many-tokens");
+    let server = installed.server(&["--publish-token-file", tokens.path()]);
+    halt_before_it_takes_over(&installed, &server);
+    tokens.replace("a-token-of-the-last-moment");
+    server.hang_up();
+    server.next_line("took over from crieur", || server.halt(false));
+    assert!(is_in_force(&server, "a-token-of-the-last-moment"));
+}
+
+#[test]
 fn a_handover_that_is_asked_for_between_two_programs_is_the_next() {
     let installed = Installed::new();
     let server = installed.server(&[]);
