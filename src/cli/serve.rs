@@ -252,8 +252,8 @@ fn run_server(
     mut process: Process,
     publish_warning: Option<&str>,
 ) -> Result<Stopped, CliError> {
-    // Ahead of the line that it listens: who has read it may send a signal. Without it this one
-    // serves as well, but can't be replaced.
+    // Ahead of the line that says it listens, since a signal may come from then on. Without a path this one serves as well,
+    // but can't be replaced.
     match Program::of_this_process() {
         Ok(program) => server = server.with_program(program).map_err(CliError::failure)?,
         Err(error) => warn!("SIGUSR2 ends this program: it is not known where it is: {error}"),
