@@ -121,3 +121,39 @@ impl Left {
 pub(super) fn directory<'a>(fields: &Fields<'a>) -> Result<Option<Fields<'a>>, Malformed> {
     fields.nested(DIRECTORY)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::Path;
+
+    use super::*;
+    use crate::handover::program::Predecessor;
+    use crate::net::server::Inherited;
+
+    #[test]
+    fn what_the_first_state_says_of_its_process_is_read_for_ever() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/states/1.state");
+        let inherited = Inherited::read(Predecessor {
+            state: File::open(path).expect("a state"),
+            descriptors: None,
+        });
+        let inherited = inherited.expect("it is kept readable");
+        let fields = inherited.host().expect("members");
+        let left = Left::restore(&fields).expect("it is kept readable");
+        assert_eq!(left.level, LevelFilter::Info);
+        assert!(left.lines.starts_with(b"[2026-11-26T14:14:"));
+        assert!(left.lines.ends_with(b"\n"));
+        assert_eq!(left.lines_dropped, 0);
+        let Secrets {
+            publish_tokens,
+            client_keys,
+        } = left.secrets;
+        assert_eq!(publish_tokens.as_deref(), Some("a-token-that-was-made-up"));
+        assert_eq!(
+            client_keys.as_deref(),
+            Some("a-key-that-was-made-up-for-tests")
+        );
+        assert!(directory(&fields).expect("members").is_some());
+    }
+}

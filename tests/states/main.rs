@@ -11,6 +11,7 @@ mod generator;
 mod names;
 mod reading;
 mod successor;
+mod trials;
 
 use std::fs;
 use std::path::Path;
@@ -86,4 +87,10 @@ fn newest() -> u32 {
 
 fn read(number: u32) -> Vec<u8> {
     fs::read(Path::new(FOLDER).join(format!("{number}.state"))).expect("a state")
+}
+
+/// The number in a variable of the environment, or another one.
+fn number(variable: &str, or: u64) -> u64 {
+    let text = std::env::var(variable);
+    text.map_or(or, |text| text.parse().expect("a number"))
 }
