@@ -12,6 +12,7 @@ use super::names::{Value, is_nested, members, records, state};
 use super::successor::{Successor, check};
 use super::{newest, number, read};
 
+const JOURNAL: u8 = 8;
 const ENTRY: u8 = 9;
 const FRAME: u8 = 12;
 const CONNECTION: u8 = 13;
@@ -213,6 +214,12 @@ fn a_member_that_is_another_is_refused_or_gone_on_from() {
             });
         }
     }
+    // Of a history without entries nothing but its own record says where it is.
+    let mut records = owned(&pieces()[0]);
+    records.retain(|(kind, _)| *kind != ENTRY);
+    each_changed(&sealed(records), JOURNAL, &mut |state| {
+        check(state);
+    });
     assert!(kinds[usize::from(CONNECTION)] > 1000 && kinds[usize::from(ENTRY)] > 100);
     assert!(lost > 100);
 }

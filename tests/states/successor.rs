@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crieur::application::Lane;
+use crieur::application::{Application, Lane};
 use crieur::config::{Console, HistoryLimits, HubConfig, ServerLimits, Timeouts};
 use crieur::handover::{Fields, Incoming, Outgoing, StateError};
 use crieur::hub::Hub;
@@ -49,6 +49,10 @@ const INDEX: u8 = 1;
 
 /// Slots that are tried; the bound is another one.
 const INDEX_MAX: u64 = 1 << 12;
+
+/// What is for most of those who have subscribed to something: kept, with a key that is known, and for the moment.
+const PUBLISHED: &str = r#"[{"notification":{"channel":"Production"}},{"key":"the first","notification":{"channel":"Test"}},
+    {"keep":false,"notification":{"channel":"Production","package":"p","page":"q","filters":{"values":{"channel":2}}}}]"#;
 
 /// An iteration has an end; so many of them must be enough for anything.
 const ITERATIONS_MAX: usize = 2000;
@@ -298,6 +302,19 @@ impl Successor {
         self.tell(place);
     }
 
+    /// Somebody publishes `body`, who may.
+    fn publish(&mut self, body: &str) {
+        let nobody = ConnectionId {
+            index: u32::MAX,
+            serial: 0,
+        };
+        let now = self.engine.now();
+        self.engine.act(now, |routes, outbox| {
+            routes.handle_body(nobody, body.as_bytes(), true, outbox);
+        });
+        self.check_invariants();
+    }
+
     /// Lets time pass, and the loop run until there is nothing to do any more.
     pub(crate) fn pass(&mut self, time: Duration) {
         let micros = self.clock.micros.get() + time.as_micros() as u64;
@@ -409,6 +426,7 @@ pub(crate) fn check(bytes: &[u8]) -> Option<Carried> {
     }
 
     again.register();
+    again.publish(PUBLISHED);
     again.pass(Duration::ZERO);
     for place in 0..again.peers.len() {
         // What goes on with a message, or is none.
