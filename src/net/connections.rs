@@ -26,6 +26,19 @@ impl<T> Default for Connections<T> {
     }
 }
 
+/// Puts connections into the slots that their ids name, each into its own.
+impl<T> FromIterator<Connection<T>> for Connections<T> {
+    fn from_iter<I: IntoIterator<Item = Connection<T>>>(connections: I) -> Self {
+        let connections = connections.into_iter();
+        Self {
+            slots: connections
+                .map(|connection| (connection.id.slot(), connection))
+                .collect(),
+            next_serial: 0,
+        }
+    }
+}
+
 impl<T> Connections<T> {
     /// How many there are.
     #[must_use]
@@ -98,14 +111,6 @@ impl<T> Connections<T> {
     /// Goes on with the serials of a predecessor.
     pub const fn set_next_serial(&mut self, serial: u32) {
         self.next_serial = serial;
-    }
-
-    /// Puts connections into the slots that their ids name, each into its own; there are none yet.
-    pub fn fill(&mut self, connections: Vec<Connection<T>>) {
-        let slots = connections.into_iter();
-        self.slots = slots
-            .map(|connection| (connection.id.slot(), connection))
-            .collect();
     }
 
     /// All connections.

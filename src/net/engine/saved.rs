@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
+use std::iter;
 
 use crate::application::{Application, State};
 use crate::config::{ServerLimits, Timeouts};
@@ -13,6 +14,7 @@ use crate::id::ConnectionId;
 use crate::metrics::Metrics;
 use crate::metrics::saved::Counters;
 use crate::net::connection::Connection;
+use crate::net::connections::Connections;
 use crate::net::transport::Transport;
 use crate::time::Clock;
 use crate::wire::carried::Frames;
@@ -46,6 +48,16 @@ pub struct Carried {
     pub connections: usize,
     /// Those whose record could not be used: they are dropped.
     pub lost: usize,
+}
+
+/// A state that is being read, as far as it has come.
+struct Reading<'r, T, R> {
+    state: &'r mut Incoming<R>,
+    transports: &'r mut dyn Iterator<Item = T>,
+    transports_taken: u64,
+    frames: Frames,
+    slots: HashSet<u32>,
+    lost: usize,
 }
 
 impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
@@ -127,41 +139,76 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         transports: &mut dyn Iterator<Item = T>,
     ) -> Result<(Self, Carried), StateError> {
         let mut engine = Self::new(application, clock, limits, timeouts, seed);
-        let (mut frames, mut carried, mut taken) = (Frames::default(), Carried::default(), 0);
-        let (mut connections, mut slots) = (Vec::new(), HashSet::new());
-        while let Some((kind, fields)) = state.next_record()? {
+        let mut reading = Reading {
+            state,
+            transports,
+            transports_taken: 0,
+            frames: Frames::default(),
+            slots: HashSet::new(),
+            lost: 0,
+        };
+        let mut failed = None;
+        let next = || {
+            let connection = engine.next_connection(&mut reading);
+            connection.unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        };
+        // Straight into their table: there may be many.
+        let connections: Connections<T> = iter::from_fn(next).collect();
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let carried = Carried {
+            connections: connections.len(),
+            lost: reading.lost,
+        };
+        engine.shell.context.metrics.connections_dropped += carried.lost as u64;
+        engine.take_part(connections);
+        Ok((engine, carried))
+    }
+
+    /// Reads on until there is another connection; `None` at the end.
+    fn next_connection(
+        &mut self,
+        reading: &mut Reading<'_, T, impl Read>,
+    ) -> Result<Option<Connection<T>>, StateError> {
+        while let Some((kind, fields)) = reading.state.next_record()? {
             match kind {
-                SHELL => engine.restore_shell(&fields?)?,
-                FRAME => frames.push(SharedBytes::new(fields?.bytes(BYTES).into())),
+                SHELL => self.restore_shell(&fields?)?,
+                FRAME => {
+                    let bytes = fields?.bytes(BYTES);
+                    reading.frames.push(SharedBytes::new(bytes.into()));
+                }
                 CONNECTION => {
                     let connection = fields.and_then(|fields| {
                         // Those between are of records that were lost.
                         let number = fields.number(TRANSPORT);
-                        let skipped = number.checked_sub(taken + 1);
+                        let skipped = number.checked_sub(reading.transports_taken + 1);
                         let skipped = skipped.and_then(|skipped| u32::try_from(skipped).ok());
                         let skipped = skipped.filter(|&skipped| skipped < SLOTS_MAX);
+                        let transports = &mut reading.transports;
                         let transport =
                             skipped.and_then(|skipped| transports.nth(skipped as usize));
                         let transport = transport.ok_or(Malformed("a transport is missing"))?;
-                        taken = number;
-                        engine.restore_connection(&fields, transport, &frames, &mut slots)
+                        reading.transports_taken = number;
+                        let (frames, slots) = (&reading.frames, &mut reading.slots);
+                        self.restore_connection(&fields, transport, frames, slots)
                     });
                     match connection {
-                        Ok(connection) => connections.push(connection),
-                        Err(_) => carried.lost += 1,
+                        Ok(connection) => return Ok(Some(connection)),
+                        Err(_) => reading.lost += 1,
                     }
                 }
                 kind => {
-                    let now = engine.now();
-                    let application = &mut engine.application;
-                    application.restore(kind, &fields?, &mut frames, now)?;
+                    let now = self.now();
+                    let frames = &mut reading.frames;
+                    self.application.restore(kind, &fields?, frames, now)?;
                 }
             }
         }
-        carried.connections = connections.len();
-        engine.shell.context.metrics.connections_dropped += carried.lost as u64;
-        engine.take_part(connections);
-        Ok((engine, carried))
+        Ok(None)
     }
 
     fn restore_shell(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
@@ -195,10 +242,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         Ok(connection)
     }
 
-    /// Puts `connections` into their slots.
-    fn take_part(&mut self, connections: Vec<Connection<T>>) {
+    /// Puts `connections` among what they share.
+    fn take_part(&mut self, mut connections: Connections<T>) {
         let shell = &mut self.shell;
-        shell.connections.fill(connections);
+        connections.set_next_serial(shell.connections.next_serial());
+        shell.connections = connections;
         for connection in shell.connections.iter_mut() {
             connection.take_part(&mut shell.context);
         }
