@@ -162,7 +162,7 @@ impl Hub {
         info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
         Receipt {
             delivered,
-            id: position.map(|position| self.journal.id(position)),
+            id: position.map(|position| self.journal.entry_id(position)),
             is_repeated: false,
         }
     }
@@ -188,7 +188,9 @@ impl Hub {
             let frame = position.and_then(|position| self.journal.frame(position, encoding));
             // It isn't in the history, or was too long for it.
             let frame = frame.unwrap_or_else(|| match (encoding, position) {
-                (Encoding::Numbered, Some(position)) => content.numbered(self.journal.id(position)),
+                (Encoding::Numbered, Some(position)) => {
+                    content.numbered(self.journal.entry_id(position))
+                }
                 _ => content.plain(),
             });
             let Delivered { queued, dropped } = deliveries.deliver(&frame, recipients);
@@ -205,7 +207,7 @@ impl Hub {
         info!(connection:% = id; "{id} published again what was published before, by its key");
         Receipt {
             delivered: Delivered { queued, dropped: 0 },
-            id: Some(self.journal.id(first)),
+            id: Some(self.journal.entry_id(first)),
             is_repeated: true,
         }
     }

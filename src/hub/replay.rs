@@ -131,7 +131,8 @@ impl Hub {
                 resumes.expired += 1;
                 Shown::NotResumed("expired")
             }
-            Err(NotResumed::Unknown) => {
+            // Nobody here waits for what may still come.
+            Err(NotResumed::Unknown | NotResumed::Ahead) => {
                 resumes.unknown += 1;
                 Shown::NotResumed("unknown")
             }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::id::{EntryId, ID_BYTES_MAX};
+use super::id::{EntryId, OWN_ID_BYTES_MAX, StreamId};
 use super::record::KEY_BYTES_MAX;
 use crate::handover::{Fields, Malformed, Members};
 use crate::wire::shared::{SHARED_OVERHEAD_BYTES, SharedBytes, WeakBytes};
@@ -85,6 +85,7 @@ const KIND: u8 = 3;
 const NOTIFICATION: u8 = 4;
 const KEY: u8 = 5;
 const DELIVERED: u8 = 6;
+const STREAM_ID: u8 = 7;
 
 /// A notification in the log.
 #[derive(Debug)]
@@ -130,8 +131,8 @@ impl Entry {
         }
     }
 
-    /// Writes what a successor must know.
-    pub(super) fn save(&self, members: &mut Members<'_>) {
+    /// Writes what a successor must know. `id` is what a stream has called it, if it is of one.
+    pub(super) fn save(&self, id: Option<StreamId>, members: &mut Members<'_>) {
         let Self {
             published_micros,
             frames,
@@ -155,6 +156,9 @@ impl Entry {
         members.bytes(NOTIFICATION, notification.as_bytes());
         members.bytes(KEY, key.as_deref().unwrap_or_default().as_bytes());
         members.number(DELIVERED, (*delivered).into());
+        if let Some(id) = id {
+            id.save(STREAM_ID, members);
+        }
     }
 
     /// The entry that was saved into `fields`, with each of the encodings that it had. Only one that was lent is lost.
@@ -191,6 +195,15 @@ impl Entry {
     /// It is no text.
     pub fn saved_notification<'a>(fields: &Fields<'a>) -> Result<&'a str, Malformed> {
         fields.text(NOTIFICATION)
+    }
+
+    /// What a stream has called the entry that was saved into `fields`.
+    ///
+    /// # Errors
+    /// It is of none.
+    pub(super) fn saved_stream_id(fields: &Fields<'_>) -> Result<StreamId, Malformed> {
+        let id = StreamId::saved(STREAM_ID, fields)?;
+        id.ok_or(Malformed("an entry of a stream has no id"))
     }
 
     /// Its encodings as queues share them, the plain one first. In this order they have their numbers in a state.
@@ -270,14 +283,14 @@ impl Entry {
     }
 
     /// Bytes of memory that it takes, all of its encodings included. One that isn't numbered counts as if it were:
-    /// what it takes doesn't grow when the other takes its place.
+    /// what it takes doesn't grow when the other takes its place. The history adds what a stream's id may be longer.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let frames = self.frames.iter().flatten();
         let frames = frames.map(|frame| frame.as_bytes().len() + SHARED_OVERHEAD_BYTES);
         let is_plain = self.encoded(Encoding::Numbered).is_none();
         let id = if is_plain {
-            BEFORE_ID.len() + ID_BYTES_MAX
+            BEFORE_ID.len() + OWN_ID_BYTES_MAX
         } else {
             0
         };
@@ -301,7 +314,7 @@ mod tests {
     use super::super::id::{Generation, Position};
     use super::*;
 
-    const ID: EntryId = EntryId {
+    const ID: EntryId = EntryId::Own {
         generation: Generation(0xab),
         position: Position(7),
     };

@@ -3,7 +3,7 @@
 //!
 //! They run on a small corpus as tests too, so that what a fuzzer once found stays found.
 
-use super::id::{EntryId, Generation, Position};
+use super::id::{EntryId, Generation, ID_BYTES_MAX, Position};
 use super::record::{Chain, POSITION_MAX, StoredEntry, seal};
 use super::segments::{Restored, Segments};
 use super::simulated::SimulatedDisk;
@@ -18,7 +18,7 @@ pub fn fuzz_id(bytes: &[u8]) {
     };
     if let Ok(id) = text.parse::<EntryId>() {
         assert_eq!(id.to_string(), text);
-        assert!(text.len() <= 40);
+        assert!(text.len() <= ID_BYTES_MAX);
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
         assert!(text.bytes().all(is_allowed));
     }

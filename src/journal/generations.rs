@@ -23,20 +23,20 @@ impl Generations {
         let mut kept_by = self.0.iter().rev();
         let kept_by = kept_by.find(|(_, start)| *start < position);
         let (generation, _) = *kept_by.unwrap_or(&self.0[0]);
-        EntryId {
+        EntryId::Own {
             generation,
             position,
         }
     }
 
-    /// Whether an id may have been told, where the log ends at `head`.
+    /// Whether a generation may have told a position, where the log ends at `head`.
     #[must_use]
-    pub fn has_told(&self, id: EntryId, head: Position) -> bool {
-        let Some(index) = self.0.iter().position(|&(of, _)| of == id.generation) else {
+    pub fn have_told(&self, generation: Generation, position: Position, head: Position) -> bool {
+        let Some(index) = self.0.iter().position(|&(of, _)| of == generation) else {
             return false;
         };
         let end = self.0.get(index + 1).map_or(head, |&(_, start)| start);
-        (self.0[index].1..=end).contains(&id.position)
+        (self.0[index].1..=end).contains(&position)
     }
 
     /// What a successor must know.
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn id(generation: u64, position: u64) -> EntryId {
-        EntryId {
+        EntryId::Own {
             generation: Generation(generation),
             position: Position(position),
         }
@@ -108,13 +108,13 @@ mod tests {
                 "{position}"
             );
         }
+        let have_told = |(generation, position)| {
+            generations.have_told(Generation(generation), Position(position), Position(10))
+        };
         let told = [(1, 0), (1, 5), (2, 5), (3, 5), (3, 8), (4, 8), (4, 10)];
-        for (generation, position) in told {
-            assert!(generations.has_told(id(generation, position), Position(10)));
-        }
-        for (generation, position) in [(1, 6), (2, 4), (2, 6), (3, 9), (4, 7), (4, 11), (5, 9)] {
-            assert!(!generations.has_told(id(generation, position), Position(10)));
-        }
+        assert!(told.into_iter().all(have_told));
+        let others = [(1, 6), (2, 4), (2, 6), (3, 9), (4, 7), (4, 11), (5, 9)];
+        assert!(!others.into_iter().any(have_told));
     }
 
     #[test]

@@ -33,6 +33,8 @@ const START: u8 = 1;
 /// The newest entries.
 pub struct History {
     limits: HistoryLimits,
+    /// What each entry is charged for its id.
+    id_bytes: usize,
     entries: VecDeque<Entry>,
     /// What the entries are found by, one of each.
     column: Column,
@@ -50,6 +52,7 @@ impl History {
     pub fn new(limits: HistoryLimits, start: Position) -> Self {
         Self {
             limits,
+            id_bytes: 0,
             entries: VecDeque::new(),
             column: Column::default(),
             start,
@@ -59,11 +62,20 @@ impl History {
         }
     }
 
+    /// The same, where the id of each entry takes so many bytes beside it. There are none yet.
+    #[must_use]
+    pub(super) fn with_id_bytes(self, id_bytes: usize) -> Self {
+        debug_assert!(self.is_empty(), "what is there was charged otherwise");
+        Self { id_bytes, ..self }
+    }
+
     /// Writes what a successor must know, but for the entries: they are saved one by one.
     pub(super) fn save(&self, members: &mut Members<'_>) {
         let Self {
             // They are configured.
             limits: _,
+            // Follows from what ids there are.
+            id_bytes: _,
             entries: _,
             // These are made anew of the entries.
             column: _,
@@ -233,7 +245,7 @@ impl History {
 
     fn cost(&self, entry: &Entry) -> usize {
         let key = entry.key().map_or(0, |_| KEY_BYTES);
-        entry.bytes() + LISTED_BYTES + key
+        entry.bytes() + LISTED_BYTES + self.id_bytes + key
     }
 
     /// Drops the oldest entries until the rest is within the bytes.
@@ -319,7 +331,7 @@ mod tests {
             kind: "\"notification\"",
             notification: "{}",
         };
-        let id = EntryId {
+        let id = EntryId::Own {
             generation: Generation(1),
             position: Position(position),
         };

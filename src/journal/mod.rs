@@ -3,6 +3,9 @@
 //! A log with one writer. Knows neither sockets nor JSON, and no subscriptions: what an entry says is text,
 //! what it is found by are fingerprints that the hub makes. Main type: [`Journal`]. Call order of what
 //! is published together: [`Journal::push`] for each, [`Journal::seal`], and only then is any of it sent.
+//!
+//! Where the order is that of a stream ([`Journal::of_stream`]), [`Journal::push_read`] takes the place of the first;
+//! [`Journal::mark`], [`Journal::cut`] and [`Journal::mend`] tell what else is read of the stream, in its order.
 
 pub mod boot;
 pub mod column;
@@ -13,6 +16,7 @@ pub mod fuzzing;
 pub mod generations;
 pub mod history;
 pub mod id;
+mod ids;
 pub mod needles;
 pub mod record;
 pub mod saved;
@@ -28,7 +32,9 @@ use self::column::{Column, Fingerprints};
 use self::entry::{Content, Encoding, Entry};
 use self::generations::Generations;
 use self::history::History;
-use self::id::{EntryId, Generation, Position};
+use self::id::{EntryId, Generation, Position, StreamId};
+pub use self::ids::NotResumed;
+use self::ids::{Ids, StreamIds};
 use self::record::StoredEntry;
 use self::segments::Restored;
 use self::write_ahead::WriteAhead;
@@ -38,7 +44,7 @@ use crate::ws::frame::EncodedFrame;
 
 /// The log.
 pub struct Journal {
-    generations: Generations,
+    ids: Ids,
     history: History,
     /// While nothing is kept: the position of the newest notification.
     unkept: Position,
@@ -46,23 +52,25 @@ pub struct Journal {
     write_ahead: Option<WriteAhead>,
 }
 
-/// Why a client can't have what it missed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotResumed {
-    /// The history doesn't reach back so far.
-    Expired,
-    /// It isn't an id of this history.
-    Unknown,
-}
-
 impl Journal {
     /// An empty log of a process that has drawn `generation`.
     #[must_use]
     pub fn new(limits: HistoryLimits, generation: Generation) -> Self {
+        let generations = vec![(generation, Position::default())];
+        Self::empty(limits, Ids::Own(Generations::new(generations)))
+    }
+
+    /// An empty log of a stream, whose entries have ids already.
+    #[must_use]
+    pub fn of_stream(limits: HistoryLimits) -> Self {
+        Self::empty(limits, Ids::Stream(StreamIds::default()))
+    }
+
+    fn empty(limits: HistoryLimits, ids: Ids) -> Self {
         let start = Position::default();
         Self {
-            generations: Generations::new(vec![(generation, start)]),
-            history: History::new(limits, start),
+            history: History::new(limits, start).with_id_bytes(ids.entry_bytes()),
+            ids,
             unkept: start,
             write_ahead: None,
         }
@@ -79,7 +87,7 @@ impl Journal {
         mut fingerprint: impl FnMut(&str, &mut Fingerprints),
     ) -> Self {
         let mut journal = Self {
-            generations: Generations::new(restored.generations.clone()),
+            ids: Ids::Own(Generations::new(restored.generations.clone())),
             history: History::new(limits, restored.first),
             unkept: restored.first,
             write_ahead: Some(write_ahead),
@@ -88,7 +96,7 @@ impl Journal {
         for stored in restored.entries.iter() {
             fingerprints.clear();
             fingerprint(stored.notification, &mut fingerprints);
-            let id = journal.id(journal.head().next());
+            let id = journal.entry_id(journal.head().next());
             let content = Content {
                 kind: stored.kind,
                 notification: stored.notification,
@@ -132,10 +140,23 @@ impl Journal {
         self.history.head().max(self.unkept)
     }
 
-    /// The id of a position.
+    /// Where the history begins: the position ahead of all that is kept.
+    fn start(&self) -> Position {
+        self.history.start().max(self.unkept)
+    }
+
+    /// The id of the entry at a position, which its frames say. Of a stream's, only those of the history are known, and
+    /// the one ahead of them; any other is [`StreamId::NONE`], from which nobody can resume.
+    #[must_use]
+    pub fn entry_id(&self, position: Position) -> EntryId {
+        self.ids.entry_id(position)
+    }
+
+    /// The id of a position, which a client is told that has all up to there. It is that of the entry, but the
+    /// barrier's if one stands behind it.
     #[must_use]
     pub fn id(&self, position: Position) -> EntryId {
-        self.generations.id(position)
+        self.ids.id(position)
     }
 
     /// The position that a client shows, if everything behind it is there.
@@ -147,10 +168,8 @@ impl Journal {
             return Err(NotResumed::Expired);
         }
         let id: EntryId = text.parse().map_err(|_| NotResumed::Unknown)?;
-        let EntryId { position, .. } = id;
-        if !self.generations.has_told(id, self.head()) {
-            Err(NotResumed::Unknown)
-        } else if self.history.reaches_back_to(position, micros(now)) {
+        let position = self.ids.locate(id, self.head())?;
+        if self.history.reaches_back_to(position, micros(now)) {
             Ok(position)
         } else {
             Err(NotResumed::Expired)
@@ -163,7 +182,7 @@ impl Journal {
         self.history.find_key(key)
     }
 
-    /// Appends a notification; returns its position.
+    /// Appends a notification that this log gives an id; returns its position.
     pub fn push(
         &mut self,
         content: Content<'_>,
@@ -172,15 +191,75 @@ impl Journal {
         fingerprints: &Fingerprints,
         now: Timestamp,
     ) -> Position {
+        debug_assert!(!self.ids.are_of_stream(), "a stream gives its ids itself");
         let position = self.head().next();
         if self.is_on() {
-            let id = self.id(position);
+            let id = self.entry_id(position);
             let entry = Entry::new(content, id, encoding, key, micros(now));
             self.history.push(entry, fingerprints);
         } else {
             self.unkept = position;
         }
         position
+    }
+
+    /// Appends a notification that was read from the stream, where its id is `id`; returns its position. It was
+    /// published at `published_micros` on the server's clock, which is behind zero for what an earlier process has
+    /// seen. What isn't kept, or isn't valid, takes no position and isn't shown here.
+    pub fn push_read(
+        &mut self,
+        id: StreamId,
+        content: Content<'_>,
+        encoding: Encoding,
+        key: Option<&str>,
+        fingerprints: &Fingerprints,
+        published_micros: i64,
+    ) -> Position {
+        let id = EntryId::Stream(id);
+        let position = self.head().next();
+        self.ids.push(id);
+        if self.is_on() {
+            let entry = Entry::new(content, id, encoding, key, published_micros);
+            self.history.push(entry, fingerprints);
+        } else {
+            self.unkept = position;
+            self.trim_ids();
+        }
+        position
+    }
+
+    /// A barrier was read from the stream: nothing before it can be resumed from, here or at any other node. From now on
+    /// the newest position is called by its id.
+    pub fn mark(&mut self, barrier: StreamId) {
+        if let Some(ids) = self.stream_ids() {
+            ids.mark(barrier);
+        }
+    }
+
+    /// Something of the stream may be gone. Nothing can be resumed from until [`Journal::mend`]. From then on what was
+    /// appended meanwhile can be, as far as it stands behind the barrier.
+    pub fn cut(&mut self) {
+        if let Some(ids) = self.stream_ids() {
+            ids.set_cut(true);
+        }
+    }
+
+    /// The barrier that was written because of the last cut, or one behind it, has been marked: all behind it is certain
+    /// again. An older one doesn't do: it may stand ahead of what is gone.
+    pub fn mend(&mut self) {
+        if let Some(ids) = self.stream_ids() {
+            ids.set_cut(false);
+        }
+    }
+
+    fn stream_ids(&mut self) -> Option<&mut StreamIds> {
+        match &mut self.ids {
+            Ids::Stream(ids) => Some(ids),
+            Ids::Own(_) => {
+                debug_assert!(false, "this log is of no stream");
+                None
+            }
+        }
     }
 
     /// Ends what is published together, which began behind `start`.
@@ -200,13 +279,25 @@ impl Journal {
             });
             write_ahead.append(start.next(), entries);
         }
+        self.shrink_to_bytes();
+    }
+
+    fn shrink_to_bytes(&mut self) {
         self.history.shrink_to_bytes();
+        self.trim_ids();
+    }
+
+    /// Lets go of the ids of what has left the history.
+    fn trim_ids(&mut self) {
+        if self.ids.are_of_stream() {
+            self.ids.trim(self.start());
+        }
     }
 
     /// What is sent of the entry at a position, if it is there, which is being published: older ones make room.
     pub fn frame(&mut self, position: Position, encoding: Encoding) -> Option<EncodedFrame> {
         let frame = self.encode(position, encoding, usize::MAX);
-        self.history.shrink_to_bytes();
+        self.shrink_to_bytes();
         frame
     }
 
@@ -224,7 +315,7 @@ impl Journal {
         if let Some(frame) = self.history.get(position)?.encoded(encoding) {
             return Some(frame.clone());
         }
-        let id = self.id(position);
+        let id = self.entry_id(position);
         let encode = |entry: &mut Entry| entry.encode(id, encoding, bytes_max);
         self.history.update(position, encode)
     }
@@ -245,7 +336,12 @@ impl Journal {
 
     /// Drops some of what is too old, but nothing behind `needed`. Says whether there is more of it.
     pub fn expire(&mut self, now: Timestamp, needed: Option<Position>) -> bool {
-        self.history.expire(micros(now), needed)
+        let has_more = self.history.expire(micros(now), needed);
+        self.trim_ids();
+        if let Ids::Stream(ids) = &mut self.ids {
+            ids.shrink();
+        }
+        has_more
     }
 
     /// How long it is until the oldest entry is too old.
@@ -264,6 +360,9 @@ impl Journal {
     /// Asserts what must hold between two calls.
     pub fn check_invariants(&self) {
         self.history.check_invariants();
+        if let Ids::Stream(ids) = &self.ids {
+            ids.check_invariants(self.start(), self.head());
+        }
     }
 }
 

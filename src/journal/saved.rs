@@ -10,7 +10,8 @@ use super::column::Fingerprints;
 use super::entry::Entry;
 use super::generations::Generations;
 use super::history::History;
-use super::id::Position;
+use super::id::{EntryId, Position};
+use super::ids::{Ids, StreamIds};
 use super::record::POSITION_MAX;
 use super::write_ahead::WriteAhead;
 use crate::config::HistoryLimits;
@@ -26,6 +27,8 @@ pub const ENTRY_RECORD: u8 = 9;
 const GENERATIONS: u8 = 1;
 const HISTORY: u8 = 2;
 const UNKEPT: u8 = 3;
+/// Where ids are those of a stream, in place of generations.
+const STREAM_IDS: u8 = 4;
 
 impl Journal {
     /// Writes what a successor must know, and gives the encodings of all entries their numbers. They must be the first
@@ -39,27 +42,36 @@ impl Journal {
         frames: &mut FrameNumbers,
     ) -> io::Result<()> {
         out.record(JOURNAL_RECORD, |members| self.save_head(members))?;
+        let mut position = self.history.start();
         for entry in self.history.entries() {
+            position = position.next();
             for frame in entry.frames() {
                 let is_new = frames.number(frame)?;
                 debug_assert!(is_new, "the reader counts it");
             }
-            out.record(ENTRY_RECORD, |members| entry.save(members))?;
+            out.record(ENTRY_RECORD, |members| {
+                entry.save(self.ids.of_stream(position), members);
+            })?;
         }
         Ok(())
     }
 
     fn save_head(&self, members: &mut Members<'_>) {
         let Self {
-            generations,
+            ids,
             history,
             unkept,
             // Saved apart.
             write_ahead: _,
         } = self;
-        members.bytes(GENERATIONS, &generations.save());
+        if let Ids::Own(generations) = ids {
+            members.bytes(GENERATIONS, &generations.save());
+        }
         members.nested(HISTORY, |members| history.save(members));
         members.number(UNKEPT, unkept.0);
+        if let Ids::Stream(ids) = ids {
+            members.nested(STREAM_IDS, |members| ids.save(members));
+        }
     }
 
     /// The log that was saved, still without its entries: `fields` are those of its record. It is written by
@@ -83,9 +95,14 @@ impl Journal {
         if limits.is_on() && unkept > history.start() {
             history = History::new(limits, unkept);
         }
+        let start = history.start().max(unkept);
+        let ids = match fields.nested(STREAM_IDS)? {
+            Some(fields) => Ids::Stream(StreamIds::restore(start, &fields)?),
+            None => Ids::Own(Generations::restore(fields.bytes(GENERATIONS))?),
+        };
         Ok(Self {
-            generations: Generations::restore(fields.bytes(GENERATIONS))?,
-            history,
+            history: history.with_id_bytes(ids.entry_bytes()),
+            ids,
             unkept,
             write_ahead,
         })
@@ -105,10 +122,14 @@ impl Journal {
     /// kept.
     ///
     /// # Errors
-    /// It is none.
+    /// It is none, or its ids are a stream's and those of this one aren't, or the other way round.
     pub fn go_on(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
         let write_ahead = self.write_ahead.take();
-        *self = Self::carried(self.history.limits(), fields, write_ahead)?;
+        let carried = Self::carried(self.history.limits(), fields, write_ahead)?;
+        if carried.ids.are_of_stream() != self.ids.are_of_stream() {
+            return Err(Malformed("the ids of a log are of another sort"));
+        }
+        *self = carried;
         Ok(())
     }
 
@@ -127,7 +148,12 @@ impl Journal {
             return Err(Malformed("a log has too many entries"));
         }
         let position = self.head().next();
-        let entry = Entry::carried(fields, self.id(position))?;
+        let id = match &self.ids {
+            Ids::Own(generations) => generations.id(position),
+            Ids::Stream(_) => EntryId::Stream(Entry::saved_stream_id(fields)?),
+        };
+        let entry = Entry::carried(fields, id)?;
+        self.ids.push(id);
         entry.frames().cloned().for_each(|frame| frames.push(frame));
         if self.is_on() {
             self.history.push(entry, fingerprints);
@@ -136,14 +162,18 @@ impl Journal {
             entry.release();
             self.unkept = position;
         }
+        self.trim_ids();
         Ok(())
     }
 
-    /// Looks whether the log goes on where that on disk does, when all entries have been taken.
+    /// Looks whether the log goes on where that on disk does, when all entries have been taken, and its ids with it.
     ///
     /// # Errors
     /// It doesn't. The next entry would have another position there than here.
     pub fn check_carried(&self) -> Result<(), Malformed> {
+        if let Ids::Stream(ids) = &self.ids {
+            ids.check_carried()?;
+        }
         let write_ahead = self.write_ahead.as_ref();
         match write_ahead.and_then(WriteAhead::end) {
             Some(end) if end != self.head() => {
@@ -155,4 +185,4 @@ impl Journal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

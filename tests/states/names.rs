@@ -54,6 +54,11 @@ journal/saved.rs GENERATIONS 8.1
 journal/saved.rs HISTORY 8.2
 journal/history.rs START 8.2.1
 journal/saved.rs UNKEPT 8.3 ! the history is on
+journal/saved.rs STREAM_IDS 8.4 ! ids are the server's own
+journal/ids.rs BEFORE 8.4.1 ! ids are the server's own
+journal/ids.rs FLOOR 8.4.2 ! ids are the server's own
+journal/ids.rs BARRIER 8.4.3 ! ids are the server's own
+journal/ids.rs IS_CUT 8.4.4 ! ids are the server's own
 journal/saved.rs ENTRY_RECORD 9
 journal/entry.rs PUBLISHED 9.1
 journal/entry.rs ENCODINGS 9.2
@@ -61,6 +66,7 @@ journal/entry.rs KIND 9.3
 journal/entry.rs NOTIFICATION 9.4
 journal/entry.rs KEY 9.5
 journal/entry.rs DELIVERED 9.6
+journal/entry.rs STREAM_ID 9.7 ! ids are the server's own
 hub/saved.rs HUB 10
 hub/saved.rs METRICS 10.1#
 hub/saved.rs EXPIRY_DUE 10.2

@@ -50,13 +50,13 @@ fn fingerprint(notification: &str, fingerprints: &mut Fingerprints) {
     }
 }
 
-fn fingerprints(notification: &str) -> Fingerprints {
+pub(in crate::journal) fn fingerprints(notification: &str) -> Fingerprints {
     let mut fingerprints = Fingerprints::default();
     fingerprint(notification, &mut fingerprints);
     fingerprints
 }
 
-fn save(journal: &Journal, numbers: &mut FrameNumbers) -> Vec<u8> {
+pub(in crate::journal) fn save(journal: &Journal, numbers: &mut FrameNumbers) -> Vec<u8> {
     numbers.begin();
     let mut out = Outgoing::begin(Vec::new()).expect("taken");
     journal.save(&mut out, numbers).expect("taken");
@@ -74,7 +74,7 @@ fn restore_log(disk: &SimulatedDisk, saved: &[u8]) -> Result<WriteAhead, Malform
     WriteAhead::carried(&fields, SEGMENT_BYTES_MAX, |_| Ok(disk.again()))
 }
 
-fn restore(
+pub(in crate::journal) fn restore(
     limits: HistoryLimits,
     state: &[u8],
     mut write_ahead: Option<WriteAhead>,
@@ -181,7 +181,7 @@ impl Life {
             format!("{:?}, {:?}", journal.age(now), journal.time_left(now)),
         ];
         for position in start.saturating_sub(2)..=head + 1 {
-            let of = |generation| EntryId {
+            let of = |generation| EntryId::Own {
                 generation: Generation(generation),
                 position: Position(position),
             };
