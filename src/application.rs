@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::handover::{Fields, Malformed, Members, Outgoing};
@@ -297,6 +298,63 @@ pub struct Gauges {
     pub send_queue_bytes: u64,
     /// Bytes that are kept for peers; a shared frame counts once.
     pub buffer_bytes: u64,
+}
+
+/// One of the two connections to the server that keeps the order: what is read blocks, what is written doesn't wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Uplink {
+    /// What is read comes through it.
+    Reader,
+    /// What is written goes through it.
+    Writer,
+}
+
+/// Where a server listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Endpoint {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => fmt::Display::fmt(address, f),
+            Self::Unix(path) => fmt::Display::fmt(&path.display(), f),
+        }
+    }
+}
+
+/// Connections that the application has to servers of its own: bytes in, bytes out, no sockets.
+///
+/// Whoever has the sockets asks [`Uplinks::take_connect`] first, then [`Uplinks::is_open`]: any other call may have ended
+/// both connections and begun a new attempt.
+pub trait Uplinks {
+    /// Where one is to be opened now; told once for each attempt, whose socket takes the place of the one before.
+    fn take_connect(&mut self, uplink: Uplink) -> Option<Endpoint>;
+
+    /// Whether its socket is of use; else it is closed.
+    fn is_open(&self, uplink: Uplink) -> bool;
+
+    /// It is connected: bytes can be written.
+    fn handle_connected(&mut self, uplink: Uplink, now: Timestamp);
+
+    /// Whether more is taken now; what isn't read waits in the socket.
+    fn takes_input(&self, uplink: Uplink) -> bool;
+
+    /// Takes what was read.
+    fn handle_received(&mut self, uplink: Uplink, bytes: &[u8], now: Timestamp);
+
+    /// What is to be written now. What was shown once counts as sent, until the connection ends.
+    fn unsent(&mut self, uplink: Uplink) -> &[u8];
+
+    /// The socket has taken the first `len` bytes of what was shown.
+    fn handle_sent(&mut self, uplink: Uplink, len: usize, now: Timestamp);
+
+    /// It couldn't be opened, or it has ended.
+    fn handle_end(&mut self, uplink: Uplink, error: Option<&io::Error>, now: Timestamp);
 }
 
 /// What runs behind the shell.

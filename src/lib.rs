@@ -13,6 +13,8 @@
 //! upgrades, and serves the files of [`web`]. [`cli`] wires them together, and its client commands
 //! use [`client`].
 //!
+//! [`redis`] is how several servers share one order; nothing uses it yet.
+//!
 //! Start with [`ws::frame`] for the frame parser, [`hub::filter`] for the match and
 //! [`net::server`] for the loop.
 
@@ -29,6 +31,7 @@ mod log_limit;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod redis;
 pub mod routes;
 pub mod time;
 pub mod web;

@@ -28,6 +28,7 @@ const MAY_NAME: &str = "
     memory:
     metrics:
     net: application handover http wire ws
+    redis: application
     routes: application handover http::head hub web wire::carried
     time:
     web:
@@ -41,6 +42,7 @@ const TESTS_MAY_NAME: &str = "
     hub: run_corpus ws::error
     journal: run_corpus
     net: run_corpus
+    redis: run_corpus
     routes: journal
     ws: run_corpus
 ";
@@ -55,7 +57,7 @@ struct Confined {
     tests_exempt: bool,
 }
 
-const CONFINED: [Confined; 3] = [
+const CONFINED: [Confined; 4] = [
     Confined {
         what: "mio",
         names: &["mio", "signal_hook_mio"],
@@ -67,6 +69,12 @@ const CONFINED: [Confined; 3] = [
         names: &["serde_json"],
         modules: "hub::command hub::access::jwt cli client",
         tests_exempt: true,
+    },
+    Confined {
+        what: "redis_protocol",
+        names: &["redis_protocol"],
+        modules: "redis::reply",
+        tests_exempt: false,
     },
     Confined {
         what: "a clock",

@@ -1,0 +1,654 @@
+//! Nodes against a simulated Redis, under a virtual clock, with links that break and servers that fail.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::address::{Login, Server};
+use super::entry::{Place, digits};
+use super::simulated::{SimulatedRedis, SimulatedSockets, Taken};
+use super::*;
+use crate::application::{Endpoint, Uplink};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn settings() -> Settings {
+    Settings {
+        stream: "crieur".into(),
+        maxlen: 100_000,
+        timeout: TIMEOUT,
+        history: Duration::from_secs(600),
+        takes_position: |json| !json.contains(r#""keep":false"#),
+    }
+}
+
+fn servers() -> Vec<Server> {
+    let server = |path: &str| Server {
+        endpoint: Endpoint::Unix(path.into()),
+        login: Login {
+            database: 3,
+            password: Some("secret".to_owned()),
+            ..Login::default()
+        },
+    };
+    vec![server("/a"), server("/b")]
+}
+
+/// What became of a nonce.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Answer {
+    None,
+    Own(StreamId),
+    Repeated(StreamId),
+    Refused(Refusal),
+}
+
+/// What a node was told, in its order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Told {
+    Entry(StreamId),
+    Barrier(StreamId),
+    Doubt(Doubt),
+    Mended,
+}
+
+/// A node: its side of Redis, its sockets, and what a hub would know.
+struct Node {
+    redis: Redis,
+    sockets: SimulatedSockets,
+    answers: BTreeMap<u64, Answer>,
+    keys: HashMap<u64, String>,
+    told: Vec<Told>,
+}
+
+impl Node {
+    fn new(seed: u64) -> Self {
+        Self {
+            redis: Redis::new(settings(), servers(), seed),
+            sockets: SimulatedSockets::default(),
+            answers: BTreeMap::new(),
+            keys: HashMap::new(),
+            told: Vec::new(),
+        }
+    }
+
+    fn append(&mut self, entries: &[Append<'_>], now: Timestamp) -> Option<Range<u64>> {
+        let nonces = self.redis.append(entries, now).ok()?;
+        assert_eq!(nonces.end - nonces.start, entries.len() as u64);
+        for (nonce, entry) in nonces.clone().zip(entries) {
+            assert_eq!(self.answers.insert(nonce, Answer::None), None);
+            if let Some(key) = entry.key {
+                self.keys.insert(nonce, key.to_owned());
+            }
+        }
+        Some(nonces)
+    }
+
+    fn answer(&mut self, nonce: u64, answer: Answer) {
+        let before = self.answers.insert(nonce, answer);
+        assert_eq!(before, Some(Answer::None), "{nonce} is answered once");
+    }
+
+    fn take_events(&mut self, now: Timestamp, max: usize) {
+        for _ in 0..max {
+            let told = match self.redis.next_event(now) {
+                None => return,
+                Some(Event::Entry { id, own, json, .. }) => {
+                    assert!(json.is_some());
+                    if let Some(Nonce(nonce)) = own {
+                        self.answer(nonce, Answer::Own(id));
+                    }
+                    Told::Entry(id)
+                }
+                Some(Event::Barrier(id)) => Told::Barrier(id),
+                Some(Event::Mended) => Told::Mended,
+                Some(Event::Doubt(doubt)) => Told::Doubt(doubt),
+                Some(Event::Refused(nonces, refusal)) => {
+                    assert!(!nonces.is_empty());
+                    for nonce in nonces {
+                        self.answer(nonce, Answer::Refused(refusal.clone()));
+                    }
+                    continue;
+                }
+                Some(Event::Repeated(Nonce(nonce), id)) => {
+                    // What was trimmed ahead of it can't be passed on.
+                    let has_doubt = self.told.iter().any(|told| matches!(told, Told::Doubt(_)));
+                    assert!(has_doubt || self.told.contains(&Told::Entry(id)));
+                    self.answer(nonce, Answer::Repeated(id));
+                    continue;
+                }
+            };
+            self.told.push(told);
+        }
+    }
+
+    fn passed(&self) -> Vec<StreamId> {
+        let ids = self.told.iter().filter_map(|told| match told {
+            Told::Entry(id) | Told::Barrier(id) => Some(*id),
+            Told::Doubt(_) | Told::Mended => None,
+        });
+        ids.collect()
+    }
+}
+
+struct World {
+    rng: Rng,
+    now: Timestamp,
+    server: SimulatedRedis,
+    is_there: bool,
+    nodes: Vec<Node>,
+}
+
+impl World {
+    fn new(seed: u64, nodes: usize) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = (0..nodes).map(|_| Node::new(rng.u64(..))).collect();
+        Self {
+            rng,
+            now: Timestamp::ZERO,
+            server: SimulatedRedis::new("crieur"),
+            is_there: true,
+            nodes,
+        }
+    }
+
+    /// Bytes move, and some events are taken.
+    fn turn(&mut self, millis: u64) {
+        self.now = self.now + Duration::from_millis(millis);
+        self.server.run(self.now, &mut self.rng);
+        for node in &mut self.nodes {
+            if node.redis.next_deadline().is_some_and(|at| at <= self.now) {
+                node.redis.handle_timeout(self.now);
+            }
+            let server = self.is_there.then_some(&self.server);
+            node.sockets
+                .pump(server, &mut node.redis, &mut self.rng, self.now);
+            node.redis.check_invariants();
+            let max = if self.rng.u8(..4) == 0 {
+                self.rng.usize(..3)
+            } else {
+                usize::MAX
+            };
+            node.take_events(self.now, max);
+            node.redis.check_invariants();
+        }
+    }
+
+    /// Until everything is quiet and whole again.
+    fn rest(&mut self) {
+        self.server.stop(false);
+        self.server.fill(false);
+        self.server.demote(false);
+        self.is_there = true;
+        for node in &mut self.nodes {
+            node.redis.hold(false);
+        }
+        for _ in 0..300 {
+            self.turn(40);
+        }
+        for node in &mut self.nodes {
+            node.take_events(self.now, usize::MAX);
+            assert!(node.redis.is_ready() && node.redis.is_reachable() && node.redis.is_settled());
+        }
+    }
+
+    fn append_something(&mut self) {
+        let rng = &mut self.rng;
+        let count = if rng.u8(..4) == 0 { rng.usize(1..5) } else { 1 };
+        let keys: Vec<_> = (0..count)
+            .map(|_| (rng.u8(..3) == 0).then(|| format!("key {}", rng.u8(..20))))
+            .collect();
+        let texts: Vec<_> = (0..count).map(|_| rng.u32(..).to_string()).collect();
+        let entries = keys.iter().zip(&texts).map(|(key, text)| Append {
+            kind: "\"kind\"",
+            notification: text,
+            is_kept: rng.u8(..5) > 0,
+            key: key.as_deref(),
+        });
+        let entries: Vec<_> = entries.collect();
+        let node = rng.usize(..self.nodes.len());
+        self.nodes[node].append(&entries, self.now);
+    }
+
+    /// Nothing is lost by what happens here.
+    fn stir(&mut self) {
+        match self.rng.u8(..100) {
+            0..60 => self.append_something(),
+            60..75 => {
+                self.server.add(&[
+                    (b"x", b"1"),
+                    (b"n", b"{\"type\":\"other\",\"notification\":1}"),
+                ]);
+            }
+            75..80 => {
+                let node = self.rng.usize(..self.nodes.len());
+                let uplink = *self
+                    .rng
+                    .choice(&[Uplink::Reader, Uplink::Writer])
+                    .expect("one");
+                let Node { redis, sockets, .. } = &mut self.nodes[node];
+                sockets.cut(uplink, redis, &mut self.rng, self.now);
+            }
+            80..82 => self.server.kill_clients(),
+            82..85 => self.server.stop(true),
+            85..89 => self.server.stop(false),
+            89 => self.server.fill(true),
+            90..92 => self.server.fill(false),
+            92 => self.is_there = false,
+            93..96 => self.is_there = true,
+            96 => self.server.attach_replica(),
+            97 => self.server.flush_scripts(),
+            _ => {
+                let node = self.rng.usize(..self.nodes.len());
+                let is_held = self.rng.bool();
+                self.nodes[node].redis.hold(is_held);
+            }
+        }
+    }
+
+    fn some_time(&mut self) -> u64 {
+        match self.rng.u8(..20) {
+            0 => self.rng.u64(..2500),
+            1..5 => self.rng.u64(..200),
+            _ => self.rng.u64(..5),
+        }
+    }
+
+    /// Of each node: what it has in the log, and whether that agrees with what its publishers were told.
+    fn check_answers(&self) {
+        self.check(&self.server.log());
+    }
+
+    /// The same with what any server has taken.
+    fn check(&self, log: &[Taken]) {
+        for node in &self.nodes {
+            let mut taken: BTreeMap<u64, &Taken> = BTreeMap::new();
+            let mut before = None;
+            for entry in log {
+                let Some(nonce) = nonce_of(entry).filter(|nonce| node.answers.contains_key(nonce))
+                else {
+                    continue;
+                };
+                assert_eq!(taken.insert(nonce, entry), None, "it was sent once");
+                assert!(before < Some(nonce), "the order is kept");
+                before = Some(nonce);
+            }
+            for (nonce, answer) in &node.answers {
+                let entry = taken.get(nonce);
+                match answer {
+                    Answer::None => panic!("{nonce} was never answered"),
+                    Answer::Own(id) => assert_eq!(entry.map(|entry| entry.id), Some(*id)),
+                    Answer::Repeated(id) => {
+                        assert!(entry.is_none());
+                        let first = log
+                            .iter()
+                            .find(|entry| entry.id == *id)
+                            .expect("it is there");
+                        let key = field(first, b"k").expect("a key");
+                        assert_eq!(key, node.keys[nonce].as_bytes());
+                    }
+                    Answer::Refused(refusal) => {
+                        assert!(
+                            entry.is_none() || refusal.may_have_been_taken(),
+                            "{refusal}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn field<'a>(entry: &'a Taken, name: &[u8]) -> Option<&'a [u8]> {
+    let field = entry.fields.iter().find(|(field, _)| field == name);
+    field.map(|(_, value)| value.as_slice())
+}
+
+fn nonce_of(entry: &Taken) -> Option<u64> {
+    let text = std::str::from_utf8(field(entry, b"t")?).ok()?;
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// How many seeds are tried; `CRIEUR_REDIS_SEEDS` has a range of others.
+fn seeds(count: u64) -> Range<u64> {
+    let given = std::env::var("CRIEUR_REDIS_SEEDS").ok();
+    let range = given.as_deref().and_then(|text| text.split_once(".."));
+    let range = range.and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    range.unwrap_or(0..count)
+}
+
+/// Says which seed it was.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the seed was {}", self.0);
+        }
+    }
+}
+
+#[test]
+fn every_node_passes_on_the_same_and_each_append_is_answered_once() {
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for seed in seeds(250) {
+        let _seed = Seed(seed);
+        let mut world = World::new(seed, 2);
+        for _ in 0..world.rng.usize(..120) {
+            world.stir();
+            let millis = world.some_time();
+            world.turn(millis);
+        }
+        world.rest();
+        world.check_answers();
+        let log: Vec<_> = world.server.log().iter().map(|entry| entry.id).collect();
+        for node in &world.nodes {
+            let passed = node.passed();
+            assert!(
+                !passed.is_empty() && log.ends_with(&passed),
+                "in order, each once"
+            );
+            assert!(
+                !node
+                    .told
+                    .iter()
+                    .any(|told| matches!(told, Told::Doubt(_) | Told::Mended))
+            );
+            for answer in node.answers.values() {
+                let name = match answer {
+                    Answer::Refused(refusal) => format!("{refusal:?}"),
+                    other => format!("{other:?}")
+                        .split('(')
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                };
+                *answers.entry(name).or_default() += 1;
+            }
+        }
+        // A node that comes later has a position at once, and reads no more than it has to.
+        world.nodes = vec![Node::new(seed + 1_000_000)];
+        world.rest();
+        let passed = world.nodes[0].passed();
+        let log_now: Vec<_> = world.server.log().iter().map(|entry| entry.id).collect();
+        assert!(
+            !passed.is_empty() && log_now == log && log.ends_with(&passed),
+            "{passed:?} {log_now:?}"
+        );
+    }
+    let all = [
+        "Own",
+        "Repeated",
+        "NotSent",
+        "Unanswered",
+        "ByRedis(\"OOM\")",
+        "ByRedis(\"NOSCRIPT\")",
+    ];
+    assert!(
+        all.iter().all(|name| answers.contains_key(*name)),
+        "{answers:?}"
+    );
+}
+
+#[test]
+fn a_stream_that_is_another_one_is_told_and_nothing_is_passed_on_twice() {
+    let (mut lost, mut trimmed, mut forks) = (0, 0, 0);
+    for seed in seeds(250) {
+        let _seed = Seed(seed);
+        let mut world = World::new(seed, 2);
+        // Of the replicas. A node that was away while ids went back and forth again passes over those that went back.
+        let clock = *world.rng.choice(&[-3_600_000, 0, 3_600_000]).expect("one");
+        world.rest();
+        for _ in 0..world.rng.usize(..80) {
+            match world.rng.u8(..60) {
+                0 => world.server.restart(0),
+                1 => {
+                    let lacking = world.rng.usize(..8);
+                    world.server.fail_over(lacking, clock);
+                }
+                2 if world.rng.bool() => world.server.flush(),
+                3 => world.server.trim(world.rng.usize(..5)),
+                4 => world.server.demote(true),
+                5..8 => world.server.demote(false),
+                _ => world.stir(),
+            }
+            let millis = world.some_time();
+            world.turn(millis);
+        }
+        world.rest();
+        // What Redis has now.
+        let stream: Vec<_> = world
+            .server
+            .entries()
+            .iter()
+            .map(|entry| entry.id)
+            .collect();
+        for node in &world.nodes {
+            let passed = node.passed();
+            let mut once = passed.clone();
+            once.sort_by_key(|id| (Place::from(*id), id.tag));
+            once.dedup();
+            assert_eq!(once.len(), passed.len(), "nothing is passed on twice");
+            let mut rest = passed.iter();
+            let missing = stream
+                .iter()
+                .filter(|id| !rest.by_ref().any(|other| other == *id));
+            assert_eq!(
+                missing.count(),
+                0,
+                "all that is there was passed on, in its order"
+            );
+            let mut is_cut = false;
+            for told in &node.told {
+                match told {
+                    Told::Doubt(doubt) => {
+                        is_cut = true;
+                        match doubt {
+                            Doubt::Lost => lost += 1,
+                            Doubt::Trimmed => trimmed += 1,
+                        }
+                    }
+                    Told::Mended => {
+                        assert!(is_cut);
+                        is_cut = false;
+                    }
+                    Told::Entry(_) | Told::Barrier(_) => {}
+                }
+            }
+            assert!(!is_cut, "each doubt ends");
+            // What isn't there any more, and was passed on behind something that is, or just gone, was doubted.
+            let is_gone = passed.last().is_some_and(|last| !stream.contains(last));
+            assert!(!is_gone || stream.is_empty());
+            let is_fork = !passed.is_sorted_by_key(|id| Place::from(*id));
+            forks += usize::from(is_fork);
+            let has_doubt = node.told.iter().any(|told| matches!(told, Told::Doubt(_)));
+            assert!(!is_fork || has_doubt);
+        }
+    }
+    assert!(
+        lost > 0 && trimmed > 0 && forks > 0,
+        "{lost} {trimmed} {forks}"
+    );
+}
+
+#[test]
+fn nonces_of_nodes_differ() {
+    let first = |seed| {
+        let mut node = Node::new(seed);
+        node.redis.away_since = None;
+        let entry = Append {
+            kind: "1",
+            notification: "1",
+            is_kept: true,
+            key: None,
+        };
+        node.append(&[entry], Timestamp::ZERO).expect("taken").start
+    };
+    assert_ne!(first(1), first(2));
+    assert_eq!(digits(1), *b"0000000000000001");
+}
+
+/// The same against a real one, whose Unix socket is named by `CRIEUR_REDIS_SOCKET`. It is flushed.
+mod real {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::time::Instant;
+
+    use super::super::entry::{self, whole_id};
+    use super::super::reply::Inbox;
+    use super::*;
+
+    /// What a command answers.
+    fn ask(path: &Path, command: &[&[u8]], look: impl FnOnce(super::super::reply::Reply<'_>)) {
+        let mut socket = UnixStream::connect(path).expect("a Redis");
+        let mut bytes = Vec::new();
+        command::write(&mut bytes, command);
+        socket.write_all(&bytes).expect("it takes commands");
+        let mut inbox = Inbox::new(REPLY_BYTES_MAX);
+        loop {
+            let mut buffer = [0; 4096];
+            let len = socket.read(&mut buffer).expect("it answers");
+            inbox.push(&buffer[..len]);
+            if let Some(whole) = inbox.next().expect("a reply") {
+                return look(whole.reply(inbox.bytes()));
+            }
+        }
+    }
+
+    fn log(path: &Path) -> Vec<Taken> {
+        let mut log = Vec::new();
+        ask(path, &[b"XRANGE", b"crieur", b"-", b"+"], |reply| {
+            for reply in reply.list().expect("a list").iter() {
+                let (place, fields) = entry::read(reply).expect("an entry");
+                let id = whole_id(place, fields);
+                let texts: Vec<_> = fields.iter().filter_map(|text| text.text()).collect();
+                let fields = texts
+                    .chunks(2)
+                    .map(|pair| (pair[0].to_vec(), pair[1].to_vec()));
+                let fields = fields.collect();
+                log.push(Taken { id, fields });
+            }
+        });
+        log
+    }
+
+    #[derive(Default)]
+    struct Sockets([Option<UnixStream>; 2]);
+
+    impl Sockets {
+        fn pump(&mut self, path: &Path, redis: &mut Redis, now: Timestamp) {
+            for uplink in [Uplink::Reader, Uplink::Writer] {
+                let socket = &mut self.0[uplink as usize];
+                if redis.take_connect(uplink).is_some() {
+                    let opened = UnixStream::connect(path).expect("a Redis");
+                    opened.set_nonblocking(true).expect("it can be");
+                    *socket = Some(opened);
+                    redis.handle_connected(uplink, now);
+                }
+                let Some(stream) = socket.as_mut().filter(|_| redis.is_open(uplink)) else {
+                    *socket = None;
+                    continue;
+                };
+                let mut buffer = [0; 10_000];
+                match stream.read(&mut buffer) {
+                    Ok(0) => redis.handle_end(uplink, None, now),
+                    Ok(len) => redis.handle_received(uplink, &buffer[..len], now),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => redis.handle_end(uplink, Some(&error), now),
+                }
+                let unsent = redis.unsent(uplink);
+                let sent = if unsent.is_empty() {
+                    0
+                } else {
+                    stream.write(unsent).unwrap_or(0)
+                };
+                redis.handle_sent(uplink, sent, now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_real_one_does_the_same() {
+        let Some(path) = std::env::var_os("CRIEUR_REDIS_SOCKET") else {
+            return;
+        };
+        let path = Path::new(&path);
+        ask(path, &[b"FLUSHALL"], |_| {});
+        ask(path, &[b"SCRIPT", b"FLUSH"], |_| {});
+        let mut world = World::new(1, 3);
+        for node in &mut world.nodes {
+            // A user without a password isn't known.
+            for server in &mut node.redis.servers {
+                server.login = Login::default();
+            }
+        }
+        let start = Instant::now();
+        let mut sockets = [Sockets::default(), Sockets::default(), Sockets::default()];
+        let mut appends = 0;
+        while start.elapsed() < Duration::from_secs(6) {
+            world.now = Timestamp::from_micros(start.elapsed().as_micros() as u64);
+            for (node, sockets) in world.nodes.iter_mut().zip(&mut sockets) {
+                node.redis.handle_timeout(world.now);
+                sockets.pump(path, &mut node.redis, world.now);
+                node.take_events(world.now, usize::MAX);
+                node.redis.check_invariants();
+            }
+            let is_ready = world.nodes.iter().all(|node| node.redis.is_ready());
+            if is_ready && start.elapsed() < Duration::from_secs(4) {
+                world.append_something();
+                appends += 1;
+                match appends % 4000 {
+                    1000 => ask(path, &[b"CLIENT", b"KILL", b"TYPE", b"normal"], |_| {}),
+                    2000 => ask(path, &[b"SCRIPT", b"FLUSH"], |_| {}),
+                    3000 => ask(path, &[b"CONFIG", b"SET", b"maxmemory", b"1"], |_| {}),
+                    3100 => ask(path, &[b"CONFIG", b"SET", b"maxmemory", b"0"], |_| {}),
+                    _ => {}
+                }
+            }
+        }
+        let log = log(path);
+        let ids: Vec<_> = log.iter().map(|entry| entry.id).collect();
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for node in &world.nodes {
+            assert_eq!(node.passed(), ids);
+            assert!(!node.told.iter().any(|told| matches!(told, Told::Doubt(_))));
+            for answer in node.answers.values() {
+                let text = format!("{answer:?}");
+                let kind = text.split("Id").next().unwrap_or_default().to_owned();
+                *kinds.entry(kind).or_default() += 1;
+            }
+        }
+        world.check(&log);
+        let barriers = log
+            .iter()
+            .filter(|entry| field(entry, b"b").is_some())
+            .count();
+        println!(
+            "{appends} appends, {} entries, {barriers} barriers, {kinds:?}",
+            ids.len()
+        );
+        assert!(barriers >= 1 && appends > 100);
+        // Another Redis, by what it says of itself.
+        ask(path, &[b"FLUSHALL"], |_| {});
+        let until = start.elapsed() + Duration::from_secs(3);
+        while start.elapsed() < until {
+            world.now = Timestamp::from_micros(start.elapsed().as_micros() as u64);
+            for (node, sockets) in world.nodes.iter_mut().zip(&mut sockets) {
+                node.redis.handle_timeout(world.now);
+                sockets.pump(path, &mut node.redis, world.now);
+                node.take_events(world.now, usize::MAX);
+            }
+        }
+        let ids: Vec<_> = self::log(path).iter().map(|entry| entry.id).collect();
+        for node in &world.nodes {
+            let told = &node.told[log.len()..];
+            println!("{told:?}");
+            assert_eq!(told.first(), Some(&Told::Doubt(Doubt::Lost)));
+            assert!(told.contains(&Told::Mended));
+            assert!(node.passed().ends_with(&ids));
+        }
+    }
+}
