@@ -13,16 +13,16 @@ pub mod address;
 mod barriers;
 mod command;
 mod connection;
-pub mod entry;
+mod entry;
 pub mod fuzzing;
 mod identity;
-pub mod reader;
+mod reader;
 mod reply;
-pub mod settings;
+mod settings;
 #[doc(hidden)]
 pub mod simulated;
 mod trail;
-pub mod writer;
+mod writer;
 
 #[cfg(test)]
 mod tests;

@@ -435,10 +435,12 @@ fn a_stream_that_is_another_one_is_told_and_nothing_is_passed_on_twice() {
             let missing = stream
                 .iter()
                 .filter(|id| !rest.by_ref().any(|other| other == *id));
-            assert_eq!(
-                missing.count(),
-                0,
-                "all that is there was passed on, in its order"
+            let missing: Vec<_> = missing.collect();
+            // All that is there was passed on, in its order.
+            assert!(
+                missing.is_empty(),
+                "{missing:?} of {stream:?}: {:?}",
+                node.told
             );
             let mut is_cut = false;
             for told in &node.told {
@@ -488,6 +490,300 @@ fn nonces_of_nodes_differ() {
     };
     assert_ne!(first(1), first(2));
     assert_eq!(digits(1), *b"0000000000000001");
+}
+
+const APPEND: Append<'_> = Append {
+    kind: "\"kind\"",
+    notification: "1",
+    is_kept: true,
+    key: None,
+};
+
+fn refused(node: &mut Node, entries: &[Append<'_>], now: Timestamp) -> Option<Refusal> {
+    node.redis.append(entries, now).err()
+}
+
+/// One node that is up, and nothing else happens.
+fn quiet() -> World {
+    let mut world = World::new(7, 1);
+    world.rest();
+    world
+}
+
+#[test]
+fn a_server_that_is_silent_costs_errors_and_no_link() {
+    let mut world = quiet();
+    world.server.stop(true);
+    let now = world.now;
+    let nonces = world.nodes[0]
+        .append(&[APPEND], now)
+        .expect("nobody knows yet");
+    for _ in 0..100 {
+        world.turn(16);
+    }
+    let node = &mut world.nodes[0];
+    let unanswered = Answer::Refused(Refusal::Unanswered);
+    assert_eq!(node.answers[&nonces.start], unanswered);
+    assert!(!node.redis.is_reachable());
+    assert_eq!(
+        refused(node, &[APPEND], world.now),
+        Some(Refusal::OutOfReach)
+    );
+    world.server.stop(false);
+    for _ in 0..10 {
+        world.turn(1);
+    }
+    let node = &mut world.nodes[0];
+    assert!(node.redis.is_reachable());
+    assert_eq!(node.redis.figures().connects, 1);
+    assert!(
+        matches!(node.told.last(), Some(Told::Entry(_))),
+        "it was taken, and is passed on"
+    );
+    let now = world.now;
+    assert!(node.append(&[APPEND], now).is_some());
+    // A server that is silent for longer is given up.
+    world.server.stop(true);
+    for _ in 0..600 {
+        world.turn(20);
+    }
+    world.server.stop(false);
+    world.rest();
+    assert!(world.nodes[0].redis.figures().connects > 1);
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut world = quiet();
+    let now = world.now;
+    let node = &mut world.nodes[0];
+    node.redis.hold(true);
+    let many = vec![APPEND; writer::PENDING_MAX + 5];
+    let len = node.append(&many, now).map(|nonces| nonces.count());
+    assert_eq!(len, Some(many.len()), "one alone is taken");
+    assert_eq!(refused(node, &[APPEND], now), Some(Refusal::Full));
+    node.redis.hold(false);
+    world.rest();
+
+    let now = world.now;
+    let node = &mut world.nodes[0];
+    node.redis.hold(true);
+    for _ in 0..writer::PENDING_MAX {
+        node.append(&[APPEND], now).expect("it is taken");
+    }
+    assert_eq!(refused(node, &[APPEND], now), Some(Refusal::Full));
+    node.redis.hold(false);
+    world.rest();
+
+    let now = world.now;
+    let node = &mut world.nodes[0];
+    node.redis.hold(true);
+    let text = format!("\"{}\"", "x".repeat(writer::PENDING_BYTES_MAX / 2));
+    let large = Append {
+        notification: &text,
+        ..APPEND
+    };
+    assert!(node.append(&[large], now).is_some());
+    assert_eq!(refused(node, &[large], now), Some(Refusal::Full));
+    assert!(node.append(&[APPEND], now).is_some());
+    assert_eq!(node.redis.figures().pending, 2);
+    assert!(node.redis.is_settled(), "what waits is nobody else's");
+    node.redis.hold(false);
+    world.rest();
+    world.check_answers();
+    assert_eq!(world.nodes[0].redis.figures().pending, 0);
+}
+
+#[test]
+fn what_waits_goes_out_with_the_next_link_or_never() {
+    let mut world = quiet();
+    world.is_there = false;
+    world.server.kill_clients();
+    world.turn(1);
+    let now = world.now;
+    let first = world.nodes[0]
+        .append(&[APPEND], now)
+        .expect("it waits")
+        .start;
+    world.turn(500);
+    world.is_there = true;
+    for _ in 0..50 {
+        world.turn(10);
+    }
+    assert!(matches!(world.nodes[0].answers[&first], Answer::Own(_)));
+
+    world.is_there = false;
+    world.server.kill_clients();
+    world.turn(1);
+    let now = world.now;
+    let second = world.nodes[0]
+        .append(&[APPEND], now)
+        .expect("it waits")
+        .start;
+    for _ in 0..20 {
+        world.turn(60);
+    }
+    assert_eq!(
+        world.nodes[0].answers[&second],
+        Answer::Refused(Refusal::NotSent)
+    );
+    assert_eq!(
+        refused(&mut world.nodes[0], &[APPEND], world.now),
+        Some(Refusal::OutOfReach)
+    );
+    world.rest();
+    world.check_answers();
+    assert!(world.nodes[0].redis.figures().refused_unreachable >= 2);
+}
+
+#[test]
+fn one_barrier_a_failover() {
+    let mut world = World::new(3, 4);
+    world.rest();
+    let barriers = |world: &World| {
+        let log = world.server.log();
+        log.iter()
+            .filter(|entry| field(entry, b"b").is_some())
+            .count()
+    };
+    let before = barriers(&world);
+    assert!(before >= 1);
+    for clock in [0, 0, -3_600_000] {
+        world.append_something();
+        world.rest();
+        let before = barriers(&world);
+        world.server.fail_over(0, clock);
+        world.rest();
+        assert_eq!(barriers(&world), before + 1);
+        for node in &world.nodes {
+            let last = node.told.last();
+            assert_eq!(last, Some(&Told::Mended));
+        }
+    }
+    // And for whoever comes later there is nothing to be written.
+    let before = barriers(&world);
+    world.nodes.push(Node::new(99));
+    world.rest();
+    assert_eq!(barriers(&world), before);
+}
+
+#[test]
+fn a_replica_is_passed_over() {
+    let mut world = quiet();
+    world.server.demote(true);
+    // A replica can be read; whoever writes is told.
+    let now = world.now;
+    world.nodes[0].append(&[APPEND], now);
+    for _ in 0..20 {
+        world.turn(10);
+    }
+    let node = &mut world.nodes[0];
+    let mut asked = Vec::new();
+    let mut now = world.now;
+    for _ in 0..40 {
+        now = now + Duration::from_millis(100);
+        node.redis.handle_timeout(now);
+        for uplink in [Uplink::Reader, Uplink::Writer] {
+            if let Some(endpoint) = node.redis.take_connect(uplink) {
+                asked.push(endpoint);
+                node.redis.handle_connected(uplink, now);
+                node.redis.handle_received(
+                    uplink,
+                    b"+OK\r\n+OK\r\n+OK\r\n*1\r\n$5\r\nslave\r\n",
+                    now,
+                );
+            }
+        }
+        node.redis.check_invariants();
+    }
+    let servers = servers();
+    let are_all = servers
+        .iter()
+        .all(|server| asked.contains(&server.endpoint));
+    assert!(are_all, "{asked:?}");
+    world.rest();
+}
+
+/// What a server says to a greeting that it is fine with.
+fn welcome(run_id: &str, scripts: usize) -> String {
+    let info = format!("run_id:{run_id}\r\n");
+    let script = "$1\r\nx\r\n".repeat(scripts);
+    format!(
+        "+OK\r\n+OK\r\n+OK\r\n*1\r\n$6\r\nmaster\r\n${}\r\n{info}\r\n$0\r\n\r\n{script}$-1\r\n",
+        info.len()
+    )
+}
+
+/// A Redis that is greeted, its reader by the first of these.
+fn greeted(run_ids: [&str; 2]) -> Redis {
+    let mut redis = Redis::new(settings(), servers(), 5);
+    redis.handle_timeout(Timestamp::ZERO);
+    for (uplink, run_id) in [Uplink::Reader, Uplink::Writer].into_iter().zip(run_ids) {
+        assert!(redis.take_connect(uplink).is_some() && redis.take_connect(uplink).is_none());
+        redis.handle_connected(uplink, Timestamp::ZERO);
+        let greeting = String::from_utf8_lossy(redis.unsent(uplink)).into_owned();
+        assert!(
+            greeting.starts_with(
+                "*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n"
+            )
+        );
+        redis.handle_sent(uplink, greeting.len(), Timestamp::ZERO);
+        let scripts = if uplink == Uplink::Writer { 2 } else { 0 };
+        redis.handle_received(uplink, welcome(run_id, scripts).as_bytes(), Timestamp::ZERO);
+    }
+    redis
+}
+
+#[test]
+fn both_connections_lead_to_one_server() {
+    let mut redis = greeted(["a", "a"]);
+    assert!(redis.figures().is_up);
+    let mut redis_of_two = greeted(["a", "b"]);
+    assert!(!redis_of_two.figures().is_up);
+    assert_eq!(
+        redis_of_two.take_connect(Uplink::Reader),
+        Some(Endpoint::Unix("/b".into()))
+    );
+    // The first thing that is read is the newest entry, the first that is written a barrier.
+    let asked = String::from_utf8_lossy(redis.unsent(Uplink::Reader)).into_owned();
+    assert!(asked.contains("XREVRANGE") && !asked.contains("XREAD\r\n"));
+    let written = String::from_utf8_lossy(redis.unsent(Uplink::Writer)).into_owned();
+    assert!(written.starts_with("*9\r\n$7\r\nEVALSHA\r\n"));
+}
+
+#[test]
+fn a_reply_that_is_too_long_is_asked_for_alone() {
+    let mut redis = greeted(["a", "a"]);
+    let answer = |redis: &mut Redis, reply: &str| {
+        let len = redis.unsent(Uplink::Reader).len();
+        let asked = String::from_utf8_lossy(redis.unsent(Uplink::Reader)).into_owned();
+        redis.handle_sent(Uplink::Reader, len, Timestamp::ZERO);
+        redis.handle_received(Uplink::Reader, reply.as_bytes(), Timestamp::ZERO);
+        asked
+    };
+    answer(&mut redis, "*0\r\n");
+    let asked = answer(
+        &mut redis,
+        "*1\r\n*2\r\n$6\r\ncrieur\r\n*1\r\n*2\r\n$3\r\n5-0\r\n*2\r\n$1\r\nn\r\n$300000000\r\n",
+    );
+    assert!(asked.contains("COUNT\r\n$4\r\n1024\r\n"));
+    assert!(!redis.figures().is_up);
+    redis.handle_timeout(Timestamp::ZERO + BACKOFF_MAX);
+    for uplink in [Uplink::Reader, Uplink::Writer] {
+        assert!(redis.take_connect(uplink).is_some());
+        redis.handle_connected(uplink, Timestamp::ZERO);
+        let len = redis.unsent(uplink).len();
+        redis.handle_sent(uplink, len, Timestamp::ZERO);
+        let scripts = if uplink == Uplink::Writer { 2 } else { 0 };
+        redis.handle_received(uplink, welcome("a", scripts).as_bytes(), Timestamp::ZERO);
+    }
+    answer(&mut redis, "*0\r\n*0\r\n");
+    let asked = answer(
+        &mut redis,
+        "*1\r\n*2\r\n$6\r\ncrieur\r\n*1\r\n*2\r\n$3\r\n5-0\r\n*2\r\n$1\r\nn\r\n$300000000\r\n",
+    );
+    assert!(asked.contains("COUNT\r\n$1\r\n1\r\n"), "{asked}");
+    assert!(redis.figures().is_up, "it is waited for");
 }
 
 /// The same against a real one, whose Unix socket is named by `CRIEUR_REDIS_SOCKET`. It is flushed.
