@@ -277,7 +277,7 @@ impl Reader {
             }
             Phase::Live => {
                 let oldest = rest.first().ok_or(UNFIT)?.reply(&bytes);
-                let oldest = first_of(oldest)?.map(|(id, _)| Place::from(id));
+                let oldest = first_of(oldest)?.map(|(id, _)| id);
                 let last = match rest.get(1) {
                     Some(last) => Some(first_of(last.reply(&bytes))?.map(|(id, _)| id)),
                     None => None,
@@ -406,7 +406,7 @@ impl Reader {
         &mut self,
         bytes: Vec<u8>,
         whole: Whole,
-        oldest: Option<Place>,
+        oldest: Option<StreamId>,
         last: Option<Option<StreamId>>,
         barriers: &mut Barriers,
     ) -> Result<(), Broken> {
@@ -424,12 +424,16 @@ impl Reader {
         self.careful = self.careful.saturating_sub(1);
         self.was_empty = ids.is_empty();
         let is_end = ids.len() < self.asked;
+        if oldest.is_some_and(|oldest| self.is_foreign(oldest)) {
+            // It is looked at once more, and together with the newest.
+            self.phase = Phase::Check;
+            return Ok(());
+        }
         if ids.is_empty() {
             self.end_of_trail();
             barriers.miss(None);
             let is_gone = oldest.is_none() || last.is_some_and(|last| last != self.trail.back());
             if self.has_read() && is_gone {
-                // It is looked at once more, and together with the newest.
                 self.phase = Phase::Check;
             } else {
                 self.is_caught_up = true;
@@ -439,13 +443,25 @@ impl Reader {
         let mean = whole.len() / ids.len();
         self.entry_bytes = (self.entry_bytes * 3 + mean) / 4;
         let is_behind = self.has_read() && self.common.is_none();
-        if is_behind && oldest.is_some_and(|oldest| oldest > self.last) {
+        if is_behind && oldest.is_some_and(|oldest| Place::from(oldest) > self.last) {
             self.doubt(Doubt::Trimmed, false, barriers);
         }
         self.last = place;
         self.is_caught_up |= is_end;
         self.take_batch(Batch::new(bytes, Some(whole), ids), barriers);
         Ok(())
+    }
+
+    /// Whether the stream begins with an entry that isn't known, though others were read before and behind it: it is a new
+    /// one, filled in the millisecond in which the one before was lost.
+    fn is_foreign(&self, oldest: StreamId) -> bool {
+        let (place, ids) = (
+            Place::from(oldest),
+            self.trail.front().zip(self.trail.back()),
+        );
+        let is_within =
+            ids.is_some_and(|(front, back)| (front.into()..=back.into()).contains(&place));
+        is_within && self.common.is_none() && self.trail.find(oldest).is_none()
     }
 
     /// The stream ends while it was compared with the trail: what it lacks of it is forgotten.
