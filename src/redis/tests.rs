@@ -217,10 +217,8 @@ impl World {
         match self.rng.u8(..100) {
             0..60 => self.append_something(),
             60..75 => {
-                self.server.add(&[
-                    (b"x", b"1"),
-                    (b"n", b"{\"type\":\"other\",\"notification\":1}"),
-                ]);
+                let json = format!(r#"{{"type":"other","notification":{}}}"#, self.rng.u64(..));
+                self.server.add(&[(b"x", b"1"), (b"n", json.as_bytes())]);
             }
             75..80 => {
                 let node = self.rng.usize(..self.nodes.len());
@@ -784,6 +782,51 @@ fn a_reply_that_is_too_long_is_asked_for_alone() {
     );
     assert!(asked.contains("COUNT\r\n$1\r\n1\r\n"), "{asked}");
     assert!(redis.figures().is_up, "it is waited for");
+}
+
+#[test]
+fn what_is_held_is_sent_later_and_a_stranger_does_not_answer_for_it() {
+    let mut world = quiet();
+    let now = world.now;
+    let node = &mut world.nodes[0];
+    node.redis.hold(true);
+    let nonce = node.append(&[APPEND], now).expect("it waits").start;
+    let made_up = world.server.add(&[(b"n", b"1"), (b"t", &digits(nonce))]);
+    for _ in 0..20 {
+        world.turn(1);
+    }
+    let node = &mut world.nodes[0];
+    assert_eq!(node.told.last(), Some(&Told::Entry(made_up)));
+    assert_eq!(node.answers[&nonce], Answer::None);
+    assert_eq!(
+        world.server.log().last().map(|entry| entry.id),
+        Some(made_up)
+    );
+    node.redis.hold(false);
+    for _ in 0..20 {
+        world.turn(1);
+    }
+    let answer = &world.nodes[0].answers[&nonce];
+    assert!(matches!(answer, Answer::Own(id) if *id != made_up));
+}
+
+#[test]
+fn a_stream_that_is_filled_anew_at_once_is_noticed() {
+    let mut world = quiet();
+    for _ in 0..3 {
+        world.server.add(&[(b"n", b"1")]);
+    }
+    for _ in 0..10 {
+        world.turn(0);
+    }
+    let before = world.nodes[0].told.len();
+    world.server.flush();
+    let new = [2, 3, 4, 5, 6].map(|text: u8| world.server.add(&[(b"n", &[b'0' + text])]));
+    world.rest();
+    let told = &world.nodes[0].told[before..];
+    assert_eq!(told[0], Told::Doubt(Doubt::Lost));
+    let entries = new.map(Told::Entry);
+    assert!(told[1..].starts_with(&entries), "{told:?}");
 }
 
 /// The same against a real one, whose Unix socket is named by `CRIEUR_REDIS_SOCKET`. It is flushed.
