@@ -39,6 +39,8 @@ pub(super) struct Barriers {
     is_due: bool,
     is_asked: bool,
     retry_at: Option<Timestamp>,
+    /// How often the script has answered since the need arose.
+    answers: u32,
     /// Of those that were asked for since the need arose.
     nonces: Range<u64>,
     /// One that somebody else has written for this need.
@@ -60,6 +62,7 @@ impl Barriers {
             is_due: false,
             is_asked: false,
             retry_at: None,
+            answers: 0,
             nonces: nonce..nonce,
             awaited: None,
             seen: VecDeque::new(),
@@ -73,6 +76,7 @@ impl Barriers {
         self.identity = identity.clone();
         self.is_asked = false;
         self.retry_at = None;
+        self.answers = 0;
         self.need = self.need.max(Need::Any);
         self.known = value.to_vec();
     }
@@ -93,6 +97,7 @@ impl Barriers {
         self.need = Need::Ahead;
         self.nonces.start = self.nonces.end;
         self.awaited = None;
+        self.answers = 0;
         self.seen.clear();
     }
 
@@ -129,8 +134,11 @@ impl Barriers {
     }
 
     /// Takes what the script has returned. [`Self::settle`] is to follow.
-    pub(super) fn take_value(&mut self, value: &[u8]) {
+    pub(super) fn take_value(&mut self, value: &[u8], now: Timestamp) {
         self.is_asked = false;
+        self.answers += 1;
+        // Once more at once is enough: whatever this is, it is no reason to fill the stream.
+        self.retry_at = (self.answers > 1).then_some(now + RETRY);
         self.known = value.to_vec();
     }
 
@@ -225,7 +233,7 @@ mod tests {
         );
         assert!(barriers.take_due().is_none());
         // Somebody else was first: that one serves.
-        barriers.take_value(b"b/- 9-0");
+        barriers.take_value(b"b/- 9-0", Timestamp::ZERO);
         let _ = barriers.settle(|place| place > self::place(7));
         assert!(barriers.take_due().is_none());
         // That of an earlier failover doesn't.
@@ -242,13 +250,13 @@ mod tests {
         let _ = barriers.settle(|place| place > self::place(7));
         assert!(barriers.take_due().is_some());
         // Nor one that was read, if it was ahead of the doubt.
-        barriers.take_value(b"a/- 6-0");
+        barriers.take_value(b"a/- 6-0", Timestamp::ZERO);
         let _ = barriers.settle(|place| place > self::place(7));
         let (_, known, nonce) = barriers.take_due().expect("once more");
         assert_eq!((known, nonce), (b"a/- 6-0".as_slice(), Nonce(1)));
         // Its own is known by its nonce, ahead of the answer.
         assert!(barriers.take_barrier(place(8), Some(Nonce(1))));
-        barriers.take_value(b"a/- 8-0");
+        barriers.take_value(b"a/- 8-0", Timestamp::ZERO);
         let _ = barriers.settle(|place| place > self::place(8));
         assert!(barriers.take_due().is_none());
     }
@@ -261,9 +269,28 @@ mod tests {
         assert!(!barriers.settle(|_| false));
         assert!(barriers.take_due().is_some());
         assert!(!barriers.take_barrier(place(8), None));
-        barriers.take_value(b"a/- 8-0");
+        barriers.take_value(b"a/- 8-0", Timestamp::ZERO);
         assert!(barriers.settle(|_| false));
         assert!(!barriers.settle(|_| false) && barriers.take_due().is_none());
+    }
+
+    #[test]
+    fn barriers_are_not_written_all_the_time() {
+        let mut barriers = Barriers::new(0);
+        barriers.meet(&identity("a"), b"", true);
+        barriers.doubt();
+        for seconds in 0..4 {
+            let _ = barriers.settle(|_| false);
+            // The first two at once, then one a second.
+            assert!(barriers.take_due().is_some());
+            let now = Timestamp::ZERO + RETRY * seconds;
+            barriers.take_value(b"a/- 1-0", now);
+            if seconds > 0 {
+                let _ = barriers.settle(|_| false);
+                assert!(barriers.take_due().is_none());
+                barriers.handle_timeout(now + RETRY);
+            }
+        }
     }
 
     #[test]
@@ -296,7 +323,7 @@ mod tests {
         barriers.meet(&identity("a"), b"", true);
         let _ = barriers.settle(|_| false);
         assert!(barriers.take_due().is_some());
-        barriers.take_value(b"a/- 1-0");
+        barriers.take_value(b"a/- 1-0", now);
         let _ = barriers.settle(|_| false);
         assert!(barriers.take_due().is_none());
     }

@@ -609,7 +609,7 @@ impl Redis {
                 }
                 Asked::Barrier => match (reply.text(), reply.error()) {
                     (Some(value), _) => {
-                        self.barriers.take_value(value);
+                        self.barriers.take_value(value, self.now);
                         self.reader.settle(&mut self.barriers);
                         None
                     }

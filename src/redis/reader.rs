@@ -164,8 +164,8 @@ impl Reader {
         self.was_empty = false;
         self.is_new_link = true;
         self.phase = match self.phase {
-            Phase::Live | Phase::Check => Phase::Check,
-            Phase::Head | Phase::Back(..) => Phase::Head,
+            Phase::Live | Phase::Check if !self.has_lost_start() => Phase::Check,
+            _ => Phase::Head,
         };
     }
 
@@ -429,6 +429,15 @@ impl Reader {
             self.phase = Phase::Check;
             return Ok(());
         }
+        if ids.is_empty() && self.has_lost_start() {
+            self.phase = Phase::Head;
+            return Ok(());
+        }
+        if ids.is_empty() && self.common == Some(0) && self.last != Place::START {
+            // What the look at the newest had promised is gone.
+            self.phase = Phase::Check;
+            return Ok(());
+        }
         if ids.is_empty() {
             self.end_of_trail();
             barriers.miss(None);
@@ -450,6 +459,11 @@ impl Reader {
         self.is_caught_up |= is_end;
         self.take_batch(Batch::new(bytes, Some(whole), ids), barriers);
         Ok(())
+    }
+
+    /// Whether nothing was read though reading was to begin at an entry: another stream may lie ahead of that.
+    fn has_lost_start(&self) -> bool {
+        !self.has_read() && self.last != Place::START
     }
 
     /// Whether the stream begins with an entry that isn't known, though others were read before and behind it: it is a new
