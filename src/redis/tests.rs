@@ -829,13 +829,15 @@ fn a_stream_that_is_filled_anew_at_once_is_noticed() {
     assert!(told[1..].starts_with(&entries), "{told:?}");
 }
 
-/// The same against a real one, whose Unix socket is named by `CRIEUR_REDIS_SOCKET`. It is flushed.
+/// The same against a real one, which `CRIEUR_REDIS_URL` names by its Unix socket and a user. It is flushed, by its default
+/// user, who has no password.
 mod real {
     use std::io::{ErrorKind, Read, Write};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::time::Instant;
 
+    use super::super::address::{Address, Location};
     use super::super::entry::{self, whole_id};
     use super::super::reply::Inbox;
     use super::*;
@@ -911,17 +913,19 @@ mod real {
 
     #[test]
     fn a_real_one_does_the_same() {
-        let Some(path) = std::env::var_os("CRIEUR_REDIS_SOCKET") else {
+        let Ok(url) = std::env::var("CRIEUR_REDIS_URL") else {
             return;
         };
-        let path = Path::new(&path);
+        let address: Address = url.parse().expect("a URL");
+        let Location::Unix(path) = &address.location else {
+            panic!("{} is no Unix socket", address.location);
+        };
         ask(path, &[b"FLUSHALL"], |_| {});
         ask(path, &[b"SCRIPT", b"FLUSH"], |_| {});
         let mut world = World::new(1, 3);
         for node in &mut world.nodes {
-            // A user without a password isn't known.
             for server in &mut node.redis.servers {
-                server.login = Login::default();
+                server.login = address.login.clone();
             }
         }
         let start = Instant::now();
