@@ -14,6 +14,7 @@ mod barriers;
 mod command;
 mod connection;
 mod entry;
+mod failure;
 pub mod fuzzing;
 mod identity;
 mod reader;
@@ -28,7 +29,6 @@ mod writer;
 mod tests;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ use self::barriers::Barriers;
 use self::connection::{Asked, Connection, Unfit};
 use self::entry::Content;
 pub use self::entry::{Nonce, StreamId};
+use self::failure::Failure;
 pub use self::reader::Doubt;
 use self::reader::{Reader, Step};
 use self::reply::{Broken, REPLY_BYTES_MAX, word};
@@ -62,17 +63,6 @@ const CAREFUL_BYTES_MAX: usize = 1 << 30;
 
 /// How often it is said that Redis is out of reach.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Errors by which a server says that it is of no use now, to whoever asks for whatever.
-const SERVER_ERRORS: [&str; 7] = [
-    "READONLY",
-    "LOADING",
-    "MASTERDOWN",
-    "UNBLOCKED",
-    "NOAUTH",
-    "CLUSTERDOWN",
-    "MOVED",
-];
 
 /// What has happened, in the order in which it is to be taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,54 +126,6 @@ enum Link {
     Down { retry_at: Timestamp },
     Opening { until: Timestamp },
     Up { since: Timestamp },
-}
-
-/// Why a link isn't there, or is there no more.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Failure {
-    Ended(Option<String>),
-    Silent,
-    Unfit(Unfit),
-    /// The two connections lead to different servers.
-    TwoServers,
-}
-
-impl From<Unfit> for Failure {
-    fn from(unfit: Unfit) -> Self {
-        Self::Unfit(unfit)
-    }
-}
-
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Self {
-        Self::Unfit(Unfit::Broken(broken))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ended(None) => f.write_str("it has closed the connection"),
-            Self::Ended(Some(error)) => f.write_str(error),
-            Self::Silent => f.write_str("it does not answer"),
-            Self::Unfit(Unfit::Broken(Broken(what))) => write!(f, "it is not understood: {what}"),
-            Self::Unfit(Unfit::Refused(command, word)) => {
-                write!(f, "it refuses {command} ({word})")
-            }
-            Self::Unfit(Unfit::NotMaster) => f.write_str("it is not a master"),
-            Self::TwoServers => f.write_str("two connections to it lead to different servers"),
-        }
-    }
-}
-
-impl Failure {
-    /// Whether it is useless to try this server again at once.
-    const fn is_of_server(&self) -> bool {
-        matches!(
-            self,
-            Self::Silent | Self::TwoServers | Self::Unfit(Unfit::Refused(..) | Unfit::NotMaster)
-        )
-    }
 }
 
 /// A stream, and what this node has to do with it.
@@ -633,7 +575,7 @@ impl Redis {
             };
             if let Some(error) = error {
                 self.take_error(&error);
-                if SERVER_ERRORS.contains(&error.as_str()) {
+                if failure::is_of_server(&error) {
                     refusal = Some(Unfit::Refused("writing", error.into()));
                 }
             }
