@@ -8,18 +8,17 @@
 //! | `b` | a barrier: the identity of the Redis that it speaks for; without `n` | nodes |
 //!
 //! Other fields are ignored, but count in the tag. Of JSON only the envelope is known that a node puts around what it
-//! was given. Main types: [`StreamId`] and [`Content`].
+//! was given. Main types: [`WholeId`] and [`Content`].
 
 use std::fmt;
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
 
 use super::reply::{Broken, List, Reply};
+use crate::journal::id::tag_of;
 
-/// An entry of a stream: its id in Redis, and what tells it from another with the same.
+/// An entry of a stream: its id in Redis, and what tells it from another with the same. It may be one that is too long to be
+/// told, which [`StreamId::new`](crate::journal::id::StreamId::new) refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct StreamId {
+pub struct WholeId {
     /// Milliseconds since the Unix epoch, by the clock of Redis.
     pub millis: u64,
     /// Of those of the same millisecond.
@@ -34,9 +33,6 @@ pub struct Nonce(pub u64);
 
 /// Decimal digits that both numbers of an id may have together, so that it is an id on the wire as well.
 const ID_DIGITS_MAX: usize = 22;
-
-/// The key of the hash; every node of every version has the same.
-const TAG_KEY: u64 = 0x6372_6965_7572_0001;
 
 /// Where an entry is in a stream: its id there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -84,9 +80,9 @@ impl fmt::Display for Place {
     }
 }
 
-impl From<StreamId> for Place {
-    fn from(id: StreamId) -> Self {
-        let StreamId {
+impl From<WholeId> for Place {
+    fn from(id: WholeId) -> Self {
+        let WholeId {
             millis, sequence, ..
         } = id;
         Self { millis, sequence }
@@ -111,11 +107,11 @@ fn hexadecimal(text: &[u8]) -> Option<u64> {
 }
 
 /// A whole id as the scripts keep it for a key: `millis-sequence-tag`.
-pub(super) fn read_whole_id(text: &[u8]) -> Option<StreamId> {
+pub(super) fn read_whole_id(text: &[u8]) -> Option<WholeId> {
     let dash = text.iter().rposition(|byte| *byte == b'-')?;
     let Place { millis, sequence } = Place::read(&text[..dash])?;
     let tag = hexadecimal(&text[dash + 1..])?;
-    Some(StreamId {
+    Some(WholeId {
         millis,
         sequence,
         tag,
@@ -181,26 +177,14 @@ pub(super) fn content(fields: List<'_>) -> Content<'_> {
 }
 
 /// The whole id of an entry with these fields.
-pub(super) fn whole_id(place: Place, fields: List<'_>) -> StreamId {
+pub(super) fn whole_id(place: Place, fields: List<'_>) -> WholeId {
     let Place { millis, sequence } = place;
-    let tag = tag(pairs(fields));
-    StreamId {
+    let tag = tag_of(pairs(fields));
+    WholeId {
         millis,
         sequence,
         tag,
     }
-}
-
-/// A hash of all fields, in their order.
-pub(super) fn tag<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(TAG_KEY, 0);
-    for text in fields.flat_map(|(name, value)| [name, value]) {
-        // Redis itself bounds them to less than this.
-        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        hasher.write(&len.to_le_bytes());
-        hasher.write(text);
-    }
-    hasher.finish()
 }
 
 /// Sixteen hexadecimal digits.
@@ -276,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_whole_id_is_read_as_it_is_kept() {
-        let id = StreamId {
+        let id = WholeId {
             millis: 7,
             sequence: 0,
             tag: 0x0123_4567_89ab_cdef,
@@ -298,14 +282,14 @@ mod tests {
     #[test]
     fn the_tag_is_the_same_for_ever() {
         let none: [(&[u8], &[u8]); 0] = [];
-        assert_eq!(digits(tag(none.into_iter())), TAGS[0]);
+        assert_eq!(digits(tag_of(none)), TAGS[0]);
         let one: [(&[u8], &[u8]); 1] = [(b"n", b"{}")];
-        assert_eq!(digits(tag(one.into_iter())), TAGS[1]);
+        assert_eq!(digits(tag_of(one)), TAGS[1]);
         let two: [(&[u8], &[u8]); 2] = [(b"n", b"{}"), (b"t", b"0000000000000001")];
-        assert_eq!(digits(tag(two.into_iter())), TAGS[2]);
+        assert_eq!(digits(tag_of(two)), TAGS[2]);
         // What ends where counts.
         let other: [(&[u8], &[u8]); 1] = [(b"n{", b"}")];
-        assert_ne!(tag(one.into_iter()), tag(other.into_iter()));
+        assert_ne!(tag_of(one), tag_of(other));
     }
 
     const TAGS: [[u8; 16]; 3] = [

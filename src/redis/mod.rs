@@ -39,7 +39,7 @@ use self::address::{Login, Server};
 use self::barriers::Barriers;
 use self::connection::{Asked, Connection, Unfit};
 use self::entry::Content;
-pub use self::entry::{Nonce, StreamId};
+pub use self::entry::{Nonce, WholeId};
 use self::failure::Failure;
 pub use self::reader::Doubt;
 use self::reader::{Reader, Step};
@@ -70,7 +70,7 @@ pub enum Event<'a> {
     /// The next entry of the stream.
     Entry {
         /// Its id.
-        id: StreamId,
+        id: WholeId,
         /// Whose publisher awaits it here.
         own: Option<Nonce>,
         /// What it is known by.
@@ -79,7 +79,7 @@ pub enum Event<'a> {
         json: Option<&'a str>,
     },
     /// What was before can't be resumed from, at any node.
-    Barrier(StreamId),
+    Barrier(WholeId),
     /// The barrier that ends a doubt has been read: behind it all is certain again.
     Mended,
     /// Something may be gone.
@@ -87,7 +87,7 @@ pub enum Event<'a> {
     /// These weren't published, or may not have been.
     Refused(Nonces, Refusal),
     /// By its key it was there before, and this node has passed it on.
-    Repeated(Nonce, StreamId),
+    Repeated(Nonce, WholeId),
 }
 
 /// What is counted.
@@ -643,7 +643,7 @@ impl Redis {
 }
 
 /// The key and the notification of an entry, as far as they are texts.
-fn texts(id: StreamId, content: Content<'_>) -> (Option<&str>, Option<&str>) {
+fn texts(id: WholeId, content: Content<'_>) -> (Option<&str>, Option<&str>) {
     let is_tellable = entry::Place::from(id).is_tellable();
     let text = |bytes| std::str::from_utf8(bytes).ok();
     let json = content.json.filter(|_| is_tellable).and_then(text);

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use super::barriers::Barriers;
 use super::command;
 use super::connection::{Asked, Connection};
-use super::entry::{self, Content, Place, StreamId};
+use super::entry::{self, Content, Place, WholeId};
 use super::reply::{Broken, List, Reply, Whole};
 use super::settings::Settings;
 use super::trail::Trail;
@@ -60,7 +60,7 @@ enum Phase {
 struct Batch {
     bytes: Vec<u8>,
     entries: Option<Whole>,
-    ids: Vec<StreamId>,
+    ids: Vec<WholeId>,
     /// The next one that is passed on.
     next: usize,
     doubt: Option<Doubt>,
@@ -74,8 +74,8 @@ struct Batch {
 pub(super) enum Step<'a> {
     Doubt(Doubt),
     Mended,
-    Barrier(StreamId),
-    Entry(StreamId, Content<'a>),
+    Barrier(WholeId),
+    Entry(WholeId, Content<'a>),
 }
 
 pub(super) struct Reader {
@@ -133,7 +133,7 @@ impl Reader {
     }
 
     /// Whether this entry of the stream, as it is now, was passed on; or was trimmed ahead of that.
-    pub(super) fn has_passed(&self, id: StreamId) -> bool {
+    pub(super) fn has_passed(&self, id: WholeId) -> bool {
         let waits = |batch: &Batch| batch.ids[batch.next..].contains(&id);
         if self.batches.iter().any(waits) {
             return false;
@@ -406,8 +406,8 @@ impl Reader {
         &mut self,
         bytes: Vec<u8>,
         whole: Whole,
-        oldest: Option<StreamId>,
-        last: Option<Option<StreamId>>,
+        oldest: Option<WholeId>,
+        last: Option<Option<WholeId>>,
         barriers: &mut Barriers,
     ) -> Result<(), Broken> {
         let entries = entries(whole.reply(&bytes))?;
@@ -468,7 +468,7 @@ impl Reader {
 
     /// Whether the stream begins with an entry that isn't known, though others were read before and behind it: it is a new
     /// one, filled in the millisecond in which the one before was lost.
-    fn is_foreign(&self, oldest: StreamId) -> bool {
+    fn is_foreign(&self, oldest: WholeId) -> bool {
         let (place, ids) = (
             Place::from(oldest),
             self.trail.front().zip(self.trail.back()),
@@ -554,7 +554,7 @@ impl Reader {
 }
 
 impl Batch {
-    const fn new(bytes: Vec<u8>, entries: Option<Whole>, ids: Vec<StreamId>) -> Self {
+    const fn new(bytes: Vec<u8>, entries: Option<Whole>, ids: Vec<WholeId>) -> Self {
         Self {
             bytes,
             entries,
@@ -588,7 +588,7 @@ fn range_of<'a>(stream: &'a [u8], place: &'a str) -> [&'a [u8]; 4] {
 }
 
 /// The first entry of a range.
-fn first_of(reply: Reply<'_>) -> Result<Option<(StreamId, List<'_>)>, Broken> {
+fn first_of(reply: Reply<'_>) -> Result<Option<(WholeId, List<'_>)>, Broken> {
     let Some(entry) = reply.list().ok_or(UNFIT)?.at(0) else {
         return Ok(None);
     };

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::entry::{self, Place, StreamId};
+use crate::journal::id::tag_of;
+
+use super::entry::{Place, WholeId};
 use super::reply::Inbox;
 use super::writer::{self, APPEND, BARRIER};
 use crate::application::{Uplink, Uplinks};
@@ -33,7 +35,7 @@ pub struct SimulatedLink {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Taken {
     /// Its id.
-    pub id: StreamId,
+    pub id: WholeId,
     /// Its fields.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -139,7 +141,7 @@ impl SimulatedRedis {
     }
 
     /// An entry that somebody else appends, with these fields.
-    pub fn add(&self, fields: &[(&[u8], &[u8])]) -> StreamId {
+    pub fn add(&self, fields: &[(&[u8], &[u8])]) -> WholeId {
         let mut server = self.server();
         let owned = |(name, value): &(&[u8], &[u8])| (name.to_vec(), value.to_vec());
         server.add(usize::MAX, fields.iter().map(owned).collect());
@@ -562,8 +564,8 @@ impl Server {
             .iter()
             .map(|(name, value)| (name.as_slice(), value.as_slice()));
         let Place { millis, sequence } = place;
-        let tag = entry::tag(pairs);
-        let id = StreamId {
+        let tag = tag_of(pairs);
+        let id = WholeId {
             millis,
             sequence,
             tag,

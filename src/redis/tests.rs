@@ -40,16 +40,16 @@ fn servers() -> Vec<Server> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Answer {
     None,
-    Own(StreamId),
-    Repeated(StreamId),
+    Own(WholeId),
+    Repeated(WholeId),
     Refused(Refusal),
 }
 
 /// What a node was told, in its order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Told {
-    Entry(StreamId),
-    Barrier(StreamId),
+    Entry(WholeId),
+    Barrier(WholeId),
     Doubt(Doubt),
     Mended,
 }
@@ -124,7 +124,7 @@ impl Node {
         }
     }
 
-    fn passed(&self) -> Vec<StreamId> {
+    fn passed(&self) -> Vec<WholeId> {
         let ids = self.told.iter().filter_map(|told| match told {
             Told::Entry(id) | Told::Barrier(id) => Some(*id),
             Told::Doubt(_) | Told::Mended => None,

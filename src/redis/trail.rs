@@ -4,27 +4,27 @@
 
 use std::collections::VecDeque;
 
-use super::entry::{Place, StreamId};
+use super::entry::{Place, WholeId};
 
 /// How many ids are remembered.
 pub(super) const TRAIL_MAX: usize = 1024;
 
 #[derive(Default)]
-pub(super) struct Trail(VecDeque<StreamId>);
+pub(super) struct Trail(VecDeque<WholeId>);
 
 impl Trail {
     /// The oldest that is remembered.
-    pub(super) fn front(&self) -> Option<StreamId> {
+    pub(super) fn front(&self) -> Option<WholeId> {
         self.0.front().copied()
     }
 
     /// The newest.
-    pub(super) fn back(&self) -> Option<StreamId> {
+    pub(super) fn back(&self) -> Option<WholeId> {
         self.0.back().copied()
     }
 
     /// Adds what was read behind all others.
-    pub(super) fn push(&mut self, id: StreamId) {
+    pub(super) fn push(&mut self, id: WholeId) {
         if self.0.len() == TRAIL_MAX {
             self.0.pop_front();
         }
@@ -32,7 +32,7 @@ impl Trail {
     }
 
     /// Where this very entry is.
-    pub(super) fn find(&self, id: StreamId) -> Option<usize> {
+    pub(super) fn find(&self, id: WholeId) -> Option<usize> {
         self.find_place(id.into()).filter(|at| self.0[*at] == id)
     }
 
@@ -63,8 +63,8 @@ impl Trail {
 mod tests {
     use super::*;
 
-    const fn id(millis: u64, tag: u64) -> StreamId {
-        StreamId {
+    const fn id(millis: u64, tag: u64) -> WholeId {
+        WholeId {
             millis,
             sequence: 0,
             tag,

@@ -14,7 +14,9 @@ use sha1::{Digest, Sha1};
 
 use super::command;
 use super::connection::{Asked, Connection};
-use super::entry::{self, Nonce, Place, StreamId};
+use crate::journal::id::tag_of;
+
+use super::entry::{self, Nonce, Place, WholeId};
 use super::reply::{Broken, Reply, word};
 use super::settings::Settings;
 use crate::time::Timestamp;
@@ -118,7 +120,7 @@ impl fmt::Display for Refusal {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Refused(Nonces, Refusal),
-    Repeated(Nonce, StreamId),
+    Repeated(Nonce, WholeId),
 }
 
 pub(super) type Outcomes = VecDeque<Outcome>;
@@ -155,7 +157,7 @@ pub(super) struct Writer {
     entries: usize,
     bytes: usize,
     /// What was there already, and hasn't been passed on here.
-    repeats: Vec<(Nonce, StreamId)>,
+    repeats: Vec<(Nonce, WholeId)>,
     is_held: bool,
     written: u64,
     append_sha: String,
@@ -270,7 +272,7 @@ impl Writer {
                 (b"t", &nonce),
                 (b"k", key.as_bytes()),
             ];
-            let tag = entry::digits(entry::tag(fields.into_iter()));
+            let tag = entry::digits(tag_of(fields));
             for argument in [json.as_bytes(), &nonce, key.as_bytes(), &tag] {
                 command::push(&mut command, argument);
             }
@@ -399,7 +401,7 @@ impl Writer {
     }
 
     /// Tells what is repeated of entries that were passed on, as `is_passed` says.
-    pub(super) fn pass(&mut self, is_passed: impl Fn(StreamId) -> bool, outcomes: &mut Outcomes) {
+    pub(super) fn pass(&mut self, is_passed: impl Fn(WholeId) -> bool, outcomes: &mut Outcomes) {
         let mut at = 0;
         while let Some((nonce, id)) = self.repeats.get(at).copied() {
             if !is_passed(id) {

@@ -28,7 +28,7 @@ const MAY_NAME: &str = "
     memory:
     metrics:
     net: application handover http wire ws
-    redis: application
+    redis: application journal::id
     routes: application handover http::head hub web wire::carried
     time:
     web:
