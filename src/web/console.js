@@ -577,7 +577,7 @@ const GROUPS = {
   Connections: /^(connections|accept|upgrades|requests|tokens|sessions|protocol|slow|peers|ping|messages|received|reads)/,
   Notifications: /^(notification|deliver|subscription|match|fan_out)/,
   History: /^(history|resumes|replay|catching)/,
-  'Memory and system': /^(process|loop|send_queue|buffer|log|build)/,
+  'Memory and system': /^(process|loop|send_queue|buffer|log|build|handover)/,
   Others: /^/,
 };
 /** The names of those that the server's own words don't name well. */
