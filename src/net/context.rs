@@ -41,6 +41,30 @@ pub(super) struct Context<C> {
 }
 
 impl<C> Context<C> {
+    /// What goes into a state: the counters, and what numbers its frames.
+    pub(super) const fn saved_parts(&mut self) -> (&Metrics, &mut FrameNumbers) {
+        let Self {
+            // It goes on.
+            clock: _,
+            // From arguments.
+            limits: _,
+            timeouts: _,
+            // From the connections, when they take part.
+            schedule: _,
+            timers: _,
+            places: _,
+            pinned: _,
+            // From the application.
+            writer: _,
+            metrics,
+            frame_numbers,
+            // Begin anew.
+            fault_log: _,
+            random: _,
+        } = self;
+        (metrics, frame_numbers)
+    }
+
     /// Nothing yet; `seed` is the jitter's.
     pub(super) fn new(
         clock: C,

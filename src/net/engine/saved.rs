@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::metrics::saved::Counters;
 use crate::net::connection::Connection;
 use crate::net::connections::Connections;
+use crate::net::shell::Shell;
 use crate::net::transport::Transport;
 use crate::time::Clock;
 use crate::wire::carried::Frames;
@@ -83,10 +84,13 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             // None, as its caller knows.
             shutdown: _,
         } = self;
-        let (connections, context) = (&shell.connections, &mut shell.context);
-        let frames = &mut context.frame_numbers;
+        let Shell {
+            connections,
+            context,
+        } = shell;
+        let (metrics, frames) = context.saved_parts();
         frames.begin();
-        let metrics = context.metrics.save();
+        let metrics = metrics.save();
         state.record(SHELL, |members| {
             members.number(NEXT_SERIAL, connections.next_serial().into());
             members.numbers(METRICS, &metrics);

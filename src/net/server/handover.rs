@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::{error, info};
 
 use super::inherited::Arrival;
-use super::{Phase, Server, monotonic};
+use super::{Phase, Server, Sources, monotonic};
 use crate::application::Application;
 use crate::handover::program::{Program, Trial};
 use crate::handover::{Members, Outgoing, file, signals};
@@ -318,11 +318,33 @@ impl<A: Application> Server<A> {
         &mut self,
         save_host: &mut dyn FnMut(&mut Members<'_>),
     ) -> io::Result<std::fs::File> {
-        let (uptime, monotonic) = (self.engine.now(), monotonic());
+        let Self {
+            sources,
+            engine,
+            // Nothing else is under way.
+            handover: _,
+        } = self;
+        let Sources {
+            // Everything is registered anew, which tells what is ready.
+            poll: _,
+            events: _,
+            has_polled: _,
+            signals: _,
+            listeners,
+            // From arguments.
+            drain: _,
+            // None that hasn't been done: a server that stops becomes nothing else.
+            is_stop_asked: _,
+            is_stopping: _,
+            is_reload_asked: _,
+            is_handover_asked: _,
+            forced_by: _,
+        } = sources;
+        let (uptime, monotonic) = (engine.now(), monotonic());
         let mut file = file::create()?;
         let mut buffer = BufWriter::with_capacity(WRITE_BYTES, &mut file);
         let mut state = Outgoing::begin(&mut buffer as &mut dyn Write)?;
-        for listener in &self.sources.listeners {
+        for listener in listeners {
             let address = listener.local_addr()?;
             state.record(LISTENER, |members| listener.save(&address, members))?;
         }
@@ -331,7 +353,7 @@ impl<A: Application> Server<A> {
             members.number(MONOTONIC, monotonic.as_micros() as u64);
             members.nested(HOST, save_host);
         })?;
-        self.engine.save(&mut state)?;
+        engine.save(&mut state)?;
         state.finish()?;
         drop(buffer);
         file::seal(&mut file)?;
