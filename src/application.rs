@@ -427,6 +427,21 @@ pub trait Application {
     /// The operator has asked for what can be read again to be read again.
     fn handle_reload(&mut self) {}
 
+    /// The connections that it has to a server of its own, if it has one.
+    fn uplinks(&mut self) -> Option<&mut dyn Uplinks> {
+        None
+    }
+
+    /// Whether it can serve: nobody is listened for before.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Whether nothing is under way elsewhere that a peer here awaits. While `is_held` more waits, and isn't sent.
+    fn settle(&mut self, _is_held: bool) -> bool {
+        true
+    }
+
     /// An admitted connection is no longer open: it gets nothing from now on.
     fn handle_gone(&mut self, id: ConnectionId);
 

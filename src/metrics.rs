@@ -278,4 +278,8 @@ pub struct HubMetrics {
     pub match_micros: Histogram<WorkMicros>,
     /// Microseconds that it took to queue it to them.
     pub fan_out_micros: Histogram<WorkMicros>,
+    /// Entries of the stream that are no notifications.
+    pub entries_invalid: u64,
+    /// Clients that were told that they may have missed something.
+    pub gaps: u64,
 }

@@ -7,7 +7,7 @@ use std::io;
 
 use crate::application::{
     Action, Admission, Answer, Application, CloseCause, Decision, Figures, Framing, Lane, Message,
-    Outbox, Peer, Refused, Request, Response, State, Status, WriteBarrier,
+    Outbox, Peer, Refused, Request, Response, State, Status, Uplinks, WriteBarrier,
 };
 use crate::config::Console;
 use crate::handover::{Fields, Malformed, Members};
@@ -16,6 +16,7 @@ use crate::hub::access::policy;
 use crate::hub::{Hub, access};
 use crate::id::ConnectionId;
 use crate::metrics::text::CONTENT_TYPE;
+use crate::redis::Redis;
 use crate::time::Timestamp;
 use crate::web::{self, File};
 use crate::wire::carried::{FrameNumbers, Frames};
@@ -206,6 +207,23 @@ impl Application for Routes {
 
     fn handle_reload(&mut self) {
         self.hub.reload();
+    }
+
+    fn uplinks(&mut self) -> Option<&mut dyn Uplinks> {
+        let redis = self.hub.redis_mut()?;
+        Some(redis)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.hub.redis().is_none_or(Redis::is_ready)
+    }
+
+    fn settle(&mut self, is_held: bool) -> bool {
+        let Some(redis) = self.hub.redis_mut() else {
+            return true;
+        };
+        redis.hold(is_held);
+        redis.is_settled()
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {

@@ -54,6 +54,7 @@ use crate::journal::segments::Restored;
 use crate::journal::write_ahead::WriteAhead;
 use crate::log_limit::{ListLog, LogLimit};
 use crate::metrics::HubMetrics;
+use crate::redis::Redis;
 use crate::time::Timestamp;
 use crate::ws::close::CloseCode;
 
@@ -91,6 +92,8 @@ pub struct Hub {
     expiry_due: Option<Timestamp>,
     /// Kept between notifications so that a fan-out doesn't allocate; empty in between.
     recipients: Vec<ConnectionId>,
+    /// Where the order of notifications is kept, if it isn't here.
+    redis: Option<Box<Redis>>,
     metrics: HubMetrics,
     list_log: ListLog,
     /// Lines about peers that may not publish.
@@ -126,6 +129,7 @@ impl Hub {
             slice: Slice::default(),
             expiry_due: None,
             recipients: Vec::new(),
+            redis: None,
             metrics: HubMetrics::default(),
             list_log: ListLog::default(),
             forbidden_log: LogLimit::default(),
@@ -167,6 +171,24 @@ impl Hub {
         self.journal = Journal::restore(limits, restored, write_ahead, unix_now, fingerprint);
         self.schedule_expiry(Timestamp::ZERO);
         self
+    }
+
+    /// Has the order of notifications, and their ids, kept in `redis`; the journal is [`Journal::of_stream`].
+    #[must_use]
+    pub fn with_redis(mut self, redis: Redis) -> Self {
+        self.redis = Some(Box::new(redis));
+        self
+    }
+
+    /// Where the order of notifications is kept, if it isn't here.
+    #[must_use]
+    pub fn redis(&self) -> Option<&Redis> {
+        self.redis.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub fn redis_mut(&mut self) -> Option<&mut Redis> {
+        self.redis.as_deref_mut()
     }
 
     /// Notes that the history isn't kept beside memory, though it should be.

@@ -89,6 +89,8 @@ impl Hub {
             list_log: _,
             forbidden_log: _,
             resume_log: _,
+            // Not yet.
+            redis: _,
         } = self;
         journal.save(state, frames)?;
         state.record(HUB, |members| {

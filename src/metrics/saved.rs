@@ -119,6 +119,8 @@ impl Counters for HubMetrics {
             recipients,
             match_micros,
             fan_out_micros,
+            entries_invalid,
+            gaps,
         } = self;
         visit(tokens_refused);
         visit(subscriptions_refused_full);
@@ -136,6 +138,8 @@ impl Counters for HubMetrics {
         recipients.each(visit);
         match_micros.each(visit);
         fan_out_micros.each(visit);
+        visit(entries_invalid);
+        visit(gaps);
     }
 }
 
@@ -210,7 +214,7 @@ mod tests {
         let hub = HubMetrics::restore(1001..);
         let numbers = (shell.save(), hub.save());
         assert_eq!(numbers.0, (1..=81).collect::<Vec<_>>());
-        assert_eq!(numbers.1, (1001..=1058).collect::<Vec<_>>());
+        assert_eq!(numbers.1, (1001..=1060).collect::<Vec<_>>());
         let restored = (Metrics::restore(numbers.0), HubMetrics::restore(numbers.1));
         assert_eq!(shown(&restored.0, &restored.1), shown(&shell, &hub));
         assert_ne!(shown(&Metrics::default(), &hub), shown(&shell, &hub));
@@ -278,6 +282,8 @@ mod tests {
             (hub.match_micros.sum, 43),
             (hub.fan_out_micros.counts[0], 44),
             (hub.fan_out_micros.sum, 57),
+            (hub.entries_invalid, 58),
+            (hub.gaps, 59),
         ];
         for (number, place) in counted {
             assert_eq!(number, place);
@@ -303,7 +309,7 @@ mod tests {
         );
         assert_eq!((some.upgrades, some.loop_lag_micros.sum()), (0, 0));
         let more = HubMetrics::restore([3; 100]);
-        assert_eq!(more.save(), [3; 58]);
+        assert_eq!(more.save(), [3; 60]);
     }
 
     #[test]
@@ -319,7 +325,7 @@ mod tests {
             shell.bytes_read += 1;
             shell.closed.count(1000);
             shell.turn_micros.observe(u64::MAX);
-            let hub = HubMetrics::restore([number; 58]);
+            let hub = HubMetrics::restore([number; 60]);
             assert!(shown(&shell, &hub).contains("crieur_"));
         }
     }

@@ -17,7 +17,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::application::{Application, Lane, Outbox, Peer};
+use crate::application::{Application, Lane, Outbox, Peer, Uplinks};
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
 use crate::memory::{CROWD_MIN, Departures, Trimmer};
@@ -231,6 +231,16 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
     /// Has the application read again what it can.
     pub fn reload(&mut self) {
         self.application.handle_reload();
+    }
+
+    /// The connections that the application has to a server of its own.
+    pub fn uplinks(&mut self) -> Option<&mut dyn Uplinks> {
+        self.application.uplinks()
+    }
+
+    /// Has the application come to rest elsewhere, as [`Application::settle`] says.
+    pub fn settle(&mut self, is_held: bool) -> bool {
+        self.application.settle(is_held)
     }
 
     /// Has the application do what no connection has asked for, but a timer of its own, a wake-up or another

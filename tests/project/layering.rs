@@ -15,12 +15,12 @@ const COMMON: &str = "id config log_limit memory metrics time";
 /// grants that module and what is in it, not the rest of `http`.
 const MAY_NAME: &str = "
     application: handover http wire::carried ws
-    cli: application client handover http hub journal net routes web ws
+    cli: application client handover http hub journal net redis routes web ws
     client: http ws
     config:
     handover:
     http: handover wire
-    hub: application handover http::head journal wire::carried ws::close ws::frame
+    hub: application handover http::head journal redis wire::carried ws::close ws::frame
     id:
     journal: handover wire ws::frame
     log_limit:
@@ -29,7 +29,7 @@ const MAY_NAME: &str = "
     metrics:
     net: application handover http wire ws
     redis: application journal::id
-    routes: application handover http::head hub web wire::carried
+    routes: application handover http::head hub redis web wire::carried
     time:
     web:
     wire: handover
