@@ -186,6 +186,8 @@ pub struct ServerConfig {
     pub publish_listen: Vec<ListenAddress>,
     /// The permissions of the Unix sockets.
     pub socket_mode: u32,
+    /// Whether other processes may listen on the same TCP addresses.
+    pub reuse_port: bool,
     /// The limits.
     pub limits: ServerLimits,
     /// The times.
@@ -200,6 +202,7 @@ impl Default for ServerConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8000))],
             publish_listen: Vec::new(),
             socket_mode: 0o660,
+            reuse_port: false,
             limits: ServerLimits::default(),
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(5),

@@ -9,8 +9,10 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use log::LevelFilter;
+use log::{LevelFilter, info};
 
+use crate::application::Lane;
+use crate::config::ListenAddress;
 use crate::handover::{Fields, Malformed, Members};
 use crate::journal::write_ahead::WriteAhead;
 use crate::metrics::LOG_LINES_DROPPED;
@@ -40,11 +42,23 @@ pub(super) struct Process {
     pub(super) write_ahead: Option<WriteAhead>,
     /// Lines of the log that a successor was to write.
     pub(super) left_lines: Vec<u8>,
+    /// Says where the server listens, and in which way it serves.
+    pub(super) announce: Announce,
 }
+
+/// See [`Host::listening`].
+pub(super) type Announce = Box<dyn Fn(&[(ListenAddress, Lane)])>;
 
 impl Host for Process {
     fn enter(&mut self, phase: Phase) {
+        if phase == Phase::Waiting {
+            info!("waiting for Redis before it listens");
+        }
         self.notifier.tell(phase);
+    }
+
+    fn listening(&mut self, addresses: &[(ListenAddress, Lane)]) {
+        (self.announce)(addresses);
     }
 
     fn save(&self, members: &mut Members<'_>) {
@@ -56,6 +70,8 @@ impl Host for Process {
             reload,
             write_ahead,
             left_lines: _,
+            // From arguments.
+            announce: _,
         } = self;
         members.number(LEVEL, log::max_level() as u64);
         members.number(LINES_DROPPED, LOG_LINES_DROPPED.load(Ordering::Relaxed));

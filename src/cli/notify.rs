@@ -35,6 +35,8 @@ impl Notifier {
             return;
         };
         let text = match phase {
+            // Nothing has begun that it knows a word for.
+            Phase::Waiting => return,
             Phase::Serving => "READY=1".to_owned(),
             Phase::Reloading => {
                 let now = clock_gettime(ClockId::Monotonic);

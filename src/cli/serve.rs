@@ -26,7 +26,7 @@ use crate::net::server::{Inherited, Server, Stopped, answer};
 use crate::routes::Routes;
 
 use super::error::CliError;
-use super::handover::{self, Left, Process};
+use super::handover::{self, Announce, Left, Process};
 use super::logging::{LogWriter, read_level};
 use super::notify::Notifier;
 use super::output::print;
@@ -208,6 +208,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         reload,
         write_ahead: write_ahead.clone(),
         left_lines: Vec::new(),
+        announce: announce(config, publish_warning),
     };
     let application = Routes::new(hub, config.console);
     let seed = draw()?;
@@ -216,7 +217,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         None => Server::bind_beside(start.listeners, &config.server, application, seed),
     };
     let server = server.map_err(CliError::failure)?;
-    let result = run_server(config, server, process, publish_warning);
+    let result = run_server(server, process);
     if let Some(write_ahead) = write_ahead {
         write_ahead.close();
     }
@@ -246,41 +247,40 @@ fn go_on(
     })
 }
 
-fn run_server(
-    config: &Config,
-    mut server: Server<Routes>,
-    mut process: Process,
-    publish_warning: Option<&str>,
-) -> Result<Stopped, CliError> {
+fn run_server(mut server: Server<Routes>, mut process: Process) -> Result<Stopped, CliError> {
     // Ahead of the line that says it listens, since a signal may come from then on. Without a path this one serves as well,
     // but can't be replaced.
     match Program::of_this_process() {
         Ok(program) => server = server.with_program(program).map_err(CliError::failure)?,
         Err(error) => warn!("SIGUSR2 ends this program: it is not known where it is: {error}"),
     }
-    let addresses = server.local_addrs().map_err(CliError::failure)?;
-    let limits = &config.server.limits;
-    for (address, lane) in addresses {
-        match lane {
-            Lane::Clients => info!("listening on {address}"),
-            Lane::Publishers => info!("listening for publishers on {address}"),
+    server.run(&mut process).map_err(CliError::failure)
+}
+
+/// What is said once it listens.
+fn announce(config: &Config, publish_warning: Option<&'static str>) -> Announce {
+    let limits = config.server.limits;
+    let has_console = config.console != Console::Off;
+    Box::new(move |addresses| {
+        for (address, lane) in addresses {
+            match lane {
+                Lane::Clients => info!("listening on {address}"),
+                Lane::Publishers => info!("listening for publishers on {address}"),
+            }
+            if let (Lane::Clients, ListenAddress::Tcp(address)) = (lane, address)
+                && has_console
+            {
+                info!("the console is at {}", console_url(*address));
+            }
         }
-        if let (Lane::Clients, ListenAddress::Tcp(address)) = (lane, address)
-            && config.console != Console::Off
-        {
-            info!("the console is at {}", console_url(address));
+        info!(
+            "crieur {}: at most {} connections, {} bytes a send queue, {} bytes in all buffers",
+            VERSION, limits.connections_max, limits.send_queue_bytes_max, limits.buffer_bytes_max
+        );
+        if let Some(warning) = publish_warning {
+            warn!("{warning}");
         }
-    }
-    info!(
-        "crieur {}: at most {} connections, {} bytes a send queue, {} bytes in all buffers",
-        VERSION, limits.connections_max, limits.send_queue_bytes_max, limits.buffer_bytes_max
-    );
-    if let Some(warning) = publish_warning {
-        warn!("{warning}");
-    }
-    server
-        .run(&mut process)
-        .map_err(|error| CliError::failure(format!("the event loop failed: {error}")))
+    })
 }
 
 /// A random number.

@@ -712,15 +712,16 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         shutdown.is_some_and(|stop| self.connections_len() == 0 || stop.is_over(self.now()))
     }
 
-    /// Tells publishers that the server stops when the clients have been told.
+    /// Tells publishers that the server stops when the clients have been told and publishers have their answers.
     fn continue_shutdown(&mut self, now: Timestamp) {
         let Some(shutdown) = &mut self.shutdown else {
             return;
         };
-        let connections = &self.shell.connections;
-        let has_told_clients = || !connections.iter().any(shutdown::is_client_untold);
+        let (shell, application) = (&mut self.shell, &mut self.application);
+        let has_told_clients = || {
+            !shell.connections.iter().any(shutdown::is_client_untold) && application.settle(false)
+        };
         if shutdown.takes_publishers(now, has_told_clients) {
-            let (shell, application) = (&mut self.shell, &mut self.application);
             shutdown::dismiss(shell, application, Connection::closes_last, now);
         }
     }

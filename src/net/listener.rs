@@ -13,7 +13,7 @@ use mio::net::{TcpListener, UnixListener};
 use socket2::{Domain, Protocol, SockRef, Socket as Unbound, Type};
 
 use crate::application::{Lane, Peer, PeerAddress};
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, ServerConfig};
 use crate::time::Timestamp;
 
 use super::socket::Socket;
@@ -58,15 +58,17 @@ enum ListenerSocket {
 }
 
 impl Listener {
-    /// Listens on `address`. A Unix socket gets the permissions `mode`, whatever the umask.
+    /// Listens on `address`, in the way that `config` says. A Unix socket gets its permissions whatever the umask.
     ///
     /// # Errors
     /// As the operating system's: the address is in use, not ours to take, not here.
-    pub fn bind(address: &ListenAddress, lane: Lane, mode: u32) -> io::Result<Self> {
+    pub fn bind(address: &ListenAddress, lane: Lane, config: &ServerConfig) -> io::Result<Self> {
         let socket = match address {
-            ListenAddress::Tcp(address) => ListenerSocket::Tcp(bind_tcp(*address)?),
+            ListenAddress::Tcp(address) => {
+                ListenerSocket::Tcp(bind_tcp(*address, config.reuse_port)?)
+            }
             ListenAddress::Unix(path) => {
-                let (socket, file) = SocketFile::listen(path, mode, BACKLOG)?;
+                let (socket, file) = SocketFile::listen(path, config.socket_mode, BACKLOG)?;
                 ListenerSocket::Unix(UnixListener::from_std(socket), Some(file))
             }
         };
@@ -221,13 +223,16 @@ fn check_listening(socket: &impl AsFd) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Unbound::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         // `[::]` and `0.0.0.0` can then be listened on side by side.
         socket.set_only_v6(true)?;
@@ -267,7 +272,8 @@ mod tests {
     #[test]
     fn what_fails_for_ever_is_tried_now_and_then() {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
-        let mut listener = Listener::bind(&address, Lane::Clients, 0).expect("a free port");
+        let listener = Listener::bind(&address, Lane::Clients, &ServerConfig::default());
+        let mut listener = listener.expect("a free port");
         let ListenerSocket::Tcp(socket) = &listener.socket else {
             unreachable!("it is TCP");
         };

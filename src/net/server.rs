@@ -20,12 +20,14 @@ use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
 
 use self::handover::Handover;
-use super::engine::{Driver, Engine, Readiness};
+use self::uplinks::UplinkSockets;
+use super::engine::{Driver, Engine, Readiness, Step};
 use super::listener::Listener;
 use super::socket::Socket;
 
 mod handover;
 mod inherited;
+mod uplinks;
 
 pub use handover::{Host, answer};
 pub use inherited::Inherited;
@@ -43,7 +45,7 @@ const LAST_ROUNDS_MAX: usize = 64;
 
 /// Tokens that no connection can have: its slot would be out of reach.
 const SIGNALS: Token = Token(u32::MAX as usize);
-const FIRST_LISTENER: usize = u32::MAX as usize - 1;
+const FIRST_LISTENER: usize = u32::MAX as usize - 3;
 
 /// What connections are registered for.
 const CONNECTION_INTEREST: Interest = Interest::READABLE
@@ -118,9 +120,43 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Why a server ends that nobody has stopped.
+#[derive(Debug)]
+pub enum RunError {
+    /// It was ready to listen, and couldn't.
+    Start(StartError),
+    /// The poll fails, which is the system's fault or our bug.
+    Loop(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => fmt::Display::fmt(error, f),
+            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<StartError> for RunError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> Self {
+        Self::Loop(error)
+    }
+}
+
 /// Where a server is in its life, as a service manager is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
+    /// It listens nowhere yet, since its application isn't ready.
+    Waiting,
     /// It serves.
     Serving,
     /// It reads again what it can; it serves afterwards.
@@ -152,19 +188,26 @@ struct Sources {
     /// Whether the events are those of a poll that has waited, which nobody has looked at.
     has_polled: bool,
     signals: Signals,
+    /// Those that it was given alone, unwatched, until it listens.
     listeners: Vec<Listener>,
+    /// Where it is yet to listen, once its application is ready.
+    unbound: Option<Box<ServerConfig>>,
+    /// None if the application has none.
+    uplinks: Option<Box<UplinkSockets>>,
     drain: Duration,
     is_stop_asked: bool,
-    /// Whether the engine was told so.
+    /// Whether it has begun to stop.
     is_stopping: bool,
+    /// Until when the engine isn't told so, if what peers await elsewhere takes so long.
+    settling_until: Option<Timestamp>,
     is_reload_asked: bool,
     is_handover_asked: bool,
     forced_by: Option<i32>,
 }
 
 impl<A: Application> Server<A> {
-    /// Listens on all addresses of the configuration. From here on SIGTERM, SIGINT and SIGHUP
-    /// are the server's. `seed` is the jitter's.
+    /// Listens on all addresses of the configuration, or will do so when `application` is ready. From here on SIGTERM,
+    /// SIGINT and SIGHUP are the server's. `seed` is the jitter's.
     ///
     /// # Errors
     /// What the system doesn't grant.
@@ -182,13 +225,16 @@ impl<A: Application> Server<A> {
         application: A,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let sources = Sources::new(listeners, config)?;
+        let mut sources = Sources::new(listeners, config)?;
+        sources.listen_if(application.is_ready())?;
         let clock = MonotonicClock(Instant::now());
         let engine = Engine::new(application, clock, config.limits, config.timeouts, seed);
         Ok(Self::of(sources, engine))
     }
 
-    fn of(sources: Sources, engine: Engine<Socket, A, MonotonicClock>) -> Self {
+    fn of(mut sources: Sources, mut engine: Engine<Socket, A, MonotonicClock>) -> Self {
+        let has_uplinks = engine.uplinks().is_some();
+        sources.uplinks = has_uplinks.then(|| Box::new(UplinkSockets::new()));
         Self {
             sources,
             engine,
@@ -220,10 +266,16 @@ impl<A: Application> Server<A> {
     /// Serves until a signal stops it, or for ever as another program; tells `host` of each phase that begins.
     ///
     /// # Errors
-    /// A poll that fails, which is the system's fault or our bug.
-    pub fn run(&mut self, host: &mut dyn Host) -> io::Result<Stopped> {
+    /// It can't listen, or go on.
+    pub fn run(&mut self, host: &mut dyn Host) -> Result<Stopped, RunError> {
+        let phase = if self.sources.is_listening() {
+            host.listening(&self.local_addrs()?);
+            Phase::Serving
+        } else {
+            Phase::Waiting
+        };
         self.arrive();
-        host.enter(Phase::Serving);
+        host.enter(phase);
         // Those that came while there were no handlers come now.
         signals::unblock()?;
         loop {
@@ -247,48 +299,80 @@ impl<A: Application> Server<A> {
                 info!("stopped; {:?}", engine.metrics());
                 return Ok(Stopped::Drained);
             }
-            if sources.is_handover_asked || !handover.is_idle() {
+            if sources.is_stopping {
+                sources.stop_if_settled(engine);
+            } else if !sources.is_listening() && !sources.is_stop_asked {
+                self.listen_if_ready(host)?;
+            }
+            if self.sources.is_handover_asked || !self.handover.is_idle() {
                 self.advance_handover(host);
             }
         }
     }
+
+    /// Begins to serve, if the application has become ready.
+    fn listen_if_ready(&mut self, host: &mut dyn Host) -> Result<(), RunError> {
+        self.sources
+            .listen_if(self.engine.application().is_ready())?;
+        if self.sources.is_listening() {
+            host.listening(&self.local_addrs()?);
+            host.enter(Phase::Serving);
+        }
+        Ok(())
+    }
 }
 
 impl Sources {
-    /// Listens on all addresses of `config`, beside what `listeners` listen on.
-    fn new(mut listeners: Vec<Listener>, config: &ServerConfig) -> Result<Self, StartError> {
+    /// Those of a server that is to listen on all addresses of `config`, beside what `listeners` listen on.
+    fn new(listeners: Vec<Listener>, config: &ServerConfig) -> Result<Self, StartError> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
-        // Publishers first: they are let in before the crowd is.
-        let publishers = config.publish_listen.iter().cloned();
-        let publishers = publishers.map(|address| (address, Lane::Publishers));
-        let clients = config.listen.iter().copied().map(ListenAddress::Tcp);
-        let clients = clients.map(|address| (address, Lane::Clients));
-        for (address, lane) in publishers.chain(clients) {
-            let listener = Listener::bind(&address, lane, config.socket_mode)
-                .map_err(|error| StartError::Listen(address, error))?;
-            listeners.push(listener);
-        }
-        for (number, listener) in listeners.iter_mut().enumerate() {
-            let token = Token(FIRST_LISTENER - number);
-            poll.registry()
-                .register(listener.source(), token, Interest::READABLE)?;
-        }
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             has_polled: false,
             signals,
             listeners,
+            unbound: Some(Box::new(config.clone())),
+            uplinks: None,
             drain: config.drain,
             is_stop_asked: false,
             is_stopping: false,
+            settling_until: None,
             is_reload_asked: false,
             is_handover_asked: false,
             forced_by: None,
         })
+    }
+
+    /// Whether it listens on all that it is to listen on.
+    const fn is_listening(&self) -> bool {
+        self.unbound.is_none()
+    }
+
+    /// Listens everywhere, if it doesn't yet and the application `is_ready`.
+    fn listen_if(&mut self, is_ready: bool) -> Result<(), StartError> {
+        let Some(config) = self.unbound.take_if(|_| is_ready) else {
+            return Ok(());
+        };
+        // Publishers first: they are let in before the crowd is.
+        let publishers = config.publish_listen.iter().cloned();
+        let publishers = publishers.map(|address| (address, Lane::Publishers));
+        let clients = config.listen.iter().copied().map(ListenAddress::Tcp);
+        let clients = clients.map(|address| (address, Lane::Clients));
+        for (address, lane) in publishers.chain(clients) {
+            let listener = Listener::bind(&address, lane, &config)
+                .map_err(|error| StartError::Listen(address, error))?;
+            self.listeners.push(listener);
+        }
+        let registry = self.poll.registry();
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            let token = Token(FIRST_LISTENER - number);
+            registry.register(listener.source(), token, Interest::READABLE)?;
+        }
+        Ok(())
     }
 
     /// How long the poll may wait: not at all while there is work, else until the next
@@ -302,7 +386,9 @@ impl Sources {
         let mut listeners = self.listeners.iter();
         let can_accept =
             listeners.any(|listener| listener.is_ready(now) && engine.has_room(listener.lane()));
-        if can_accept || engine.has_work() || self.has_request(handover) {
+        let mut uplinks = self.uplinks.iter();
+        let has_more = uplinks.any(|uplinks| uplinks.has_more());
+        if can_accept || has_more || engine.has_work() || self.has_request(handover) {
             return Some(Duration::ZERO);
         }
         let pauses = self
@@ -311,7 +397,9 @@ impl Sources {
             .filter(|listener| listener.is_paused(now))
             .filter_map(Listener::paused_until);
         let others = engine.next_deadline().into_iter();
-        let others = others.chain(handover.next_look(now));
+        let others = others
+            .chain(handover.next_look(now))
+            .chain(self.settling_until);
         let next = pauses.chain(others).min()?;
         // Rounded up to whole milliseconds, which is what epoll counts in: never too early.
         let wait = next - now;
@@ -346,6 +434,11 @@ impl Sources {
         for event in &self.events {
             match event.token() {
                 SIGNALS => has_signals = true,
+                uplinks::READER | uplinks::WRITER => {
+                    if let Some(uplinks) = &mut self.uplinks {
+                        uplinks.handle_ready(event);
+                    }
+                }
                 Token(token)
                     if token <= FIRST_LISTENER && FIRST_LISTENER - token < self.listeners.len() =>
                 {
@@ -400,6 +493,33 @@ impl Sources {
         }
     }
 
+    /// Has what the application wants read from its own server and written to it.
+    fn pump<A: Application>(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>) {
+        let Some(sockets) = &mut self.uplinks else {
+            return;
+        };
+        let now = engine.now();
+        if let Some(uplinks) = engine.uplinks() {
+            sockets.pump(self.poll.registry(), uplinks, now);
+        }
+    }
+
+    /// Tells the engine that it stops, when nobody awaits an answer from elsewhere any more, or for too long.
+    fn stop_if_settled<A: Application>(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>) {
+        let Some(until) = self.settling_until else {
+            return;
+        };
+        let now = engine.now();
+        if engine.settle(false) || until <= now {
+            self.settling_until = None;
+            info!(
+                "stopping: {} connections are told",
+                engine.connections_len()
+            );
+            engine.shut_down(self.drain, now);
+        }
+    }
+
     fn handle_signals(&mut self) {
         for signal in self.signals.pending() {
             if signal == SIGHUP || signal == SIGUSR2 {
@@ -439,10 +559,13 @@ impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
         engine: &mut Engine<Socket, A, MonotonicClock>,
     ) -> io::Result<()> {
         if mem::take(&mut self.sources.is_reload_asked) && !self.sources.is_stop_asked {
-            self.host.enter(Phase::Reloading);
+            let is_listening = self.sources.is_listening();
+            if is_listening {
+                self.host.enter(Phase::Reloading);
+            }
             engine.reload();
             // Else that is told when there is a new program, or none.
-            if self.handover.is_idle() && !self.sources.is_handover_asked {
+            if is_listening && self.handover.is_idle() && !self.sources.is_handover_asked {
                 self.host.enter(Phase::Serving);
             }
         }
@@ -457,13 +580,11 @@ impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
                     break;
                 }
             }
-            info!(
-                "stopping: {} connections are told",
-                engine.connections_len()
-            );
             // A client that comes from now on finds nobody.
             self.sources.listeners.clear();
-            engine.shut_down(self.sources.drain, engine.now());
+            self.sources.unbound = None;
+            self.sources.settling_until = Some(engine.now() + self.sources.drain);
+            self.sources.stop_if_settled(engine);
         }
         Ok(())
     }
@@ -471,6 +592,14 @@ impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
     fn has_waiting(&self, lane: Lane, now: Timestamp) -> bool {
         let mut listeners = self.sources.listeners.iter();
         listeners.any(|listener| listener.lane() == lane && listener.is_ready(now))
+    }
+
+    fn observe(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>, step: Step) {
+        // What a round of input has to be written is written at once; what is asked for next leaves behind the work on
+        // what was brought last.
+        if matches!(step, Step::Input | Step::Work | Step::Timers) {
+            self.sources.pump(engine);
+        }
     }
 }
 
@@ -498,7 +627,8 @@ mod tests {
                 serial: id.1,
             };
             assert_eq!(connection_of(token_of(id)), id);
-            assert!(token_of(id) != SIGNALS && token_of(id).0 != FIRST_LISTENER);
+            let taken = [SIGNALS, uplinks::READER, uplinks::WRITER];
+            assert!(!taken.contains(&token_of(id)) && token_of(id).0 != FIRST_LISTENER);
         }
     }
 }

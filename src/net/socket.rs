@@ -1,16 +1,24 @@
-//! What carries the product's connections: TCP, or a Unix socket on the publishers' lane.
+//! What carries the product's connections: TCP, or a Unix socket on the publishers' lane; and those that it has to a server
+//! of its own.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{self, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, sockopt};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::application::Endpoint;
 
 use super::transport::{Received, Transport};
+
+/// How long a server may be silent before the kernel asks whether it is there, and between two such questions.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A connected socket.
 #[derive(Debug)]
@@ -24,6 +32,44 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Begins to connect to `endpoint`, without waiting; [`Socket::is_connected`] tells what came of it, once the socket is
+    /// writable.
+    ///
+    /// # Errors
+    /// As the operating system's; also [`io::ErrorKind::WouldBlock`] where the backlog of a Unix socket is full.
+    pub fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect(*address)?;
+                stream.set_nodelay(true)?;
+                let keepalive = TcpKeepalive::new()
+                    .with_time(KEEPALIVE)
+                    .with_interval(KEEPALIVE);
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                Ok(Self::Tcp(stream))
+            }
+            Endpoint::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+        }
+    }
+
+    /// Whether it has a peer: not while it is still connecting.
+    ///
+    /// # Errors
+    /// Why it couldn't be connected, or has ended since.
+    pub fn is_connected(&self) -> io::Result<bool> {
+        let (error, peer) = match self {
+            Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Self::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Self::Absent => return absent(),
+        };
+        match (error, peer) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(true),
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            (None, Err(error)) => Err(error),
+        }
+    }
+
     /// The socket that an earlier program has had.
     #[must_use]
     pub fn inherited(descriptor: OwnedFd) -> Self {

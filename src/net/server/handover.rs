@@ -12,7 +12,8 @@ use log::{error, info};
 
 use super::inherited::Arrival;
 use super::{Phase, Server, Sources, monotonic};
-use crate::application::Application;
+use crate::application::{Application, Lane};
+use crate::config::ListenAddress;
 use crate::handover::program::{Program, Trial};
 use crate::handover::{Members, Outgoing, file, signals};
 use crate::metrics::HandoverEnd;
@@ -49,6 +50,9 @@ pub trait Host {
     /// A phase of the server's life begins.
     fn enter(&mut self, _phase: Phase) {}
 
+    /// It listens, on these addresses, with what for; ahead of [`Phase::Serving`].
+    fn listening(&mut self, _addresses: &[(ListenAddress, Lane)]) {}
+
     /// Writes what a successor must know beside the server, that is given [`Host::with_descriptors`].
     fn save(&self, _members: &mut Members<'_>) {}
 
@@ -79,6 +83,8 @@ enum Stage {
     #[default]
     Idle,
     Trying(Attempt),
+    /// It can take over, and will when nobody awaits an answer from elsewhere, or so many have waited for so long.
+    Settling(Attempt),
     /// It was killed, and isn't gone yet.
     Ending(Trial),
 }
@@ -91,6 +97,7 @@ struct Attempt {
     /// Those in the state that it was shown.
     connections: usize,
     look_at: Timestamp,
+    /// When this stage is over.
     until: Timestamp,
 }
 
@@ -105,6 +112,7 @@ impl Handover {
         match &self.stage {
             Stage::Idle => None,
             Stage::Trying(attempt) => Some(attempt.look_at),
+            Stage::Settling(attempt) => Some(attempt.until),
             Stage::Ending(_) => Some(now + LOOK_INTERVAL),
         }
     }
@@ -189,20 +197,28 @@ impl<A: Application> Server<A> {
         match mem::take(&mut self.handover.stage) {
             Stage::Idle => {
                 if mem::take(&mut self.sources.is_handover_asked) && !is_stopping {
-                    self.try_out(1, host);
+                    if self.sources.is_listening() {
+                        self.try_out(1, host);
+                    } else {
+                        self.refuse("it does not serve yet", host);
+                    }
                 }
             }
-            // With it the child ends.
-            Stage::Trying(_) if is_stopping => {}
+            // With it the child ends. To stop waits for what was held back.
+            Stage::Trying(_) | Stage::Settling(_) if is_stopping => {}
             Stage::Trying(mut attempt) => match attempt.verdict(now) {
                 None => self.handover.stage = Stage::Trying(attempt),
-                Some(Ok(())) => self.conclude(&attempt, host),
+                Some(Ok(())) => {
+                    attempt.until = now + self.sources.drain;
+                    self.settle(attempt, host);
+                }
                 Some(Err(reason)) => {
                     self.refuse(&reason, host);
                     attempt.trial.kill();
                     self.handover.stage = Stage::Ending(attempt.trial);
                 }
             },
+            Stage::Settling(attempt) => self.settle(attempt, host),
             Stage::Ending(mut trial) => {
                 if trial.is_running() {
                     self.handover.stage = Stage::Ending(trial);
@@ -236,6 +252,19 @@ impl<A: Application> Server<A> {
         }
     }
 
+    /// The program can take over: what publishers await an answer to is answered first, and what they send meanwhile goes
+    /// over.
+    fn settle(&mut self, attempt: Attempt, host: &mut dyn Host) {
+        if !self.engine.settle(true) && self.engine.now() < attempt.until {
+            self.handover.stage = Stage::Settling(attempt);
+            return;
+        }
+        self.conclude(&attempt, host);
+        // Not yet, or not at all: what was held back is sent.
+        self.engine.settle(false);
+        self.sources.pump(&mut self.engine);
+    }
+
     /// The program can take over: it does, if it is still the same.
     fn conclude(&mut self, attempt: &Attempt, host: &mut dyn Host) {
         let Some(program) = self.handover.program.clone() else {
@@ -252,7 +281,9 @@ impl<A: Application> Server<A> {
     fn refuse(&mut self, reason: &str, host: &mut dyn Host) {
         error!("the handover is refused, this program goes on: {reason}");
         self.engine.count_handover(HandoverEnd::Refused);
-        host.enter(Phase::Serving);
+        if self.sources.is_listening() {
+            host.enter(Phase::Serving);
+        }
     }
 
     /// Becomes `program`. Comes back if that fails, or if it is told to stop.
@@ -331,11 +362,16 @@ impl<A: Application> Server<A> {
             has_polled: _,
             signals: _,
             listeners,
+            // None: it isn't handed over before it listens.
+            unbound: _,
+            // The successor connects anew.
+            uplinks: _,
             // From arguments.
             drain: _,
             // None that hasn't been done: a server that stops becomes nothing else.
             is_stop_asked: _,
             is_stopping: _,
+            settling_until: _,
             is_reload_asked: _,
             is_handover_asked: _,
             forced_by: _,

@@ -170,7 +170,8 @@ impl<A: Application> Server<A> {
         application: A,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let sources = Sources::new(inherited.listeners, config)?;
+        let mut sources = Sources::new(inherited.listeners, config)?;
+        sources.listen_if(application.is_ready())?;
         let clock = inherited.clock.go_on();
         let mut descriptors = inherited.descriptors;
         let mut sockets = iter::from_fn(|| {
@@ -189,6 +190,8 @@ impl<A: Application> Server<A> {
             &mut sockets,
         )
         .map_err(StartError::State)?;
+        // If it goes on where it was ready.
+        sources.listen_if(engine.application().is_ready())?;
         for (id, socket) in engine.transports_mut() {
             let registry = sources.poll.registry();
             if let Err(error) = registry.register(socket, token_of(id), CONNECTION_INTEREST) {
