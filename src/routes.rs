@@ -73,8 +73,10 @@ impl Routes {
         self.hub.charge_request(request, trust)?;
         let response = match head.path() {
             "/livez" => Response::new(Status::OK, "ok"),
-            "/healthz" if figures.is_accepting() => Response::new(Status::OK, "ok"),
-            "/healthz" => Response::new(Status::SERVICE_UNAVAILABLE, "stopping"),
+            "/healthz" => match self.why_unhealthy(figures) {
+                None => Response::new(Status::OK, "ok"),
+                Some(why) => Response::new(Status::SERVICE_UNAVAILABLE, why),
+            },
             "/metrics" => self.metrics(request, figures),
             POSITION_PATH => self.hub.answer_position(request, trust),
             path => match web::find(path) {
@@ -87,6 +89,15 @@ impl Routes {
         }
         let refused = Response::new(Status::METHOD_NOT_ALLOWED, "this can only be read");
         Err(refused.with_field("Allow", "GET, HEAD"))
+    }
+
+    /// Why publishing is impossible, or nobody is let in.
+    fn why_unhealthy(&self, figures: &dyn Figures) -> Option<&'static str> {
+        if !figures.is_accepting() {
+            return Some("stopping");
+        }
+        let is_reachable = self.hub.redis().is_none_or(Redis::is_reachable);
+        (!is_reachable).then_some("redis is out of reach")
     }
 
     fn metrics(&self, request: &Request<'_>, figures: &dyn Figures) -> Response {
@@ -178,7 +189,7 @@ impl Application for Routes {
         is_authorized: bool,
         outbox: &mut dyn Outbox,
     ) -> Answer {
-        Answer::Now(self.hub.handle_post(id, body, is_authorized, outbox))
+        self.hub.handle_post(id, body, is_authorized, outbox)
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {

@@ -4,9 +4,10 @@
 
 use log::debug;
 
-use super::command::{self, CommandError};
+use super::command::{self, CommandError, ErrorCode};
 use crate::application::{CloseCause, Deliveries, Outbox};
 use crate::id::ConnectionId;
+use crate::redis::Refusal;
 use crate::ws::close::CloseCode;
 
 /// The detail of a refusal where a publisher's token would have helped.
@@ -21,7 +22,16 @@ pub(super) fn reply_error(id: ConnectionId, error: &CommandError, outbox: &mut d
 /// Answers a message that can't be followed, and is the last of its connection.
 pub(super) fn refuse(id: ConnectionId, error: &CommandError, outbox: &mut dyn Outbox) {
     reply_error(id, error, outbox);
-    close(id, CloseCode::POLICY_VIOLATION, error.code.as_str(), outbox);
+    let code = match error.code {
+        ErrorCode::Unavailable => CloseCode::TRY_AGAIN_LATER,
+        _ => CloseCode::POLICY_VIOLATION,
+    };
+    close(id, code, error.code.as_str(), outbox);
+}
+
+/// What a publisher is told whose notification Redis hasn't taken, or may not have.
+pub(super) fn unavailable(refusal: &Refusal) -> CommandError {
+    CommandError::new(ErrorCode::Unavailable, refusal.to_string())
 }
 
 /// Closes with the reason that every Close has but the one after a notification.

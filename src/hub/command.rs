@@ -152,6 +152,25 @@ pub fn parse_batch<'a>(text: &'a str) -> Result<Batch<'a>, CommandError> {
     })
 }
 
+/// Reads an entry of a stream: a message of a publisher, which may leave out `sender`. Whether it is valid depends on no
+/// setting, so that all servers agree.
+///
+/// # Errors
+/// [`CommandError`], which is told to nobody.
+pub fn parse_entry(json: &str) -> Result<Publication<'_>, CommandError> {
+    let publish = Envelope::read(json)?.read_as_publish()?;
+    if !matches!(publish.key, Member::Absent) {
+        return Err(invalid("an entry has its key beside its notification"));
+    }
+    publish.read(true)
+}
+
+/// Whether an entry of a stream takes a position in the log: it is valid, and kept.
+#[must_use]
+pub fn takes_position(json: &str) -> bool {
+    parse_entry(json).is_ok_and(|publication| publication.is_kept)
+}
+
 /// Reads a list of subscriptions that doesn't come in a message.
 ///
 /// # Errors

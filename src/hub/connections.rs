@@ -186,6 +186,13 @@ impl Connections {
         (record.serial == id.serial).then_some((record.rights, record.address))
     }
 
+    /// Which connection is in a slot.
+    pub(super) fn id_at(&self, slot: usize) -> Option<ConnectionId> {
+        let serial = self.records.get(slot)?.as_ref()?.serial;
+        let index = u32::try_from(slot).ok()?;
+        Some(ConnectionId { index, serial })
+    }
+
     /// The connections, in the order of their slots.
     #[cfg(test)]
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {

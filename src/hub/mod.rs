@@ -9,6 +9,7 @@
 
 pub mod access;
 mod admission;
+mod ahead;
 mod answers;
 mod clearances;
 pub mod command;
@@ -18,10 +19,13 @@ pub mod filter;
 pub mod fingerprints;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gap;
 pub mod holdings;
 pub mod index;
+mod owed;
 mod post;
 mod publish;
+mod remote;
 #[doc(hidden)]
 pub mod replay;
 mod replays;
@@ -35,13 +39,16 @@ use log::{debug, log};
 
 use self::access::addresses::Addresses;
 use self::access::policy::{Decision, Policy};
+use self::ahead::Ahead;
 use self::answers::{close, reply_error, word_for};
 use self::clearances::Clearances;
 use self::command::{Command, ErrorCode};
 use self::connections::Connections;
 use self::fingerprints::Fingerprinter;
+use self::gap::Gap;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
+use self::owed::{Owed, OwedAnswers};
 use self::replay::Slice;
 use self::replays::Replays;
 use self::slot_set::SlotSet;
@@ -94,12 +101,23 @@ pub struct Hub {
     recipients: Vec<ConnectionId>,
     /// Where the order of notifications is kept, if it isn't here.
     redis: Option<Box<Redis>>,
+    /// What publishers await, and what waits behind it.
+    owed: OwedAnswers,
+    /// Lists that show what hasn't been read yet, and how long they wait for it.
+    ahead: Ahead,
+    ahead_wait: Duration,
+    /// What clients are being told of.
+    gap: Option<Gap>,
+    /// The connections that aren't read, since they wait for something.
+    paused: SlotSet,
     metrics: HubMetrics,
     list_log: ListLog,
     /// Lines about peers that may not publish.
     forbidden_log: LogLimit,
     /// Lines about clients that don't get what they have missed.
     resume_log: LogLimit,
+    /// Lines about entries of the stream that are no notifications.
+    entry_log: LogLimit,
 }
 
 impl Hub {
@@ -130,10 +148,16 @@ impl Hub {
             expiry_due: None,
             recipients: Vec::new(),
             redis: None,
+            owed: OwedAnswers::default(),
+            ahead: Ahead::default(),
+            ahead_wait: Duration::ZERO,
+            gap: None,
+            paused: SlotSet::default(),
             metrics: HubMetrics::default(),
             list_log: ListLog::default(),
             forbidden_log: LogLimit::default(),
             resume_log: LogLimit::default(),
+            entry_log: LogLimit::default(),
         }
     }
 
@@ -176,6 +200,7 @@ impl Hub {
     /// Has the order of notifications, and their ids, kept in `redis`; the journal is [`Journal::of_stream`].
     #[must_use]
     pub fn with_redis(mut self, redis: Redis) -> Self {
+        self.ahead_wait = redis.timeout();
         self.redis = Some(Box::new(redis));
         self
     }
@@ -231,6 +256,9 @@ impl Hub {
             + self.index.heap_bytes()
             + self.list_log.heap_bytes()
             + self.numbered.heap_bytes()
+            + self.owed.heap_bytes()
+            + self.ahead.heap_bytes()
+            + self.paused.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
@@ -248,9 +276,34 @@ impl Hub {
         self.replays.check_invariants(|id| {
             is_connected(id) && self.numbered.contains(id) && self.index.subscriptions_of(id) == 0
         });
+        let holds_list = |id| self.replays.holds_list(id);
+        self.owed.check_invariants(is_connected, holds_list);
+        self.ahead.check_invariants(|id| {
+            let front = self.owed.line(id).and_then(|line| line.owed.front());
+            matches!(front, Some(Owed::Ahead(_)))
+        });
+        self.paused.check_invariants(connected);
+        if let Some(redis) = &self.redis {
+            redis.check_invariants();
+        }
     }
 
     fn handle_text(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
+        if !self.owed.is_empty() && self.owed.line(id).is_some() {
+            return self.handle_behind(id, text, outbox);
+        }
+        self.handle_now(id, text, true, outbox);
+    }
+
+    /// Handles a message to whose connection nothing is owed that comes ahead of it. A list `may_wait` for the id that it
+    /// shows.
+    fn handle_now(
+        &mut self,
+        id: ConnectionId,
+        text: &str,
+        may_wait: bool,
+        outbox: &mut dyn Outbox,
+    ) {
         // Apps send it so often, and always like this, that it is worth a look.
         if text == command::PING {
             return self.answer_ping(id, outbox);
@@ -259,6 +312,9 @@ impl Hub {
             Ok(Command::Subscribe { since: None, .. }) if self.replays.contains(id) => {
                 self.hold(id, text, outbox);
             }
+            Ok(Command::Subscribe {
+                since: Some(since), ..
+            }) if may_wait && self.awaits(id, text, &since, outbox) => {}
             Ok(Command::Subscribe {
                 subscriptions,
                 token,
@@ -334,6 +390,8 @@ impl Hub {
             self.index.remove(id);
             self.replays.remove(id);
             self.numbered.remove(id);
+            self.forget_owed(id);
+            self.paused.remove(id);
             self.list_log.forget(id);
             self.clearances.remove(id);
             if self.recipients.capacity() > 4 * self.index.connection_count() {

@@ -11,7 +11,9 @@ use super::access::addresses::Refused;
 use super::access::policy::{Decision, PublishRight, bearer};
 use super::answers::PUBLISHER_TOKEN_NEEDED;
 use super::command::{self, Batch, CommandError, ErrorCode, Publication};
-use crate::application::{BodyPermit, Framing, Outbox, Peer, Request, Response, Status};
+use super::publish::Origin;
+use super::remote::{append_of, unavailable_response};
+use crate::application::{Answer, BodyPermit, Framing, Outbox, Peer, Request, Response, Status};
 use crate::http::head::Head;
 use crate::id::ConnectionId;
 use crate::time::Timestamp;
@@ -127,31 +129,42 @@ impl Hub {
         body: &[u8],
         is_authorized: bool,
         outbox: &mut dyn Outbox,
-    ) -> Response {
-        let Ok(text) = std::str::from_utf8(body) else {
-            return bad_request(&CommandError::new(
-                ErrorCode::InvalidJson,
-                "not JSON: not UTF-8",
-            ));
-        };
-        let batch = match command::parse_batch(text) {
-            Ok(batch) => batch,
-            Err(error) => return bad_request(&error),
-        };
+    ) -> Answer {
+        let posted = self.publish_body(id, body, is_authorized, outbox);
+        posted.unwrap_or_else(Answer::Now)
+    }
+
+    fn publish_body(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        is_authorized: bool,
+        outbox: &mut dyn Outbox,
+    ) -> Result<Answer, Response> {
+        let text = std::str::from_utf8(body).map_err(|_| {
+            let error = CommandError::new(ErrorCode::InvalidJson, "not JSON: not UTF-8");
+            bad_request(&error)
+        })?;
+        let batch = command::parse_batch(text).map_err(|error| bad_request(&error))?;
         if !is_authorized && let Err(response) = self.check_tokens(&batch) {
             let level = self.forbidden_log.level(outbox.now());
             log!(level, "{id} may not publish");
             self.metrics.notifications_forbidden += 1;
-            return response;
+            return Err(response);
         }
-        let publications = match read_all(&batch, self.journal.is_on()) {
-            Ok(publications) => publications,
-            Err(error) => {
-                self.metrics.notifications_invalid += 1;
-                return bad_request(&error);
-            }
-        };
+        let publications = read_all(&batch, self.journal.is_on()).map_err(|error| {
+            self.metrics.notifications_invalid += 1;
+            bad_request(&error)
+        })?;
         let (start, now) = (self.journal.head(), outbox.now());
+        if self.redis.is_some() && !publications.is_empty() {
+            let entries: Vec<_> = publications.iter().map(append_of).collect();
+            let nonces = self.append(&entries, now);
+            let nonces =
+                nonces.map_err(|refusal| unavailable_response(&refusal, outbox.retry_ms()))?;
+            self.owed.expect_receipts(id, nonces, batch.is_array);
+            return Ok(Answer::Later);
+        }
         let places = publications.iter();
         let places: Vec<_> = places
             .map(|publication| self.enter(publication, now))
@@ -161,10 +174,11 @@ impl Hub {
         let receipts: Vec<_> = entered
             .map(|(publication, place)| {
                 let start = outbox.now();
-                self.deliver(id, publication, place, start, outbox)
+                self.deliver(Origin::Connection(id), publication, place, start, outbox)
             })
             .collect();
-        Response::json(Status::OK, command::batch_reply(&receipts, batch.is_array))
+        let text = command::batch_reply(&receipts, batch.is_array);
+        Ok(Answer::Now(Response::json(Status::OK, text)))
     }
 
     /// Checks that every notification has a good token beside it.

@@ -6,14 +6,15 @@ use log::{info, log};
 
 use super::Hub;
 use super::access::policy::PublishRight;
-use super::answers::{PUBLISHER_TOKEN_NEEDED, refuse, reply_error};
-use super::command::{self, CommandError, ErrorCode, Publication, Publish, Receipt};
-use crate::application::{Delivered, Deliveries, Outbox};
+use super::answers::{PUBLISHER_TOKEN_NEEDED, refuse, unavailable};
+use super::command::{CommandError, ErrorCode, Publication, Publish, Receipt};
+use super::owed::Owed;
+use super::remote::append_of;
+use crate::application::{Admission, Delivered, Deliveries, Outbox};
 use crate::id::ConnectionId;
 use crate::journal::entry::{Content, Encoding};
-use crate::journal::id::Position;
+use crate::journal::id::{EntryId, Position, StreamId};
 use crate::time::Timestamp;
-use crate::ws::close::CloseCode;
 
 /// Where a notification is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,8 +27,25 @@ pub(super) enum Place {
     Repeated(Position),
 }
 
+/// Where a notification that is delivered comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// It was published here.
+    Connection(ConnectionId),
+    /// It was read of the stream, wherever it was published.
+    Stream(StreamId),
+}
+
+/// What becomes of a notification that may be published.
+enum Published {
+    /// It is.
+    Now(Receipt),
+    /// It is on its way; its publisher is told when it is.
+    Later,
+}
+
 impl Hub {
-    /// Takes a notification that came over a connection, and answers.
+    /// Takes a notification that came over a connection, and answers, or notes that an answer is owed.
     pub(super) fn handle_publish(
         &mut self,
         id: ConnectionId,
@@ -54,14 +72,31 @@ impl Hub {
             let error = CommandError::new(ErrorCode::Forbidden, detail);
             return refuse(id, &error, outbox);
         }
-        match self.publish(id, publish, outbox) {
-            Ok(receipt) if rights.stays => outbox.reply(id, &command::published_reply(&receipt)),
-            Ok(receipt) => {
-                outbox.close(id, CloseCode::NORMAL, &command::published_reason(&receipt));
+        let outcome = match self.publish(id, rights.stays, publish, outbox) {
+            Ok(Published::Now(receipt)) => Ok(receipt),
+            Ok(Published::Later) if rights.stays => return self.settle_input(id, outbox),
+            Ok(Published::Later) => return self.await_last_receipt(id, outbox),
+            Err(error) if rights.stays && self.owed.line(id).is_some() => {
+                return self.owe(id, Owed::Error(error), outbox);
             }
-            Err(error) if rights.stays => reply_error(id, &error, outbox),
-            Err(error) => refuse(id, &error, outbox),
+            Err(error) => Err(error),
+        };
+        self.answer_publisher(id, outcome, outbox);
+    }
+
+    /// A connection that is closed when it has its receipt awaits that: a stop of the server doesn't come ahead of it.
+    fn await_last_receipt(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        if let Some((rights, _)) = self.connections.find(id) {
+            let admission = self.admission(rights, self.clearances.expiry(id));
+            outbox.readmit(
+                id,
+                &Admission {
+                    closes_last: true,
+                    ..admission
+                },
+            );
         }
+        self.settle_input(id, outbox);
     }
 
     /// Lets a connection publish that has put a publisher's token beside its notification.
@@ -90,16 +125,25 @@ impl Hub {
     fn publish(
         &mut self,
         id: ConnectionId,
+        stays: bool,
         publish: &Publish<'_>,
         outbox: &mut dyn Outbox,
-    ) -> Result<Receipt, CommandError> {
+    ) -> Result<Published, CommandError> {
         let publication = publish.read(self.journal.is_on()).inspect_err(|_| {
             self.metrics.notifications_invalid += 1;
         })?;
         let (start, now) = (self.journal.head(), outbox.now());
+        if self.redis.is_some() {
+            let nonces = self.append(&[append_of(&publication)], now);
+            let nonces = nonces.map_err(|refusal| unavailable(&refusal))?;
+            self.owed.expect_receipt(id, &nonces, !stays);
+            return Ok(Published::Later);
+        }
         let place = self.enter(&publication, now);
         self.journal.seal(start, outbox);
-        Ok(self.deliver(id, &publication, place, now, outbox))
+        let origin = Origin::Connection(id);
+        let receipt = self.deliver(origin, &publication, place, now, outbox);
+        Ok(Published::Now(receipt))
     }
 
     /// Appends a notification to the log, if it is to be kept and wasn't before.
@@ -111,14 +155,7 @@ impl Hub {
         if let Some(first) = key.and_then(|key| self.journal.find_key(key)) {
             return Place::Repeated(first);
         }
-        self.fingerprints.clear();
-        self.fingerprinter
-            .write(&publication.notification, &mut self.fingerprints);
-        // Most likely the one that is needed first; the other is made when somebody needs it.
-        let encoding = match self.numbered.is_empty() {
-            true => Encoding::Plain,
-            false => Encoding::Numbered,
-        };
+        let encoding = self.prepare(publication);
         let content = publication.content;
         let position = self
             .journal
@@ -127,17 +164,55 @@ impl Hub {
         Place::At(position)
     }
 
+    /// The same with what was read of the stream, where it has this id, and is so old.
+    pub(super) fn enter_read(
+        &mut self,
+        publication: &Publication<'_>,
+        id: StreamId,
+        now: Timestamp,
+        age: Duration,
+    ) -> Place {
+        if !publication.is_kept {
+            return Place::Nowhere;
+        }
+        let encoding = self.prepare(publication);
+        let micros = |micros: u128| i64::try_from(micros).unwrap_or(i64::MAX);
+        let published = micros(now.as_micros().into()) - micros(age.as_micros());
+        let position = self.journal.push_read(
+            id,
+            publication.content,
+            encoding,
+            publication.key.as_deref(),
+            &self.fingerprints,
+            published,
+        );
+        self.schedule_expiry(now);
+        Place::At(position)
+    }
+
+    /// Makes what a notification is found by, and says in which encoding it is kept: most likely the one that is needed
+    /// first; the other is made when somebody needs it.
+    fn prepare(&mut self, publication: &Publication<'_>) -> Encoding {
+        self.fingerprints.clear();
+        self.fingerprinter
+            .write(&publication.notification, &mut self.fingerprints);
+        match self.numbered.is_empty() {
+            true => Encoding::Plain,
+            false => Encoding::Numbered,
+        }
+    }
+
     /// Hands a notification to every connection that subscribed to it, from `start` on.
     pub(super) fn deliver(
         &mut self,
-        id: ConnectionId,
+        origin: Origin,
         publication: &Publication<'_>,
         place: Place,
         start: Timestamp,
         deliveries: &mut dyn Deliveries,
     ) -> Receipt {
         let position = match place {
-            Place::Repeated(first) => return self.repeat(id, first),
+            Place::Repeated(first) => return self.repeat(origin, first),
             Place::At(position) => Some(position),
             Place::Nowhere => None,
         };
@@ -159,7 +234,15 @@ impl Hub {
         }
         let micros = micros(end - start);
         let Delivered { queued, dropped } = delivered;
-        info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
+        match origin {
+            Origin::Connection(id) => {
+                info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
+            }
+            Origin::Stream(id) => {
+                let id = EntryId::Stream(id);
+                info!(entry:% = id; "{id} went to {queued} connections, {dropped} dropped, in {micros} us");
+            }
+        }
         Receipt {
             delivered,
             id: position.map(|position| self.journal.entry_id(position)),
@@ -201,10 +284,13 @@ impl Hub {
     }
 
     /// The answer to a notification whose key was there before.
-    fn repeat(&mut self, id: ConnectionId, first: Position) -> Receipt {
+    fn repeat(&mut self, origin: Origin, first: Position) -> Receipt {
         self.metrics.notifications_repeated += 1;
         let queued = self.journal.delivered(first);
-        info!(connection:% = id; "{id} published again what was published before, by its key");
+        // By the stream nothing comes again.
+        if let Origin::Connection(id) = origin {
+            info!(connection:% = id; "{id} published again what was published before, by its key");
+        }
         Receipt {
             delivered: Delivered { queued, dropped: 0 },
             id: Some(self.journal.entry_id(first)),

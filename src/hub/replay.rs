@@ -39,9 +39,6 @@ impl Default for Slice {
     }
 }
 
-/// Bytes of lists that may be held for clients that are being caught up, all together.
-const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 /// How often entries that are too old are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -131,7 +128,7 @@ impl Hub {
                 resumes.expired += 1;
                 Shown::NotResumed("expired")
             }
-            // Nobody here waits for what may still come.
+            // It may still come, but it has been waited for.
             Err(NotResumed::Unknown | NotResumed::Ahead) => {
                 resumes.unknown += 1;
                 Shown::NotResumed("unknown")
@@ -142,15 +139,9 @@ impl Hub {
     /// Holds a list that a client has sent while it is being caught up, and whatever comes behind it. Where too much
     /// is held for all, the client with the longest list goes.
     pub(super) fn hold(&mut self, id: ConnectionId, text: &str, outbox: &mut dyn Outbox) {
-        if self.replays.hold(id, text) {
-            outbox.pause_input(id);
-        }
-        if self.replays.held_bytes() > HELD_BYTES_MAX
-            && let Some(heaviest) = self.replays.heaviest()
-        {
-            self.replays.drop_held(heaviest);
-            close(heaviest, CloseCode::TRY_AGAIN_LATER, "overload", outbox);
-        }
+        self.replays.hold(id, text);
+        self.settle_input(id, outbox);
+        self.bound_held(outbox);
     }
 
     /// Catches a client up a little further.
@@ -164,6 +155,16 @@ impl Hub {
             let Some(from) = cursor.position.0.checked_sub(start.0) else {
                 return self.lose(id, outbox);
             };
+            let mut entries_max = entries;
+            if let Some(gap) = cursor.gap {
+                if gap.position <= cursor.position {
+                    cursor.gap = None;
+                    self.tell_gap(id, gap, outbox);
+                    continue;
+                }
+                let up_to_it = (gap.position.0 - cursor.position.0) as usize;
+                entries_max = entries.min(up_to_it);
+            }
             if cursor.position == self.journal.head() {
                 return self.finish(id, outbox);
             }
@@ -176,7 +177,7 @@ impl Hub {
             }
             let from = from as usize;
             let column = self.journal.column();
-            match column.search(&cursor.needles, from, entries) {
+            match column.search(&cursor.needles, from, entries_max) {
                 Search::LookedTo(index) => {
                     entries = entries.saturating_sub(index - from);
                     cursor.position = Position(start.0 + index as u64);
@@ -241,8 +242,9 @@ impl Hub {
         );
         debug!(connection:% = id; "{id} is caught up: it had missed {missed}");
         if let Some(held) = cursor.held {
-            outbox.resume_input(id);
-            self.handle_text(id, &held, outbox);
+            self.settle_input(id, outbox);
+            self.handle_now(id, &held, true, outbox);
+            self.drain(id, outbox);
         }
     }
 
@@ -251,10 +253,19 @@ impl Hub {
     /// When there is something to do that no message asks for.
     #[must_use]
     pub fn next_work(&self) -> Option<Timestamp> {
-        match self.replays.has_runnable() {
-            true => Some(Timestamp::ZERO),
-            false => self.expiry_due,
+        let is_due = self.replays.has_runnable() || self.owed.has_runnable() || self.gap.is_some();
+        if is_due {
+            return Some(Timestamp::ZERO);
         }
+        let Some(redis) = &self.redis else {
+            return self.expiry_due;
+        };
+        let others = [
+            self.expiry_due,
+            self.ahead.next_deadline(),
+            redis.next_deadline(),
+        ];
+        others.into_iter().flatten().min()
     }
 
     /// Does a little of it.
@@ -264,6 +275,10 @@ impl Hub {
             let has_more = self.journal.expire(now, self.replays.oldest());
             self.expiry_due = has_more.then_some(now);
             self.schedule_expiry(now);
+        }
+        if self.redis.is_some() {
+            self.handle_redis(outbox);
+            self.handle_owed(outbox);
         }
         if let Some(id) = self.replays.pop() {
             self.advance(id, outbox);

@@ -15,6 +15,25 @@ use crate::id::ConnectionId;
 use crate::journal::history::History;
 use crate::journal::id::Position;
 use crate::journal::needles::Needles;
+use crate::redis::Doubt;
+
+/// Where a gap is, and what clients are told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct GapMark {
+    /// It is behind this position.
+    pub(super) position: Position,
+    pub(super) doubt: Doubt,
+}
+
+impl GapMark {
+    /// The word for it.
+    pub(super) const fn reason(self) -> &'static str {
+        match self.doubt {
+            Doubt::Lost => "lost",
+            Doubt::Trimmed => "trimmed",
+        }
+    }
+}
 
 /// What a client that is being caught up has asked for, and how far it is.
 pub(super) struct Cursor {
@@ -32,6 +51,8 @@ pub(super) struct Cursor {
     pub(super) missed: u64,
     /// A list that it has sent meanwhile, which is handled when it is caught up.
     pub(super) held: Option<Box<str>>,
+    /// What it is told on its way.
+    pub(super) gap: Option<GapMark>,
     /// Whether it goes on when its send queue has drained.
     awaits_drained: bool,
     /// Whether it is in `runnable`.
@@ -52,6 +73,7 @@ impl Cursor {
             sent: position,
             missed: 0,
             held: None,
+            gap: None,
             awaits_drained: false,
             is_listed: false,
         }
@@ -101,6 +123,8 @@ impl Cursor {
             sent: Position(sent),
             missed,
             held,
+            // Not yet.
+            gap: _,
             awaits_drained,
             // A cursor that waits for nothing is in the list.
             is_listed: _,
@@ -197,11 +221,16 @@ impl Replays {
         self.cursors.values().map(|cursor| cursor.sent).min()
     }
 
-    /// The client whose list that is held is the longest.
-    pub(super) fn heaviest(&self) -> Option<ConnectionId> {
+    /// Whether a list of a client is held.
+    pub(super) fn holds_list(&self, id: ConnectionId) -> bool {
+        self.held_bytes > 0 && self.get(id).is_some_and(|cursor| cursor.held.is_some())
+    }
+
+    /// The client whose list that is held is the longest, and how long it is.
+    pub(super) fn heaviest(&self) -> Option<(usize, ConnectionId)> {
         let held = self.cursors.iter();
         let held = held.filter_map(|(&id, cursor)| Some((cursor.held.as_ref()?.len(), id)));
-        held.max().map(|(_, id)| id)
+        held.max()
     }
 
     /// Forgets the list that is held for a client, which is closed.
@@ -246,17 +275,14 @@ impl Replays {
         Some(cursor)
     }
 
-    /// Notes a list to be handled when a client is caught up. Says whether there was none before.
-    pub(super) fn hold(&mut self, id: ConnectionId, text: &str) -> bool {
-        let Some(cursor) = self.cursors.get_mut(&id) else {
-            return false;
-        };
-        let is_first = cursor.held.is_none();
-        if is_first {
+    /// Notes a list to be handled when a client is caught up, unless there is one.
+    pub(super) fn hold(&mut self, id: ConnectionId, text: &str) {
+        if let Some(cursor) = self.cursors.get_mut(&id)
+            && cursor.held.is_none()
+        {
             self.held_bytes += text.len();
             cursor.held = Some(text.into());
         }
-        is_first
     }
 
     /// Has a client go on at the next opportunity.

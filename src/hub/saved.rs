@@ -89,8 +89,15 @@ impl Hub {
             list_log: _,
             forbidden_log: _,
             resume_log: _,
+            entry_log: _,
+            // Follows from what is held and owed.
+            paused: _,
             // Not yet.
             redis: _,
+            owed: _,
+            ahead: _,
+            ahead_wait: _,
+            gap: _,
         } = self;
         journal.save(state, frames)?;
         state.record(HUB, |members| {
@@ -190,7 +197,12 @@ impl Hub {
         }
         match restored {
             Restored::Live(list, holdings) => self.index.restore(id, &list, holdings),
-            Restored::Behind(cursor) => self.replays.carry(id, *cursor),
+            Restored::Behind(cursor) => {
+                if cursor.held.is_some() {
+                    self.paused.insert(id);
+                }
+                self.replays.carry(id, *cursor);
+            }
         }
         Ok(())
     }

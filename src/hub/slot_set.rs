@@ -48,6 +48,20 @@ impl SlotSet {
         }
     }
 
+    /// The first slot from this one on whose connection is in it.
+    pub(super) fn next_from(&self, slot: usize) -> Option<usize> {
+        let mut mask = u64::MAX << (slot % BITS);
+        let words = self.words.iter().enumerate().skip(slot / BITS);
+        for (index, word) in words {
+            let found = word & mask;
+            if found != 0 {
+                return Some(index * BITS + found.trailing_zeros() as usize);
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
     /// Moves those that are in it to the front, and says how many they are.
     pub(super) fn partition(&self, ids: &mut [ConnectionId]) -> usize {
         let mut found = 0;
@@ -102,6 +116,11 @@ mod tests {
         assert_eq!(ids[..found], members.map(id));
         assert!(ids[found..].iter().all(|&other| !set.contains(other)));
         set.check_invariants(found);
+        let mut slots = Vec::new();
+        while let Some(slot) = set.next_from(slots.last().map_or(0, |last| last + 1)) {
+            slots.push(slot);
+        }
+        assert_eq!(slots, members.map(|index| index as usize));
         for index in members {
             set.remove(id(index));
             set.remove(id(index));

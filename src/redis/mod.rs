@@ -326,6 +326,12 @@ impl Redis {
         others.into_iter().flatten().min()
     }
 
+    /// How long an answer is waited for.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// Whether what is published may get to Redis in time.
     #[must_use]
     pub fn is_reachable(&self) -> bool {

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     Forbidden,
     /// The address has asked too often; over HTTP only.
     RateLimited,
+    /// Where notifications get their order can't be asked.
+    Unavailable,
 }
 
 impl ErrorCode {
@@ -35,6 +37,7 @@ impl ErrorCode {
             Self::InvalidNotification => "invalid-notification",
             Self::Forbidden => "forbidden",
             Self::RateLimited => "rate-limited",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -74,6 +74,12 @@ pub fn caught_up_message(id: EntryId, missed: u64) -> String {
     format!(r#"{{"type":"caught-up","id":"{id}","missed":{missed}}}"#)
 }
 
+/// What a client that numbers its deliveries is told when something behind `id` may be missing. `reason` is one fixed word.
+#[must_use]
+pub fn gap_message(id: EntryId, reason: &'static str) -> String {
+    format!(r#"{{"type":"gap","id":"{id}","reason":"{reason}"}}"#)
+}
+
 /// The answer to an application ping.
 pub const PONG_REPLY: &str = r#"{"type":"pong"}"#;
 
