@@ -12,7 +12,7 @@ use crate::application::Endpoint;
 /// The port of Redis.
 const PORT: u16 = 6379;
 
-/// What a URL says: `redis://[user:password@]HOST[:PORT][/DB]` or `redis+unix://[user:password@]/PATH[?db=N]`.
+/// What a URL says: `redis://[[user][:password]@]HOST[:PORT][/DB]` or `redis+unix://[[user][:password]@]/PATH[?db=N]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     /// Where it is.
@@ -40,7 +40,7 @@ pub enum Location {
 pub struct Login {
     /// The user; without one Redis takes the password for that of `default`.
     pub user: Option<String>,
-    /// The password.
+    /// The password; without one it is that of [`Redis::set_password`](super::Redis::set_password).
     pub password: Option<String>,
     /// The number of the database.
     pub database: u32,
@@ -82,7 +82,7 @@ pub enum AddressError {
     Path,
     /// A `%` isn't followed by two hexadecimal digits, or what they say isn't UTF-8.
     Encoding,
-    /// It has a user but no password.
+    /// Its password is empty, or neither a user nor a password is ahead of the `@`.
     NoPassword,
     /// It has a query that isn't understood, or a fragment.
     Query,
@@ -100,7 +100,7 @@ impl fmt::Display for AddressError {
             Self::Database => "its database is no number from 0 to 4294967295",
             Self::Path => "the path of a Unix socket begins with / (redis+unix:///run/redis.sock)",
             Self::Encoding => "a % in it is not followed by two hexadecimal digits that make UTF-8",
-            Self::NoPassword => "there is a user but no password (user:password@)",
+            Self::NoPassword => "there is no password in it (user:password@)",
             Self::Query => "only ?db=N may follow the path of a Unix socket, and nothing a database",
         })
     }
@@ -145,14 +145,21 @@ impl FromStr for Address {
 }
 
 fn read_login(text: &str) -> Result<Login, AddressError> {
-    let (user, password) = text.split_once(':').ok_or(AddressError::NoPassword)?;
-    let (user, password) = (decode(user)?, decode(password)?);
-    if password.is_empty() {
+    let (user, password) = match text.split_once(':') {
+        Some((user, password)) => (user, Some(decode(password)?)),
+        None => (text, None),
+    };
+    let user = decode(user)?;
+    if password
+        .as_ref()
+        .map_or(&user, |password| password)
+        .is_empty()
+    {
         return Err(AddressError::NoPassword);
     }
     Ok(Login {
         user: (!user.is_empty()).then_some(user),
-        password: Some(password),
+        password,
         database: 0,
     })
 }
@@ -276,6 +283,7 @@ mod tests {
                 tcp("h", 6379),
                 login(None, "secret", 0),
             ),
+            ("redis://me@h/2", tcp("h", 6379), login(Some("me"), "", 2)),
             (
                 "redis://me:s%40%3A%2f@h:1/1",
                 tcp("h", 1),
@@ -320,7 +328,7 @@ mod tests {
             ("redis+unix:///", AddressError::Path),
             ("redis+unix:///r?timeout=1", AddressError::Query),
             ("redis+unix:///r?db=", AddressError::Database),
-            ("redis://me@h", AddressError::NoPassword),
+            ("redis://@h", AddressError::NoPassword),
             ("redis://me:@h", AddressError::NoPassword),
             ("redis://:%f@h", AddressError::Encoding),
             ("redis://:%+1@h", AddressError::Encoding),
