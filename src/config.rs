@@ -246,6 +246,41 @@ impl Default for TrustConfig {
     }
 }
 
+/// The Redis that several servers share, as it was written: its URLs and its file are yet to be read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// Where it is, several if it may move; none: this server is alone. A URL may have a password in it.
+    pub urls: Vec<String>,
+    /// Its password, where the URL has none.
+    pub password_file: Option<PathBuf>,
+    /// The key of the stream.
+    pub stream: String,
+    /// Entries that the stream keeps, about.
+    pub maxlen: usize,
+    /// How long an answer is waited for.
+    pub timeout: Duration,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            password_file: None,
+            stream: "crieur".to_owned(),
+            maxlen: 100_000,
+            timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Shows no URL.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = (self.urls.len(), &self.stream, self.maxlen, self.timeout);
+        f.debug_tuple("RedisConfig").field(&shown).finish()
+    }
+}
+
 /// Where the console is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Console {
@@ -278,6 +313,8 @@ pub struct Config {
     pub history: HistoryLimits,
     /// Where it is kept beside memory.
     pub history_directory: Option<PathBuf>,
+    /// The Redis that it shares with other servers, if it does.
+    pub redis: RedisConfig,
     /// What is trusted.
     pub trust: TrustConfig,
     /// Where the console is shown.
@@ -295,6 +332,7 @@ impl Default for Config {
             hub: HubConfig::default(),
             history: HistoryLimits::default(),
             history_directory: None,
+            redis: RedisConfig::default(),
             trust: TrustConfig::default(),
             console: Console::default(),
             log: "info".to_owned(),

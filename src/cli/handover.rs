@@ -30,6 +30,7 @@ const LINES_DROPPED: u8 = 3;
 const PUBLISH_TOKENS: u8 = 4;
 const CLIENT_KEYS: u8 = 5;
 const DIRECTORY: u8 = 6;
+const REDIS_PASSWORD: u8 = 7;
 
 /// How long the lines of the log may take that are there when a successor is about to begin.
 const LOG_TIMEOUT: Duration = Duration::from_millis(20);
@@ -79,8 +80,13 @@ impl Host for Process {
         let Secrets {
             publish_tokens,
             client_keys,
+            redis_password,
         } = &*secrets;
-        for (member, text) in [(PUBLISH_TOKENS, publish_tokens), (CLIENT_KEYS, client_keys)] {
+        for (member, text) in [
+            (PUBLISH_TOKENS, publish_tokens),
+            (CLIENT_KEYS, client_keys),
+            (REDIS_PASSWORD, redis_password),
+        ] {
             members.bytes(member, text.as_deref().unwrap_or_default().as_bytes());
         }
         if let Some(write_ahead) = write_ahead {
@@ -128,6 +134,7 @@ impl Left {
             secrets: Secrets {
                 publish_tokens: text(PUBLISH_TOKENS)?,
                 client_keys: text(CLIENT_KEYS)?,
+                redis_password: text(REDIS_PASSWORD)?,
             },
         })
     }
@@ -164,12 +171,14 @@ mod tests {
         let Secrets {
             publish_tokens,
             client_keys,
+            redis_password,
         } = left.secrets;
         assert_eq!(publish_tokens.as_deref(), Some("a-token-that-was-made-up"));
         assert_eq!(
             client_keys.as_deref(),
             Some("a-key-that-was-made-up-for-tests")
         );
+        assert_eq!(redis_password, None);
         assert!(directory(&fields).expect("members").is_some());
     }
 }

@@ -14,6 +14,7 @@ mod notify;
 mod output;
 mod position;
 mod publish;
+mod redis;
 mod reload;
 mod remote;
 pub mod secret_file;

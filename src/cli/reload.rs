@@ -14,9 +14,13 @@ use crate::hub::access::jwt::ClientKeys;
 use crate::hub::access::policy::Policy;
 use crate::hub::access::secret_lines::{Exchange, SecretsError};
 use crate::hub::access::token_file::PublishTokens;
+use crate::redis::Redis;
 
 use super::logging::read_level;
-use super::trust::{CLIENT_KEY_FILE, PUBLISH_TOKEN_FILE, Secrets, parse_secrets, read_secrets};
+use super::redis;
+use super::trust::{
+    CLIENT_KEY_FILE, PUBLISH_TOKEN_FILE, REDIS_PASSWORD_FILE, Secrets, parse_secrets, read_secrets,
+};
 
 /// The files that are read again.
 pub(super) struct Reload {
@@ -25,6 +29,7 @@ pub(super) struct Reload {
     log: String,
     publish_token_file: Option<PathBuf>,
     client_key_file: Option<PathBuf>,
+    redis_password_file: Option<PathBuf>,
 }
 
 impl Reload {
@@ -35,6 +40,7 @@ impl Reload {
             log: config.log.clone(),
             publish_token_file: config.trust.publish_token_file.clone(),
             client_key_file: config.trust.client_key_file.clone(),
+            redis_password_file: config.redis.password_file.clone(),
         }
     }
 
@@ -44,13 +50,14 @@ impl Reload {
     }
 
     /// Reads them, replaces what has changed, and says in the log what that is.
-    pub(super) fn run(&self, policy: &mut Policy) {
+    pub(super) fn run(&self, policy: &mut Policy, redis: Option<&mut Redis>) {
         info!("reading the files again");
         self.set_level();
         let mut secrets = self.secrets.borrow_mut();
         let Secrets {
             publish_tokens,
             client_keys,
+            redis_password,
         } = &mut *secrets;
         replace(
             PUBLISH_TOKEN_FILE,
@@ -68,6 +75,9 @@ impl Reload {
             ClientKeys::parse,
             ClientKeys::exchange,
         );
+        if let (Some(path), Some(redis)) = (&self.redis_password_file, redis) {
+            replace_password(path, redis_password, redis);
+        }
     }
 
     fn set_level(&self) {
@@ -110,6 +120,89 @@ fn replace<T>(
     }
 }
 
+/// The same for the password of Redis. Connections that are up stay: Redis asks none of them for it again.
+fn replace_password(path: &Path, text: &mut Option<String>, redis: &mut Redis) {
+    let flag = REDIS_PASSWORD_FILE;
+    let read = read_secrets(flag, path).and_then(|text| {
+        let password = parse_secrets(flag, path, &text, redis::read_password)?;
+        Ok((text, password))
+    });
+    match read {
+        Ok((new_text, password)) => {
+            let is_same = text.as_ref() == Some(&new_text);
+            let what = if is_same { "unchanged" } else { "replaced" };
+            info!("{flag}: {what}, from the next connection on");
+            redis.set_password(Some(password));
+            *text = Some(new_text);
+        }
+        Err(error) => keep(&error.message),
+    }
+}
+
 fn keep(why: &dyn fmt::Display) {
     error!("{why}; the old value stays in force");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::application::{Endpoint, Uplink, Uplinks};
+    use crate::redis::Settings;
+    use crate::redis::address::{Login, Server};
+    use crate::time::Timestamp;
+
+    fn redis() -> Redis {
+        let settings = Settings {
+            stream: "crieur".into(),
+            maxlen: 1_000,
+            timeout: Duration::from_secs(1),
+            history: Duration::from_secs(300),
+            takes_position: |_| true,
+        };
+        let server = Server {
+            endpoint: Endpoint::Unix("/r".into()),
+            login: Login::default(),
+        };
+        Redis::new(settings, vec![server], 1)
+    }
+
+    /// What it says at the start of its next connection.
+    fn greeting(redis: &mut Redis) -> String {
+        let now = Timestamp::from_micros(1);
+        redis.handle_timeout(now);
+        assert!(redis.take_connect(Uplink::Writer).is_some());
+        redis.handle_connected(Uplink::Writer, now);
+        String::from_utf8_lossy(redis.unsent(Uplink::Writer)).into_owned()
+    }
+
+    #[test]
+    fn the_password_of_redis_is_read_again() {
+        let path = format!("crieur-{}-redis-password", std::process::id());
+        let path = std::env::temp_dir().join(path);
+        let write = |text: &str| {
+            fs::write(&path, text).expect("writable");
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+        };
+        let mut config = Config::default();
+        config.redis.password_file = Some(path.clone());
+        let reload = Reload::new(&config, Secrets::default());
+        let mut policy = Policy::default();
+        let mut run = |text: &str| {
+            write(text);
+            let mut redis = redis();
+            redis.set_password(Some("before".into()));
+            reload.run(&mut policy, Some(&mut redis));
+            greeting(&mut redis)
+        };
+        assert!(run("behind\n").contains("$4\r\nAUTH\r\n$6\r\nbehind\r\n"));
+        assert_eq!(reload.secrets().redis_password.as_deref(), Some("behind\n"));
+        // What can't be used changes nothing.
+        assert!(run("one\ntwo\n").contains("before"));
+        assert_eq!(reload.secrets().redis_password.as_deref(), Some("behind\n"));
+        fs::remove_file(&path).expect("ours");
+    }
 }

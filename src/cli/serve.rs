@@ -23,6 +23,7 @@ use crate::metrics::LOG_LINES_DROPPED;
 use crate::net::engine::{Carried, SPARE_CONNECTIONS};
 use crate::net::listener::Listener;
 use crate::net::server::{Inherited, Server, Stopped, answer};
+use crate::redis::Redis;
 use crate::routes::Routes;
 
 use super::error::CliError;
@@ -32,8 +33,8 @@ use super::notify::Notifier;
 use super::output::print;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
-use super::trust::Secrets;
-use super::{activation, history, trust};
+use super::trust::{REDIS_PASSWORD_FILE, Secrets};
+use super::{activation, history, redis, trust};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -92,9 +93,10 @@ fn rehearse(mut config: Config, inherited: Inherited) -> Result<ExitCode, CliErr
     let left = Left::restore(&left).map_err(cannot_take_over)?;
     let secrets = left.secrets.read(&config)?;
     let policy = trust::read_policy(&config, &secrets, &lanes)?;
-    let journal = Journal::new(config.history, Generation(draw()?));
+    let redis = open_redis(&config, &secrets)?;
+    let journal = empty_journal(&config, redis.is_some(), Generation(draw()?));
     let ping_interval = config.server.timeouts.ping_interval;
-    let hub = Hub::new(config.hub, ping_interval, policy, journal);
+    let hub = with_redis(Hub::new(config.hub, ping_interval, policy, journal), redis);
     let application = Routes::new(hub, config.console);
     let carried = inherited.rehearse(&config.server, application);
     let Carried { connections, lost } = carried.map_err(cannot_take_over)?;
@@ -175,6 +177,7 @@ fn check(config: &Config) -> Result<ExitCode, CliError> {
     read_level(&config.log)?;
     let secrets = Secrets::default().read(config)?;
     trust::read_policy(config, &secrets, &config.server.publish_listen)?;
+    redis::read(config, &secrets)?;
     print("ok\n")
 }
 
@@ -184,10 +187,16 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
     let secrets = start.secrets.read(config)?;
     let policy = trust::read_policy(config, &secrets, &lanes)?;
     let publish_warning = trust::publish_warning(&policy);
+    let redis = open_redis(config, &secrets)?;
+    if redis::shows_password(config) {
+        warn!(
+            "whoever lists processes sees the password in --redis: {REDIS_PASSWORD_FILE} keeps it from them"
+        );
+    }
     let reload = Rc::new(Reload::new(config, secrets));
     let ping_interval = config.server.timeouts.ping_interval;
     let generation = Generation(draw()?);
-    let journal = Journal::new(config.history, generation);
+    let journal = empty_journal(config, redis.is_some(), generation);
     let (hub, inherited) = match start.inherited {
         Some(mut inherited) => {
             let journal = go_on(config, &mut inherited, journal)?;
@@ -200,7 +209,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         }
     };
     let again = Rc::clone(&reload);
-    let hub = hub.with_reload(move |policy| again.run(policy));
+    let hub = with_redis(hub, redis).with_reload(move |policy, redis| again.run(policy, redis));
     let write_ahead = hub.journal().write_ahead().cloned();
     let process = Process {
         notifier: Notifier::from_environment(),
@@ -222,6 +231,27 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         write_ahead.close();
     }
     result
+}
+
+/// The Redis that is shared with other servers, if one is.
+fn open_redis(config: &Config, secrets: &Secrets) -> Result<Option<Redis>, CliError> {
+    let wanted = redis::read(config, secrets)?;
+    wanted.map(|wanted| wanted.resolve(draw()?)).transpose()
+}
+
+fn with_redis(hub: Hub, redis: Option<Redis>) -> Hub {
+    match redis {
+        Some(redis) => hub.with_redis(redis),
+        None => hub,
+    }
+}
+
+fn empty_journal(config: &Config, is_shared: bool, generation: Generation) -> Journal {
+    if is_shared {
+        Journal::of_stream(config.history)
+    } else {
+        Journal::new(config.history, generation)
+    }
 }
 
 /// The history with its directory, if the program before had one.

@@ -19,12 +19,14 @@ use super::secret_file::read_secret_file;
 /// The flags that name files of secrets.
 pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
 pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
+pub(super) const REDIS_PASSWORD_FILE: &str = "--redis-password-file";
 
 /// The texts of the files of secrets, as they were read.
 #[derive(Default)]
 pub(super) struct Secrets {
     pub(super) publish_tokens: Option<String>,
     pub(super) client_keys: Option<String>,
+    pub(super) redis_password: Option<String>,
 }
 
 impl Secrets {
@@ -41,6 +43,11 @@ impl Secrets {
                 &mut self.client_keys,
                 CLIENT_KEY_FILE,
                 &trust.client_key_file,
+            ),
+            (
+                &mut self.redis_password,
+                REDIS_PASSWORD_FILE,
+                &config.redis.password_file,
             ),
         ] {
             if let (None, Some(path)) = (&text, path) {

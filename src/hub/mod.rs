@@ -75,12 +75,15 @@ impl WriteBarrier for WriteAhead {
     }
 }
 
+/// What reads secrets again, where they are in force.
+type Reload = dyn FnMut(&mut Policy, Option<&mut Redis>);
+
 /// The application behind the shell.
 pub struct Hub {
     config: HubConfig,
     ping_interval: Duration,
     policy: Policy,
-    reload: Box<dyn FnMut(&mut Policy)>,
+    reload: Box<Reload>,
     addresses: Addresses,
     connections: Connections,
     /// Where clients need tokens: what they have shown.
@@ -135,7 +138,7 @@ impl Hub {
             config,
             ping_interval,
             policy,
-            reload: Box::new(|_| ()),
+            reload: Box::new(|_, _| ()),
             connections: Connections::default(),
             clearances: Clearances::default(),
             index: SubscriptionIndex::default(),
@@ -161,10 +164,13 @@ impl Hub {
         }
     }
 
-    /// Has `reload` read the secrets of the policy again whenever that is asked for. What has been
+    /// Has `reload` read the secrets of the policy and of Redis again whenever that is asked for. What has been
     /// granted by a secret stays when it goes.
     #[must_use]
-    pub fn with_reload(mut self, reload: impl FnMut(&mut Policy) + 'static) -> Self {
+    pub fn with_reload(
+        mut self,
+        reload: impl FnMut(&mut Policy, Option<&mut Redis>) + 'static,
+    ) -> Self {
         self.reload = Box::new(reload);
         self
     }
@@ -380,7 +386,7 @@ impl Hub {
 
     /// Reads again what can be read again.
     pub fn reload(&mut self) {
-        (self.reload)(&mut self.policy);
+        (self.reload)(&mut self.policy, self.redis.as_deref_mut());
     }
 
     /// An admitted connection is no longer open.

@@ -289,6 +289,54 @@ pub(super) static SETTINGS: &[Setting] = &[
         help: "Where they are kept beside memory, so that they outlive the process",
     },
     Setting {
+        name: "redis",
+        kind: Kind::List {
+            field: |config| &mut config.redis.urls,
+            shown: "URL",
+        },
+        help: "Experimental: the Redis that several servers share, so that each delivers what\n\
+               is published at any: redis://[user:password@]HOST[:PORT][/DB] or\n\
+               redis+unix:///PATH; of several, the first that is a master is used",
+    },
+    Setting {
+        name: "redis-password-file",
+        kind: Kind::File {
+            field: |config| &mut config.redis.password_file,
+        },
+        help: "Its password, where the URL has none; one line",
+    },
+    Setting {
+        name: "redis-stream",
+        kind: Kind::Text {
+            shown: "KEY",
+            field: |config| &mut config.redis.stream,
+        },
+        help: "Key of the stream that they share; their other keys begin with it",
+    },
+    Setting {
+        name: "redis-maxlen",
+        kind: Kind::Count {
+            field: |config| &mut config.redis.maxlen,
+            min: 1_000,
+            max: 100_000_000,
+        },
+        help: "Notifications that the stream keeps, about",
+    },
+    Setting {
+        name: "redis-timeout",
+        kind: Kind::Seconds {
+            field: |config| &mut config.redis.timeout,
+        },
+        help: "For an answer of Redis; then publishers get the error unavailable",
+    },
+    Setting {
+        name: "reuse-port",
+        kind: Kind::Switch {
+            turn: |config, is_on| config.server.reuse_port = is_on,
+        },
+        help: "Other processes may listen on the same addresses; needs --redis",
+    },
+    Setting {
         name: "messages-per-second",
         kind: Kind::Limit {
             field: |config| &mut config.server.limits.messages_per_second,
