@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::application::Endpoint;
 use crate::config::{Config, RedisConfig};
+use crate::hub::command;
 use crate::redis::address::{Address, Location, Server};
 use crate::redis::{Redis, Settings};
 
@@ -71,7 +72,7 @@ pub(super) fn read(config: &Config, secrets: &Secrets) -> Result<Option<Wanted>,
         maxlen: *maxlen,
         timeout: *timeout,
         history,
-        takes_position: |_| true,
+        takes_position: command::takes_position,
     };
     Ok(Some(Wanted {
         addresses,
