@@ -253,7 +253,8 @@ impl Redis {
                 let own = content.nonce.filter(|nonce| self.writer.read_back(*nonce));
                 self.writer.pass(|first| first == id, &mut self.outcomes);
                 let (key, json) = texts(id, content);
-                self.has_position |= json.is_some_and(self.settings.takes_position);
+                self.has_position =
+                    self.has_position || json.is_some_and(self.settings.takes_position);
                 Event::Entry { id, own, key, json }
             }
         };
