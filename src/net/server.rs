@@ -296,7 +296,11 @@ impl<A: Application> Server<A> {
                 return Ok(Stopped::Forced(signal));
             }
             if engine.is_drained() {
-                info!("stopped; {:?}", engine.metrics());
+                let metrics = engine.metrics();
+                info!(
+                    "stopped: {} connections, {} upgrades, {} deliveries since the start",
+                    metrics.connections_accepted, metrics.upgrades, metrics.deliveries
+                );
                 return Ok(Stopped::Drained);
             }
             if sources.is_stopping {
