@@ -167,7 +167,8 @@ impl Resumes {
 }
 
 impl<B> Histogram<B> {
-    fn each(&mut self, visit: &mut dyn FnMut(&mut u64)) {
+    /// Shows `visit` each number.
+    pub fn each(&mut self, visit: &mut dyn FnMut(&mut u64)) {
         let Self {
             counts,
             sum,

@@ -51,6 +51,8 @@ pub(super) struct Barriers {
     is_suspect: bool,
 }
 
+mod saved;
+
 impl Barriers {
     /// `nonce` is where its own nonces begin.
     pub(super) fn new(nonce: u64) -> Self {
@@ -70,10 +72,11 @@ impl Barriers {
         }
     }
 
-    /// A link has come up. `has_read`: whether anything was read before.
+    /// A link has come up. `has_read`: whether anything was read before. [`Self::settle`] is to follow.
     pub(super) fn meet(&mut self, identity: &Identity, value: &[u8], has_read: bool) {
         self.is_suspect |= has_read && Identity::may_have_lost(&self.identity, identity);
         self.identity = identity.clone();
+        self.is_due = false;
         self.is_asked = false;
         self.retry_at = None;
         self.answers = 0;

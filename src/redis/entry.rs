@@ -13,6 +13,7 @@
 use std::fmt;
 
 use super::reply::{Broken, List, Reply};
+use crate::handover::{Fields, Malformed};
 use crate::journal::id::tag_of;
 
 /// An entry of a stream: its id in Redis, and what tells it from another with the same. It may be one that is too long to be
@@ -25,6 +26,35 @@ pub struct WholeId {
     pub sequence: u64,
     /// A hash of all its fields.
     pub tag: u64,
+}
+
+impl WholeId {
+    /// As a state holds it.
+    pub(super) const fn numbers(self) -> [u64; 3] {
+        let Self {
+            millis,
+            sequence,
+            tag,
+        } = self;
+        [millis, sequence, tag]
+    }
+
+    /// The ids of which a member holds the numbers.
+    pub(super) fn restore_all(fields: &Fields<'_>, member: u8) -> Result<Vec<Self>, Malformed> {
+        let mut numbers = fields.numbers(member);
+        let mut ids = Vec::new();
+        while let Some(millis) = numbers.next() {
+            let (Some(sequence), Some(tag)) = (numbers.next(), numbers.next()) else {
+                return Err(Malformed("an id of a stream is cut off"));
+            };
+            ids.push(Self {
+                millis,
+                sequence,
+                tag,
+            });
+        }
+        Ok(ids)
+    }
 }
 
 /// What tells an entry of this node from all others; consecutive.
@@ -57,6 +87,24 @@ impl Place {
                 sequence: if self.millis == 0 { 0 } else { u64::MAX },
             },
         }
+    }
+
+    /// As a state holds it.
+    pub(super) const fn numbers(self) -> [u64; 2] {
+        let Self { millis, sequence } = self;
+        [millis, sequence]
+    }
+
+    /// The places of which a member holds the numbers.
+    pub(super) fn restore_all(fields: &Fields<'_>, member: u8) -> Result<Vec<Self>, Malformed> {
+        let mut numbers = fields.numbers(member);
+        let mut places = Vec::new();
+        while let Some(millis) = numbers.next() {
+            let sequence = numbers.next();
+            let sequence = sequence.ok_or(Malformed("a place of a stream is cut off"))?;
+            places.push(Self { millis, sequence });
+        }
+        Ok(places)
     }
 
     /// Reads it as Redis writes it.

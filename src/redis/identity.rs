@@ -50,6 +50,17 @@ impl Identity {
         before.run_id != now.run_id || was_replica
     }
 
+    /// As INFO says it.
+    pub(super) fn section(&self) -> String {
+        let Self {
+            run_id,
+            replid,
+            replid2,
+        } = self;
+        let replid2 = replid2.as_deref().unwrap_or("0");
+        format!("run_id:{run_id}\nmaster_replid:{replid}\nmaster_replid2:{replid2}\n")
+    }
+
     /// As the epoch's key and barriers name it.
     pub(super) fn text(&self) -> String {
         format!("{}/{}", self.run_id, self.replid2.as_deref().unwrap_or("-"))
@@ -154,6 +165,19 @@ mod tests {
         assert!(Epoch::read(b"/- 1-1").expect("a value").names(&unknown));
         for value in ["", "a/- ", "a/-", "a 1-1", "a/- 1", "\u{e9}"] {
             assert_eq!(Epoch::read(value.as_bytes()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn it_is_what_it_says_of_itself() {
+        for was in [
+            Identity::default(),
+            identity("a", "r1", ZEROS),
+            identity("a", "r2", "r1"),
+        ] {
+            let mut read = Identity::default();
+            read.read(was.section().as_bytes());
+            assert_eq!(read, was);
         }
     }
 

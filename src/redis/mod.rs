@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod identity;
 mod reader;
 mod reply;
+pub mod saved;
 mod settings;
 #[doc(hidden)]
 pub mod simulated;

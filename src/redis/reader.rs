@@ -57,7 +57,7 @@ enum Phase {
 }
 
 /// Entries on their way to the hub, and what it is told ahead of them.
-struct Batch {
+pub(super) struct Batch {
     bytes: Vec<u8>,
     entries: Option<Whole>,
     ids: Vec<WholeId>,
@@ -97,6 +97,8 @@ pub(super) struct Reader {
     is_caught_up: bool,
     passed: Place,
 }
+
+mod saved;
 
 impl Reader {
     pub(super) fn new() -> Self {
@@ -410,17 +412,7 @@ impl Reader {
         last: Option<Option<WholeId>>,
         barriers: &mut Barriers,
     ) -> Result<(), Broken> {
-        let entries = entries(whole.reply(&bytes))?;
-        let mut ids = Vec::with_capacity(entries.len());
-        let mut place = self.last;
-        for entry in entries.iter() {
-            let (next, fields) = entry::read(entry)?;
-            if next <= place {
-                return Err(Broken("entries do not ascend"));
-            }
-            place = next;
-            ids.push(entry::whole_id(next, fields));
-        }
+        let ids = ids_of(whole.reply(&bytes), self.last)?;
         self.careful = self.careful.saturating_sub(1);
         self.was_empty = ids.is_empty();
         let is_end = ids.len() < self.asked;
@@ -455,7 +447,7 @@ impl Reader {
         if is_behind && oldest.is_some_and(|oldest| Place::from(oldest) > self.last) {
             self.doubt(Doubt::Trimmed, false, barriers);
         }
-        self.last = place;
+        self.last = ids.last().map_or(self.last, |id| Place::from(*id));
         self.is_caught_up |= is_end;
         self.take_batch(Batch::new(bytes, Some(whole), ids), barriers);
         Ok(())
@@ -594,6 +586,21 @@ fn first_of(reply: Reply<'_>) -> Result<Option<(WholeId, List<'_>)>, Broken> {
     };
     let (place, fields) = entry::read(entry)?;
     Ok(Some((entry::whole_id(place, fields), fields)))
+}
+
+/// The ids of the entries that XREAD brings, which lie behind a place.
+fn ids_of(reply: Reply<'_>, mut place: Place) -> Result<Vec<WholeId>, Broken> {
+    let entries = entries(reply)?;
+    let mut ids = Vec::with_capacity(entries.len());
+    for entry in entries.iter() {
+        let (next, fields) = entry::read(entry)?;
+        if next <= place {
+            return Err(Broken("entries do not ascend"));
+        }
+        place = next;
+        ids.push(entry::whole_id(next, fields));
+    }
+    Ok(ids)
 }
 
 /// The entries that XREAD brings of one stream: in a list of streams, or flat as a map of them.

@@ -220,9 +220,15 @@ impl Whole {
         Reply { frame, bytes }
     }
 
-    /// Its bytes.
+    /// How many bytes it has.
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Its own of the bytes that it was found in.
+    pub(super) fn own<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = self.start + self.len;
+        bytes.get(self.start..end).unwrap_or_default()
     }
 }
 

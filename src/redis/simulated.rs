@@ -59,6 +59,8 @@ struct Server {
     wires: Vec<Weak<RefCell<Wire>>>,
     /// Connections that were closed while it was stopped: what had come through them is executed all the same.
     closed: Vec<Rc<RefCell<Wire>>>,
+    /// Connections of processes that have ended: what had come through them is executed now or later.
+    left: Vec<Rc<RefCell<Wire>>>,
     log: Vec<Taken>,
 }
 
@@ -104,6 +106,7 @@ impl SimulatedRedis {
             scripts: HashSet::new(),
             wires: Vec::new(),
             closed: Vec::new(),
+            left: Vec::new(),
             log: Vec::new(),
         })))
     }
@@ -138,6 +141,13 @@ impl SimulatedRedis {
             server.unblock(&mut wire.borrow_mut(), true);
         }
         server.closed.clear();
+        for wire in std::mem::take(&mut server.left) {
+            if rng.bool() {
+                server.serve(&wire);
+            } else {
+                server.left.push(wire);
+            }
+        }
     }
 
     /// An entry that somebody else appends, with these fields.
@@ -164,6 +174,7 @@ impl SimulatedRedis {
     /// Ends all connections, as CLIENT KILL does.
     pub fn kill_clients(&self) {
         let mut server = self.server();
+        server.left.clear();
         for wire in server.wires.drain(..).filter_map(|wire| wire.upgrade()) {
             let mut wire = wire.borrow_mut();
             wire.is_ended = true;
@@ -269,6 +280,15 @@ impl SimulatedLink {
     pub fn is_ended(&self) -> bool {
         let wire = self.wire.borrow();
         wire.is_ended && wire.from.is_empty()
+    }
+
+    /// Is closed by the end of the process. What was written to it may be executed for as long as it isn't reset, in any order
+    /// with what comes through others.
+    pub fn leave(self) {
+        let mut server = self.server.server();
+        let is_other = |wire: &Weak<_>| !std::ptr::eq(wire.as_ptr(), Rc::as_ptr(&self.wire));
+        server.wires.retain(is_other);
+        server.left.push(self.wire.clone());
     }
 
     /// Is closed from this side. What was written to it may be executed all the same, unless it is reset.
@@ -687,6 +707,13 @@ impl SimulatedSockets {
             self.close(uplink, rng);
             let error = io::Error::from(io::ErrorKind::ConnectionReset);
             uplinks.handle_end(uplink, Some(&error), now);
+        }
+    }
+
+    /// The process becomes another one, whose sockets they aren't.
+    pub fn leave(&mut self) {
+        for link in &mut self.links {
+            link.take().into_iter().for_each(SimulatedLink::leave);
         }
     }
 

@@ -12,6 +12,8 @@ use super::simulated::{SimulatedRedis, SimulatedSockets, Taken};
 use super::*;
 use crate::application::{Endpoint, Uplink};
 
+mod handover;
+
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 fn settings() -> Settings {
@@ -61,6 +63,7 @@ struct Node {
     answers: BTreeMap<u64, Answer>,
     keys: HashMap<u64, String>,
     told: Vec<Told>,
+    handovers: usize,
 }
 
 impl Node {
@@ -71,6 +74,7 @@ impl Node {
             answers: BTreeMap::new(),
             keys: HashMap::new(),
             told: Vec::new(),
+            handovers: 0,
         }
     }
 
@@ -139,6 +143,8 @@ struct World {
     server: SimulatedRedis,
     is_there: bool,
     nodes: Vec<Node>,
+    /// A node becomes another process once in so many turns, if at all.
+    handover_turns: Option<u32>,
 }
 
 impl World {
@@ -151,6 +157,7 @@ impl World {
             server: SimulatedRedis::new("crieur"),
             is_there: true,
             nodes,
+            handover_turns: None,
         }
     }
 
@@ -159,6 +166,10 @@ impl World {
         self.now = self.now + Duration::from_millis(millis);
         self.server.run(self.now, &mut self.rng);
         for node in &mut self.nodes {
+            let turns = self.handover_turns;
+            if turns.is_some_and(|turns| self.rng.u32(..turns) == 0) {
+                node.hand_over(self.rng.u64(..), self.now);
+            }
             if node.redis.next_deadline().is_some_and(|at| at <= self.now) {
                 node.redis.handle_timeout(self.now);
             }
@@ -182,6 +193,7 @@ impl World {
         self.server.fill(false);
         self.server.demote(false);
         self.is_there = true;
+        self.handover_turns = None;
         for node in &mut self.nodes {
             node.redis.hold(false);
         }
@@ -270,6 +282,11 @@ impl World {
                     continue;
                 };
                 assert_eq!(taken.insert(nonce, entry), None, "it was sent once");
+                // An earlier process may have sent it, and Redis has come to read that when its time was over.
+                let unanswered = Answer::Refused(Refusal::Unanswered);
+                if node.handovers > 0 && node.answers[&nonce] == unanswered {
+                    continue;
+                }
                 assert!(before < Some(nonce), "the order is kept");
                 before = Some(nonce);
             }
@@ -330,10 +347,16 @@ impl Drop for Seed {
 
 #[test]
 fn every_node_passes_on_the_same_and_each_append_is_answered_once() {
+    pass_on(250, |_| None);
+}
+
+/// Lives of nodes, which become other processes once in so many turns.
+fn pass_on(count: u64, handover_turns: fn(&mut Rng) -> Option<u32>) {
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
-    for seed in seeds(250) {
+    for seed in seeds(count) {
         let _seed = Seed(seed);
         let mut world = World::new(seed, 2);
+        world.handover_turns = handover_turns(&mut world.rng);
         for _ in 0..world.rng.usize(..120) {
             world.stir();
             let millis = world.some_time();
@@ -392,13 +415,19 @@ fn every_node_passes_on_the_same_and_each_append_is_answered_once() {
 
 #[test]
 fn a_stream_that_is_another_one_is_told_and_nothing_is_passed_on_twice() {
+    pass_on_forks(250, |_| None);
+}
+
+/// The same where Redis loses something.
+fn pass_on_forks(count: u64, handover_turns: fn(&mut Rng) -> Option<u32>) {
     let (mut lost, mut trimmed, mut forks) = (0, 0, 0);
-    for seed in seeds(250) {
+    for seed in seeds(count) {
         let _seed = Seed(seed);
         let mut world = World::new(seed, 2);
         // Of the replicas. A node that was away while ids went back and forth again passes over those that went back.
         let clock = *world.rng.choice(&[-3_600_000, 0, 3_600_000]).expect("one");
         world.rest();
+        world.handover_turns = handover_turns(&mut world.rng);
         for _ in 0..world.rng.usize(..80) {
             match world.rng.u8(..60) {
                 0 => world.server.restart(0),

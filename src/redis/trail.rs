@@ -31,6 +31,11 @@ impl Trail {
         self.0.push_back(id);
     }
 
+    /// All that is remembered, the oldest first.
+    pub(super) fn ids(&self) -> impl Iterator<Item = WholeId> {
+        self.0.iter().copied()
+    }
+
     /// Where this very entry is.
     pub(super) fn find(&self, id: WholeId) -> Option<usize> {
         self.find_place(id.into()).filter(|at| self.0[*at] == id)

@@ -125,7 +125,7 @@ pub(super) enum Outcome {
 
 pub(super) type Outcomes = VecDeque<Outcome>;
 
-struct Pending {
+pub(super) struct Pending {
     nonces: Nonces,
     until: Timestamp,
     stage: Stage,
@@ -159,9 +159,25 @@ pub(super) struct Writer {
     /// What was there already, and hasn't been passed on here.
     repeats: Vec<(Nonce, WholeId)>,
     is_held: bool,
+    /// Whether another process had the link before. It has closed its own and not lost it, so Redis may still come to read
+    /// what was given to that one.
+    is_successor: bool,
     written: u64,
     append_sha: String,
     barrier_sha: String,
+}
+
+mod saved;
+
+impl Pending {
+    /// Its command, if it waits for another link once this one has ended.
+    fn command<'a>(&'a self, connection: &'a Connection) -> Option<&'a [u8]> {
+        match &self.stage {
+            Stage::Waiting(command) => Some(command),
+            Stage::Sent(range) => connection.untaken(range),
+            Stage::Lost | Stage::Answered | Stage::Settled => None,
+        }
+    }
 }
 
 impl Writer {
@@ -174,6 +190,7 @@ impl Writer {
             bytes: 0,
             repeats: Vec::new(),
             is_held: false,
+            is_successor: false,
             written: 0,
             append_sha: sha(APPEND),
             barrier_sha: sha(BARRIER),
@@ -314,7 +331,7 @@ impl Writer {
 
     /// Gives the connection what waits, up to a bound.
     pub(super) fn send(&mut self, connection: &mut Connection, now: Timestamp) {
-        while !self.is_held && connection.unsent().len() < BURST_BYTES {
+        while !self.is_held && !self.is_overtaking() && connection.unsent().len() < BURST_BYTES {
             let Some(pending) = self.pending.get_mut(self.first_waiting) else {
                 return;
             };
@@ -327,16 +344,27 @@ impl Writer {
         }
     }
 
+    /// Whether what waits might come ahead of what an earlier process has sent: it waits until that is settled.
+    fn is_overtaking(&mut self) -> bool {
+        let is_lost = |pending: &Pending| matches!(pending.stage, Stage::Lost);
+        self.is_successor &= self.pending.iter().take(self.first_waiting).any(is_lost);
+        self.is_successor
+    }
+
     /// The link ends: what the socket has taken nothing of waits for the next one.
     pub(super) fn handle_end(&mut self, connection: &Connection) {
         for pending in &mut self.pending {
-            if let Stage::Sent(range) = &pending.stage {
-                pending.stage = match connection.untaken(range) {
+            if let Stage::Sent(_) = &pending.stage {
+                pending.stage = match pending.command(connection) {
                     Some(command) => Stage::Waiting(command.into()),
                     None => Stage::Lost,
                 };
             }
         }
+        self.find_waiting();
+    }
+
+    fn find_waiting(&mut self) {
         let is_waiting = |pending: &Pending| matches!(pending.stage, Stage::Waiting(_));
         let first = self.pending.iter().position(is_waiting);
         self.first_waiting = first.unwrap_or(self.pending.len());

@@ -28,7 +28,7 @@ const MAY_NAME: &str = "
     memory:
     metrics:
     net: application handover http wire ws
-    redis: application journal::id
+    redis: application handover journal::id
     routes: application handover http::head hub redis web wire::carried
     time:
     web:
