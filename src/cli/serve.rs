@@ -16,6 +16,7 @@ use crate::config::{Config, Console, ListenAddress};
 use crate::handover::program::{self, Program};
 use crate::handover::{StateError, signals};
 use crate::hub::Hub;
+use crate::hub::access::policy::Policy;
 use crate::journal::Journal;
 use crate::journal::id::Generation;
 use crate::memory;
@@ -95,8 +96,7 @@ fn rehearse(mut config: Config, inherited: Inherited) -> Result<ExitCode, CliErr
     let policy = trust::read_policy(&config, &secrets, &lanes)?;
     let redis = open_redis(&config, &secrets)?;
     let journal = empty_journal(&config, redis.is_some(), Generation(draw()?));
-    let ping_interval = config.server.timeouts.ping_interval;
-    let hub = with_redis(Hub::new(config.hub, ping_interval, policy, journal), redis);
+    let hub = new_hub(&config, policy, journal, redis);
     let application = Routes::new(hub, config.console);
     let carried = inherited.rehearse(&config.server, application);
     let Carried { connections, lost } = carried.map_err(cannot_take_over)?;
@@ -194,22 +194,18 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         );
     }
     let reload = Rc::new(Reload::new(config, secrets));
-    let ping_interval = config.server.timeouts.ping_interval;
     let generation = Generation(draw()?);
-    let journal = empty_journal(config, redis.is_some(), generation);
-    let (hub, inherited) = match start.inherited {
-        Some(mut inherited) => {
-            let journal = go_on(config, &mut inherited, journal)?;
-            let hub = Hub::new(config.hub, ping_interval, policy, journal);
-            (hub, Some(inherited))
-        }
-        None => {
-            let hub = Hub::new(config.hub, ping_interval, policy, journal);
-            (history::open(config, hub, generation)?, None)
-        }
-    };
+    let mut inherited = start.inherited;
+    let mut journal = empty_journal(config, redis.is_some(), generation);
+    if let Some(inherited) = &mut inherited {
+        journal = go_on(config, inherited, journal)?;
+    }
+    let mut hub = new_hub(config, policy, journal, redis);
+    if inherited.is_none() {
+        hub = history::open(config, hub, generation)?;
+    }
     let again = Rc::clone(&reload);
-    let hub = with_redis(hub, redis).with_reload(move |policy, redis| again.run(policy, redis));
+    let hub = hub.with_reload(move |policy, redis| again.run(policy, redis));
     let write_ahead = hub.journal().write_ahead().cloned();
     let process = Process {
         notifier: Notifier::from_environment(),
@@ -239,7 +235,9 @@ fn open_redis(config: &Config, secrets: &Secrets) -> Result<Option<Redis>, CliEr
     wanted.map(|wanted| wanted.resolve(draw()?)).transpose()
 }
 
-fn with_redis(hub: Hub, redis: Option<Redis>) -> Hub {
+fn new_hub(config: &Config, policy: Policy, journal: Journal, redis: Option<Redis>) -> Hub {
+    let ping_interval = config.server.timeouts.ping_interval;
+    let hub = Hub::new(config.hub, ping_interval, policy, journal);
     match redis {
         Some(redis) => hub.with_redis(redis),
         None => hub,

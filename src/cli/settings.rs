@@ -232,6 +232,43 @@ mod tests {
     }
 
     #[test]
+    fn seconds_have_decimals() {
+        let read = |value: &str| {
+            let config = parse(&["--ping-interval", value]).ok()??;
+            Some(config.server.timeouts.ping_interval.as_nanos())
+        };
+        for (value, nanos) in [
+            ("0.001", 1_000_000),
+            (".5", 500_000_000),
+            ("5.", 5_000_000_000),
+            ("007.25", 7_250_000_000),
+            ("1.123456789", 1_123_456_789),
+            ("86400", 86_400_000_000_000),
+            ("86400.000000000", 86_400_000_000_000),
+        ] {
+            assert_eq!(read(value), Some(nanos), "{value}");
+        }
+        for value in [
+            "",
+            ".",
+            "0",
+            "0.0009",
+            "86400.001",
+            "1.2.3",
+            "+1",
+            "1e3",
+            "1.0000000001",
+            "1 ",
+            "\u{661}",
+            "18446744073709551616",
+        ] {
+            assert_eq!(read(value), None, "{value}");
+        }
+        let rate = parse(&["--upgrades-per-address", "0.1"]).expect("valid");
+        assert_eq!(rate.expect("no help").trust.upgrades_per_address, Some(0.1));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (arguments, expected) in [
             (

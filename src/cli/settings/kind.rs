@@ -85,10 +85,13 @@ const OFF: &str = "off";
 pub(super) const NONE: &str = "none";
 
 /// The longest time that can be set: a day.
-const SECONDS_MAX: f64 = 86_400.0;
+const SECONDS_MAX: u64 = 86_400;
+
+/// The shortest time, and the lowest rate, that can be set.
+const DECIMAL_MIN: Duration = Duration::from_millis(1);
 
 /// The highest rate that can be set.
-const RATE_MAX: f64 = 1e9;
+const RATE_MAX: u64 = 1_000_000_000;
 
 /// What is expected where an address is.
 const ADDRESS: &str = "an address and a port, like 127.0.0.1:8000 or [::1]:8000";
@@ -234,10 +237,25 @@ fn read_number(value: &str, min: usize, max: usize) -> Result<usize, String> {
 }
 
 fn read_seconds(value: &str) -> Result<Duration, String> {
-    let seconds = value.parse().ok();
-    let seconds = seconds.filter(|seconds| (0.001..=SECONDS_MAX).contains(seconds));
-    let seconds = seconds.ok_or_else(|| format!("seconds from 0.001 to {SECONDS_MAX}"))?;
-    Ok(Duration::from_secs_f64(seconds))
+    let seconds = read_decimal(value, SECONDS_MAX);
+    let seconds = seconds.filter(|seconds| *seconds >= DECIMAL_MIN);
+    seconds.ok_or_else(|| format!("seconds from 0.001 to {SECONDS_MAX}"))
+}
+
+/// A number up to `max`, with up to nine decimals, as seconds. Reading a float would take the static program 15 KiB more.
+fn read_decimal(value: &str, max: u64) -> Option<Duration> {
+    let (whole, decimals) = value.split_once('.').unwrap_or((value, ""));
+    let mut digits = whole.bytes().chain(decimals.bytes()).peekable();
+    digits.peek()?;
+    if decimals.len() > 9 || !digits.all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    // A digit that isn't written is 0.
+    let number = |digits: String| digits.parse::<u64>().ok();
+    let seconds = number(format!("0{whole}"))?;
+    let nanos = number(format!("{decimals:0<9}"))?;
+    let read = Duration::new(seconds, nanos as u32);
+    (read <= Duration::from_secs(max)).then_some(read)
 }
 
 fn read_limit(value: &str) -> Result<Option<NonZeroU32>, String> {
@@ -251,12 +269,12 @@ fn read_limit(value: &str) -> Result<Option<NonZeroU32>, String> {
 
 fn read_rate(value: &str) -> Result<Option<f64>, String> {
     let rate = match value {
-        OFF => Some(0.0),
-        number => number.parse::<f64>().ok(),
+        OFF => Some(Duration::ZERO),
+        number => read_decimal(number, RATE_MAX),
     };
-    let rate = rate.filter(|rate| *rate == 0.0 || (0.001..=RATE_MAX).contains(rate));
+    let rate = rate.filter(|rate| rate.is_zero() || *rate >= DECIMAL_MIN);
     let rate = rate.ok_or_else(|| format!("a number from 0.001 to {RATE_MAX}, 0 is {OFF}"))?;
-    Ok((rate > 0.0).then_some(rate))
+    Ok((!rate.is_zero()).then(|| rate.as_secs_f64()))
 }
 
 /// Every address that a name has here.
