@@ -279,12 +279,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::application::{Gauges, Peer, PeerAddress};
+    use crate::application::{Endpoint, Gauges, Peer, PeerAddress};
     use crate::config::{HistoryLimits, HubConfig};
     use crate::hub::access::policy::Policy;
+    use crate::hub::command;
     use crate::journal::Journal;
     use crate::journal::id::Generation;
     use crate::metrics::Metrics;
+    use crate::redis::{Settings, address};
 
     const LOCAL: &str = "127.0.0.1:50000";
     const REMOTE: &str = "192.0.2.1:50000";
@@ -318,6 +320,27 @@ mod tests {
         request_line: &str,
         fields: &[&str],
     ) -> Response {
+        let journal = Journal::new(HistoryLimits::default(), Generation(1));
+        ask_hub(hub(journal), lane, console, address, request_line, fields)
+    }
+
+    fn hub(journal: Journal) -> Hub {
+        Hub::new(
+            HubConfig::default(),
+            Duration::ZERO,
+            Policy::default(),
+            journal,
+        )
+    }
+
+    fn ask_hub(
+        hub: Hub,
+        lane: Lane,
+        console: Console,
+        address: &str,
+        request_line: &str,
+        fields: &[&str],
+    ) -> Response {
         let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let text = format!("{request_line} HTTP/1.1\r\n{lines}\r\n");
         let (head, _) = Head::parse(text.as_bytes(), 0, 4096)
@@ -327,13 +350,6 @@ mod tests {
             address: PeerAddress::Ip(address.parse().expect("an address")),
             lane,
         };
-        let journal = Journal::new(HistoryLimits::default(), Generation(1));
-        let hub = Hub::new(
-            HubConfig::default(),
-            Duration::ZERO,
-            Policy::default(),
-            journal,
-        );
         let request = Request {
             peer,
             head: &head,
@@ -419,6 +435,34 @@ mod tests {
             let response = ask_on(Lane::Publishers, Console::Public, LOCAL, line, &[HOST]);
             assert_eq!(response.status, status, "{line}");
         }
+    }
+
+    #[test]
+    fn a_server_whose_redis_is_out_of_reach_says_so() {
+        let ask = |hub, path| {
+            let console = Console::Off;
+            ask_hub(hub, Lane::Clients, console, LOCAL, path, &[HOST])
+        };
+        for (seconds, code, body) in [(0, 200, "ok\n"), (1, 503, "redis is out of reach\n")] {
+            let settings = Settings {
+                stream: "crieur".into(),
+                maxlen: 1000,
+                timeout: Duration::from_secs(1),
+                history: Duration::from_secs(300),
+                takes_position: command::takes_position,
+            };
+            let server = address::Server {
+                endpoint: Endpoint::Unix("/redis".into()),
+                login: address::Login::default(),
+            };
+            let mut redis = Redis::new(settings, vec![server], 1);
+            redis.handle_timeout(Timestamp::from_micros(seconds * 1_000_000));
+            let journal = Journal::of_stream(HistoryLimits::default());
+            let response = ask(hub(journal).with_redis(redis), "GET /healthz");
+            assert_eq!((response.status.code, &*response.body), (code, body));
+        }
+        let journal = Journal::new(HistoryLimits::default(), Generation(1));
+        assert_eq!(ask(hub(journal), "GET /healthz").status.code, 200);
     }
 
     #[test]

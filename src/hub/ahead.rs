@@ -2,14 +2,20 @@
 //! one by a moment. Such a list waits until its id has come, or can't come any more, or for as long as that may take.
 //!
 //! Knows who waits and for what; the list itself stands at the front of its connection's line of answers that are owed.
-//! Main type: [`Ahead`]. Invariant: none of them waits for longer than those behind it; `lowest` isn't above any place that
-//! is waited for.
+//! Main type: [`Ahead`]. Invariants: deadlines in `queue` ascend, and whoever waits is in it, with others that waited once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::ConnectionId;
 use crate::journal::id::StreamId;
 use crate::time::Timestamp;
+
+/// What a list waits for: its place in the stream and its tag, and whose list it is.
+type Awaited = ((u64, u64), u64, ConnectionId);
+
+fn awaited(id: ConnectionId, since: StreamId) -> Awaited {
+    (since.place(), since.tag(), id)
+}
 
 /// A list that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,94 +31,173 @@ pub(super) struct Waiting {
 /// All that wait.
 #[derive(Default)]
 pub(super) struct Ahead {
-    waiting: VecDeque<Waiting>,
-    /// Nobody waits for what lies ahead of it.
-    lowest: (u64, u64),
-    /// Whether some may have waited for long enough.
+    /// By what is read first, so that what has come is found at once, however many wait.
+    by_place: BTreeMap<Awaited, (StreamId, Timestamp)>,
+    queue: VecDeque<Waiting>,
+    /// Whether the first may have waited for long enough.
     is_due: bool,
 }
 
 impl Ahead {
-    /// A list begins to wait.
+    /// A list begins to wait, for no shorter time than those that wait already.
     pub(super) fn insert(&mut self, waiting: Waiting) {
-        let place = waiting.since.place();
-        self.lowest = match self.waiting.is_empty() {
-            true => place,
-            false => self.lowest.min(place),
-        };
-        self.waiting.push_back(waiting);
+        let Waiting { id, since, until } = waiting;
+        // Somebody may wait again and again.
+        if self.queue.len() > 64 + 2 * self.by_place.len() {
+            let by_place = &self.by_place;
+            self.queue.retain(|waiting| waits(by_place, waiting));
+        }
+        self.by_place.insert(awaited(id, since), (since, until));
+        self.queue.push_back(waiting);
     }
 
     /// What was read has come to a place in the stream.
-    #[inline]
     pub(super) fn note(&mut self, id: StreamId) {
-        self.is_due |= !self.waiting.is_empty() && self.lowest <= id.place();
+        let first = self.by_place.first_key_value();
+        self.is_due |= first.is_some_and(|((place, ..), _)| *place <= id.place());
     }
 
-    /// Nothing that is waited for may come any more.
+    /// What is waited for may not come any more.
     pub(super) fn look_again(&mut self) {
-        self.is_due = !self.waiting.is_empty();
+        self.is_due = !self.by_place.is_empty();
     }
 
     /// When there is something to do.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         match self.is_due {
             true => Some(Timestamp::ZERO),
-            false => self.waiting.front().map(|waiting| waiting.until),
+            false => self.queue.front().map(|waiting| waiting.until),
         }
     }
 
-    /// Takes one that has waited for long enough, since its id isn't `awaited` any more, or its time is over.
+    /// Takes one that has waited for long enough, since its id isn't `awaited` any more, or its time is over. Whoever
+    /// waits for a later place than one who goes on waiting does so, too.
     pub(super) fn pop(
         &mut self,
         now: Timestamp,
         is_awaited: impl Fn(StreamId) -> bool,
     ) -> Option<ConnectionId> {
-        if self.waiting.front()?.until <= now {
-            return self.remove_at(0);
+        while let Some(waiting) = self.queue.front() {
+            let (waiting, is_waiting) = (*waiting, waits(&self.by_place, waiting));
+            if is_waiting && waiting.until > now {
+                break;
+            }
+            self.queue.pop_front();
+            if is_waiting {
+                self.remove(waiting.id, waiting.since);
+                return Some(waiting.id);
+            }
         }
         if !self.is_due {
             return None;
         }
-        let is_over = |waiting: &Waiting| !is_awaited(waiting.since);
-        let at = self.waiting.iter().position(is_over);
-        if at.is_none() {
+        let (&(_, _, id), &(since, _)) = self.by_place.first_key_value()?;
+        if is_awaited(since) {
             self.is_due = false;
-            let places = self.waiting.iter().map(|waiting| waiting.since.place());
-            self.lowest = places.min().unwrap_or_default();
+            return None;
         }
-        self.remove_at(at?)
+        self.remove(id, since);
+        Some(id)
     }
 
-    fn remove_at(&mut self, at: usize) -> Option<ConnectionId> {
-        let waiting = self.waiting.remove(at)?;
-        if self.waiting.is_empty() {
+    /// Forgets the list of a connection that shows this.
+    pub(super) fn remove(&mut self, id: ConnectionId, since: StreamId) {
+        self.by_place.remove(&awaited(id, since));
+        if self.by_place.is_empty() {
             *self = Self::default();
         }
-        Some(waiting.id)
     }
 
-    /// Forgets the list of a connection, which is gone or closed.
-    pub(super) fn remove(&mut self, id: ConnectionId) {
-        let at = self.waiting.iter().position(|waiting| waiting.id == id);
-        at.and_then(|at| self.remove_at(at));
-    }
-
-    /// Bytes on the heap.
+    /// Bytes on the heap, about.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.waiting.capacity() * size_of::<Waiting>()
+        self.queue.capacity() * size_of::<Waiting>()
+            + self.by_place.len() * size_of::<(Awaited, (StreamId, Timestamp))>()
     }
 
-    /// Asserts what the head of this file promises; `waits` knows whose list stands at the front of its line.
-    pub(super) fn check_invariants(&self, waits: impl Fn(ConnectionId) -> bool) {
-        assert!(self.waiting.iter().all(|waiting| waits(waiting.id)));
-        let deadlines = self.waiting.iter().map(|waiting| waiting.until);
+    /// Asserts what the head of this file promises; `shown` knows what the list at the front of a connection's line waits
+    /// for.
+    pub(super) fn check_invariants(&self, shown: impl Fn(ConnectionId) -> Option<StreamId>) {
+        for (key, (since, until)) in &self.by_place {
+            let (_, _, id) = *key;
+            assert_eq!(*key, awaited(id, *since));
+            assert_eq!(shown(id), Some(*since));
+            let (since, until) = (*since, *until);
+            assert!(self.queue.contains(&Waiting { id, since, until }));
+        }
+        let deadlines = self.queue.iter().map(|waiting| waiting.until);
         assert!(deadlines.is_sorted());
-        let mut places = self.waiting.iter().map(|waiting| waiting.since.place());
-        assert!(places.all(|place| self.lowest <= place));
-        assert!(!self.is_due || !self.waiting.is_empty());
-        let mut ids: Vec<_> = self.waiting.iter().map(|waiting| waiting.id).collect();
-        ids.sort_unstable();
-        assert!(ids.is_sorted_by(|one, next| one < next));
+        assert!(!self.is_due || !self.by_place.is_empty());
+    }
+}
+
+/// Whether it is one of those that wait now.
+fn waits(by_place: &BTreeMap<Awaited, (StreamId, Timestamp)>, waiting: &Waiting) -> bool {
+    let Waiting { id, since, until } = *waiting;
+    by_place.get(&awaited(id, since)) == Some(&(since, until))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, serial: 0 }
+    }
+
+    fn entry(millis: u64) -> StreamId {
+        StreamId::new(millis, 0, 7).expect("short")
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn waiting(index: u32, millis: u64, until: u64) -> Waiting {
+        Waiting {
+            id: id(index),
+            since: entry(millis),
+            until: at(until),
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_let_go_by_place_or_by_time() {
+        let mut ahead = Ahead::default();
+        for (index, millis) in [(0, 30), (1, 10), (2, 20), (3, 10), (4, 40)] {
+            ahead.insert(waiting(index, millis, 5 + u64::from(index)));
+        }
+        let read = |millis: u64| move |since: StreamId| since.place().0 > millis;
+        ahead.note(entry(9));
+        assert_eq!(ahead.next_deadline(), Some(at(5)));
+        assert_eq!(ahead.pop(at(1), read(9)), None);
+        ahead.note(entry(20));
+        assert_eq!(ahead.next_deadline(), Some(Timestamp::ZERO));
+        for index in [1, 3, 2] {
+            assert_eq!(ahead.pop(at(1), read(20)), Some(id(index)));
+        }
+        assert_eq!(ahead.pop(at(1), read(20)), None);
+        assert_eq!(ahead.next_deadline(), Some(at(5)));
+        assert_eq!(ahead.pop(at(5), read(20)), Some(id(0)));
+        assert_eq!(ahead.pop(at(8), read(20)), None);
+        ahead.look_again();
+        assert_eq!(ahead.pop(at(8), |_| false), Some(id(4)));
+        assert_eq!(ahead.next_deadline(), None);
+        assert_eq!(ahead.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn whoever_waits_again_and_again_takes_no_more_room() {
+        let mut ahead = Ahead::default();
+        ahead.insert(waiting(0, 50, 1));
+        for _ in 0..1000 {
+            ahead.insert(waiting(1, 10, 1));
+            ahead.remove(id(1), entry(10));
+        }
+        assert!(ahead.queue.len() < 100);
+        ahead.check_invariants(|_| Some(entry(50)));
+        assert_eq!(ahead.pop(at(1), |_| true), Some(id(0)));
+        assert_eq!(ahead.next_deadline(), None);
     }
 }

@@ -48,7 +48,7 @@ use self::fingerprints::Fingerprinter;
 use self::gap::Gap;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
-use self::owed::{Owed, OwedAnswers};
+use self::owed::{Line, OwedAnswers};
 use self::replay::Slice;
 use self::replays::Replays;
 use self::slot_set::SlotSet;
@@ -284,10 +284,8 @@ impl Hub {
         });
         let holds_list = |id| self.replays.holds_list(id);
         self.owed.check_invariants(is_connected, holds_list);
-        self.ahead.check_invariants(|id| {
-            let front = self.owed.line(id).and_then(|line| line.owed.front());
-            matches!(front, Some(Owed::Ahead(_)))
-        });
+        self.ahead
+            .check_invariants(|id| self.owed.line(id).and_then(Line::awaits));
         self.paused.check_invariants(connected);
         if let Some(redis) = &self.redis {
             redis.check_invariants();

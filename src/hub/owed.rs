@@ -13,6 +13,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::command::{CommandError, Receipt};
 use crate::id::ConnectionId;
+use crate::journal::id::StreamId;
 use crate::redis::{Nonce, Nonces, Refusal};
 
 /// What a line may have; then nothing more is read until half of it is left.
@@ -46,7 +47,7 @@ pub(super) enum Owed {
     /// The answer to this message, which nobody has handled yet.
     Message(Box<str>),
     /// The same, to a list that waits for the id that it shows.
-    Ahead(Box<str>),
+    Ahead(Box<str>, StreamId),
     /// The same, when it has waited.
     Due(Box<str>),
 }
@@ -56,7 +57,7 @@ impl Owed {
         match self {
             Self::Receipt(..) => 0,
             Self::Error(error) => error.detail.len(),
-            Self::Message(text) | Self::Ahead(text) | Self::Due(text) => text.len(),
+            Self::Message(text) | Self::Ahead(text, _) | Self::Due(text) => text.len(),
         }
     }
 }
@@ -73,6 +74,14 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// What the list at its front waits for.
+    pub(super) fn awaits(&self) -> Option<StreamId> {
+        match self.owed.front()? {
+            Owed::Ahead(_, since) => Some(*since),
+            _ => None,
+        }
+    }
+
     fn has_message(&self) -> bool {
         matches!(self.owed.front(), Some(Owed::Message(_) | Owed::Due(_)))
     }
@@ -152,7 +161,7 @@ impl OwedAnswers {
         let part = if is_paused { 2 } else { 1 };
         let is_long =
             line.owed.len() >= LINE_MAX / part || line.text_bytes >= LINE_BYTES_MAX / part;
-        let is_ahead = matches!(line.owed.front(), Some(Owed::Ahead(_)));
+        let is_ahead = line.awaits().is_some();
         line.is_last || is_long || is_ahead
     }
 
@@ -202,12 +211,12 @@ impl OwedAnswers {
         line.owed.push_back(owed);
     }
 
-    /// Puts a list that waits for its id at the front of a connection's line.
-    pub(super) fn wait(&mut self, id: ConnectionId, text: &str) {
+    /// Puts a list that waits for `since` at the front of a connection's line.
+    pub(super) fn wait(&mut self, id: ConnectionId, text: &str, since: StreamId) {
         let line = self.lines.entry(id).or_default();
         line.text_bytes += text.len();
         self.text_bytes += text.len();
-        line.owed.push_front(Owed::Ahead(text.into()));
+        line.owed.push_front(Owed::Ahead(text.into(), since));
     }
 
     // Answers.
@@ -265,7 +274,7 @@ impl OwedAnswers {
         match self.pop_front(id)? {
             Owed::Receipt(_, outcome) => outcome.map(Known::Outcome),
             Owed::Error(error) => Some(Known::Error(error)),
-            Owed::Message(_) | Owed::Ahead(_) | Owed::Due(_) => None,
+            Owed::Message(_) | Owed::Ahead(..) | Owed::Due(_) => None,
         }
     }
 
@@ -296,10 +305,9 @@ impl OwedAnswers {
     pub(super) fn release(&mut self, id: ConnectionId) {
         let line = self.lines.get_mut(&id);
         if let Some(front) = line.and_then(|line| line.owed.front_mut())
-            && let Owed::Ahead(text) = front
+            && let Owed::Ahead(text, _) = front
         {
             *front = Owed::Due(std::mem::take(text));
-            self.list(id);
         }
     }
 
@@ -384,7 +392,7 @@ impl OwedAnswers {
                 assert_eq!(is_open, owner == Some(Owner::Connection(id)), "{nonce:?}");
             }
             let behind = line.owed.iter().skip(1);
-            let waits = |owed: &Owed| matches!(owed, Owed::Ahead(_) | Owed::Due(_));
+            let waits = |owed: &Owed| matches!(owed, Owed::Ahead(..) | Owed::Due(_));
             assert!(!behind.into_iter().any(waits));
             assert_eq!(line.is_listed, self.runnable.contains(&id));
             let is_known = matches!(
@@ -392,7 +400,8 @@ impl OwedAnswers {
                 Some(Owed::Receipt(_, Some(_)) | Owed::Error(_))
             );
             assert!(!is_known || is_held(id), "{id} is not answered");
-            assert!(!line.has_message() || line.is_listed || is_held(id));
+            let is_to_be_handled = line.is_listed || is_held(id);
+            assert!(!line.has_message() || is_to_be_handled, "{id} is forgotten");
         }
         assert_eq!(text_bytes, self.text_bytes);
         assert!(!matches!(self.owners.front(), Some(None)));
@@ -406,4 +415,110 @@ impl OwedAnswers {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::application::Delivered;
+
+    const fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, serial: 0 }
+    }
+
+    fn receipt(queued: usize) -> Outcome {
+        Ok(Receipt {
+            delivered: Delivered { queued, dropped: 0 },
+            id: None,
+            is_repeated: false,
+        })
+    }
+
+    fn check(owed: &OwedAnswers) {
+        owed.check_invariants(|_| true, |_| true);
+    }
+
+    #[test]
+    fn a_line_is_told_in_order_whatever_is_known_first() {
+        let mut owed = OwedAnswers::default();
+        owed.expect_receipt(id(0), &(5..6), false);
+        owed.push(id(0), Owed::Message("ping".into()));
+        owed.expect_receipt(id(1), &(6..7), false);
+        owed.expect_receipt(id(0), &(7..8), false);
+        check(&owed);
+        assert_eq!(
+            owed.settle(Nonce(7), receipt(7)),
+            Some(Settled::Line(id(0)))
+        );
+        assert_eq!(owed.settle(Nonce(7), receipt(9)), None, "it is known");
+        assert_eq!(owed.pop_known(id(0)), None);
+        assert_eq!(owed.settle(Nonce(4), receipt(4)), None, "nobody's");
+        assert_eq!(owed.settle(Nonce(8), receipt(8)), None, "nobody's yet");
+        assert_eq!(
+            owed.settle(Nonce(6), receipt(6)),
+            Some(Settled::Line(id(1)))
+        );
+        assert_eq!(owed.pop_known(id(1)), Some(Known::Outcome(receipt(6))));
+        assert_eq!(
+            owed.settle(Nonce(5), receipt(5)),
+            Some(Settled::Line(id(0)))
+        );
+        assert_eq!(owed.pop_known(id(0)), Some(Known::Outcome(receipt(5))));
+        assert_eq!(owed.pop_known(id(0)), None);
+        check(&owed);
+        assert_eq!(owed.pop_message(id(0)), Some(("ping".into(), true)));
+        assert_eq!(owed.pop_known(id(0)), Some(Known::Outcome(receipt(7))));
+        assert!(owed.is_empty() && owed.text_bytes() == 0 && owed.owners.is_empty());
+        check(&owed);
+    }
+
+    #[test]
+    fn a_line_has_its_bounds() {
+        let mut owed = OwedAnswers::default();
+        for nonce in 0..1024 {
+            assert!(!owed.is_full(id(0), false));
+            owed.expect_receipt(id(0), &(nonce..nonce + 1), false);
+            assert_eq!(owed.is_full(id(0), true), nonce >= 511);
+        }
+        assert!(owed.is_full(id(0), false));
+        owed.push(id(1), Owed::Message(" ".repeat(65_535).into()));
+        assert!(!owed.is_full(id(1), false) && owed.is_full(id(1), true));
+        owed.push(id(1), Owed::Message(" ".into()));
+        assert!(owed.is_full(id(1), false));
+        assert_eq!(owed.heaviest(), Some((65_536, id(1))));
+        assert!(!owed.is_full(id(2), true));
+        assert!(owed.heap_bytes() > 65_536);
+    }
+
+    #[test]
+    fn a_request_that_was_refused_is_not_answered_again() {
+        let mut owed = OwedAnswers::default();
+        owed.expect_receipts(id(0), 0..3, true);
+        assert_eq!(owed.settle(Nonce(1), receipt(1)), None);
+        let refused = Err(Refusal::Unanswered);
+        assert_eq!(
+            owed.settle(Nonce(0), refused.clone()),
+            Some(Settled::Post(id(0), Err(Refusal::Unanswered)))
+        );
+        owed.expect_receipts(id(0), 3..4, false);
+        assert_eq!(owed.settle(Nonce(2), refused), None);
+        let receipts = vec![receipt(3).expect("one")];
+        assert_eq!(
+            owed.settle(Nonce(3), receipt(3)),
+            Some(Settled::Post(id(0), Ok((receipts, false))))
+        );
+        check(&owed);
+    }
+
+    #[test]
+    fn what_is_gone_is_owed_nothing() {
+        let mut owed = OwedAnswers::default();
+        owed.expect_receipt(id(0), &(0..1), true);
+        owed.push(id(1), Owed::Message("x".into()));
+        owed.list(id(1));
+        assert!(owed.has_runnable() && owed.is_full(id(0), false));
+        for index in [0, 1] {
+            assert!(owed.remove(id(index)).is_some() && owed.remove(id(index)).is_none());
+        }
+        assert!(!owed.has_runnable() && owed.text_bytes() == 0);
+        assert_eq!(owed.settle(Nonce(0), receipt(0)), None);
+        check(&owed);
+    }
+}

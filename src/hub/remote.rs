@@ -109,9 +109,10 @@ impl Hub {
 
     /// Forgets what is owed to a connection, which is gone or closed. What it has published stays on its way.
     pub(super) fn forget_owed(&mut self, id: ConnectionId) {
-        let line = self.owed.remove(id);
-        if line.is_some_and(|line| matches!(line.owed.front(), Some(Owed::Ahead(_)))) {
-            self.ahead.remove(id);
+        if let Some(line) = self.owed.remove(id)
+            && let Some(since) = line.awaits()
+        {
+            self.ahead.remove(id, since);
         }
     }
 
@@ -168,18 +169,33 @@ impl Hub {
         }
     }
 
-    /// Handles a message that has waited for its turn, of one connection.
-    pub(super) fn handle_owed(&mut self, outbox: &mut dyn Outbox) {
+    /// Does a little of what follows from Redis: some clients are told of a gap, all of them ahead of anything else; a list
+    /// has waited for long enough; a message has its turn; or something has happened there.
+    pub(super) fn handle_stream(&mut self, outbox: &mut dyn Outbox) {
+        if self.gap.is_some() {
+            return self.continue_gap(outbox);
+        }
         let journal = &self.journal;
         let now = outbox.now();
         let is_awaited =
             |since| is_ahead(journal.locate(EntryId::Stream(since).text().as_str(), now));
         if let Some(id) = self.ahead.pop(now, is_awaited) {
             self.owed.release(id);
+            self.handle_owed(id, outbox);
         }
-        // One at a time: it may close its connection, and a list costs something.
-        if let Some(id) = self.owed.pop_runnable()
-            && !self.replays.holds_list(id)
+        if let Some(id) = self.owed.pop_runnable() {
+            self.handle_owed(id, outbox);
+        }
+        // A list ahead of a publish counts for what that one publishes.
+        if !self.owed.has_runnable() {
+            self.handle_redis(outbox);
+        }
+    }
+
+    /// Handles the message at the front of what is owed to a connection. One at a time: it may close the connection, and a
+    /// list costs something.
+    fn handle_owed(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        if !self.replays.holds_list(id)
             && let Some((text, may_wait)) = self.owed.pop_message(id)
         {
             self.handle_now(id, &text, may_wait, outbox);
@@ -205,7 +221,7 @@ impl Hub {
         let until = now + self.ahead_wait;
         debug!(connection:% = id; "{id} is ahead: its list waits");
         self.ahead.insert(Waiting { id, since, until });
-        self.owed.wait(id, text);
+        self.owed.wait(id, text, since);
         self.settle_input(id, outbox);
         self.bound_held(outbox);
         true
@@ -213,11 +229,8 @@ impl Hub {
 
     // What has happened in Redis.
 
-    /// Handles one event of Redis, or tells some clients more of a gap, which all of them are told ahead of what follows.
-    pub(super) fn handle_redis(&mut self, outbox: &mut dyn Outbox) {
-        if self.gap.is_some() {
-            return self.continue_gap(outbox);
-        }
+    /// Handles one event of Redis.
+    fn handle_redis(&mut self, outbox: &mut dyn Outbox) {
         let Some(mut redis) = self.redis.take() else {
             return;
         };

@@ -277,8 +277,7 @@ impl Hub {
             self.schedule_expiry(now);
         }
         if self.redis.is_some() {
-            self.handle_redis(outbox);
-            self.handle_owed(outbox);
+            self.handle_stream(outbox);
         }
         if let Some(id) = self.replays.pop() {
             self.advance(id, outbox);

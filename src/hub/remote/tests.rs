@@ -262,6 +262,7 @@ impl Node {
 
     fn hang_up(&mut self, index: u32) {
         self.screen.closed.insert(id(index));
+        self.screen.paused.remove(&id(index));
         self.act(|hub, _| hub.handle_gone(id(index)));
     }
 
@@ -287,6 +288,8 @@ struct World {
     server: SimulatedRedis,
     /// Whether anybody can connect to it.
     is_there: bool,
+    /// Of which node the sockets neither read nor write.
+    lagging: Option<usize>,
     nodes: Vec<Node>,
 }
 
@@ -306,6 +309,7 @@ impl World {
             now: Timestamp::ZERO,
             server: SimulatedRedis::new("crieur"),
             is_there: true,
+            lagging: None,
             nodes: Vec::new(),
         }
     }
@@ -352,7 +356,9 @@ impl World {
         node.screen.now = self.now;
         let redis = node.hub.redis_mut().expect("it has one");
         let server = self.is_there.then_some(&self.server);
-        node.sockets.pump(server, redis, &mut self.rng, self.now);
+        if self.lagging != Some(at) {
+            node.sockets.pump(server, redis, &mut self.rng, self.now);
+        }
         for _ in 0..100_000 {
             if node.hub.next_work().is_none_or(|due| due > self.now) {
                 return;
@@ -360,6 +366,11 @@ impl World {
             node.act(|hub, outbox| hub.handle_work(outbox));
         }
         panic!("there is no end to what is due");
+    }
+
+    /// Some time, in which whatever is under way comes to its end.
+    fn run_on(&mut self) {
+        self.run(60);
     }
 
     fn run(&mut self, millis: u64) {
@@ -371,6 +382,22 @@ impl World {
     /// Somebody else appends an entry.
     fn add(&mut self, json: &str) {
         self.server.add(&[(b"n", json.as_bytes())]);
+    }
+
+    /// Somebody else publishes a text to the channel `a`.
+    fn publish(&mut self, text: &str) {
+        self.add(&format!(
+            r#"{{"notification":{{"channel":"a","text":"{text}"}}}}"#
+        ));
+    }
+
+    /// The texts of all that Redis ever took.
+    fn taken(&self) -> Vec<String> {
+        let log = self.server.log();
+        let fields = log.iter().flat_map(|taken| &taken.fields);
+        let texts = fields.filter(|(name, _)| name == b"n");
+        let text = |json: &[u8]| member(&String::from_utf8_lossy(json), "text").to_owned();
+        texts.map(|(_, json)| text(json)).collect()
     }
 }
 
