@@ -283,3 +283,34 @@ pub struct HubMetrics {
     /// Clients that were told that they may have missed something.
     pub gaps: u64,
 }
+
+/// What is counted of a Redis that is shared with other servers.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RedisFigures {
+    /// Whether publishing is possible.
+    pub is_up: bool,
+    /// Links that came up.
+    pub connects: u64,
+    /// From sending an append to its answer.
+    pub round_trip_micros: Histogram<RoundTripMicros>,
+    /// Entries that were appended.
+    pub written: u64,
+    /// Entries that were passed on, barriers among them.
+    pub read: u64,
+    /// When the newest entry was appended that was read, in milliseconds since the Unix epoch, if reading lags behind.
+    pub lagging_at_millis: Option<u64>,
+    /// Doubts because something was lost.
+    pub doubts_lost: u64,
+    /// Doubts because the stream was trimmed.
+    pub doubts_trimmed: u64,
+    /// Entries that weren't appended since Redis was out of reach.
+    pub refused_unreachable: u64,
+    /// Since too much waited.
+    pub refused_full: u64,
+    /// That may have been.
+    pub refused_unanswered: u64,
+    /// Which Redis has refused.
+    pub refused_by_redis: u64,
+    /// Entries that wait or are on their way.
+    pub pending: u64,
+}

@@ -1,9 +1,12 @@
 //! What the hub and the shell have counted, as text.
 
+use std::time::Duration;
+
 use super::Hub;
 use crate::application::{Figures, Request};
 use crate::journal::write_ahead::WriteAhead;
 use crate::metrics::exposition::{HistoryFigures, Snapshot};
+use crate::redis::Redis;
 
 impl Hub {
     /// Whether the sender of a request may see the metrics.
@@ -20,6 +23,9 @@ impl Hub {
         // The clock begins with the server.
         let uptime = request.now.as_micros() as f64 / 1e6;
         let write_ahead = self.journal.write_ahead();
+        let redis = self.redis().map(Redis::figures);
+        let read_at = redis.and_then(|redis| redis.lagging_at_millis);
+        let read_at = read_at.map(Duration::from_millis);
         let snapshot = Snapshot {
             shell: figures.metrics(),
             hub: &self.metrics,
@@ -40,6 +46,9 @@ impl Hub {
                     + write_ahead.map_or(0, WriteAhead::write_errors),
             },
             catching_up: self.replays.len() as u64,
+            has_redis: redis.is_some(),
+            redis: redis.unwrap_or_default(),
+            redis_lag: read_at.map_or(Duration::ZERO, |at| request.unix_now.saturating_sub(at)),
             start_seconds: request.unix_now.as_secs_f64() - uptime,
         };
         let mut text = snapshot.to_text();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::text::{Metric, MetricsText};
 use super::{
-    ClosedByCode, Histogram, HubMetrics, LOG_LINES_DROPPED, Metrics, Recipients, RoundTripMicros,
-    WorkMicros, process,
+    ClosedByCode, Histogram, HubMetrics, LOG_LINES_DROPPED, Metrics, Recipients, RedisFigures,
+    RoundTripMicros, WorkMicros, process,
 };
 
 /// All that is shown, at one moment.
@@ -41,6 +41,12 @@ pub struct Snapshot<'a> {
     pub history: HistoryFigures,
     /// Clients that are being sent what they have missed.
     pub catching_up: u64,
+    /// Whether a Redis is shared with other servers; without one nothing is shown of it.
+    pub has_redis: bool,
+    /// What was counted of it.
+    pub redis: RedisFigures,
+    /// How old the newest entry is that was read of its stream, while there is more to be read.
+    pub redis_lag: Duration,
     /// When the process started, since the Unix epoch.
     pub start_seconds: f64,
 }
@@ -103,12 +109,37 @@ impl Samples {
     }
 }
 
-impl Snapshot<'_> {
+impl<'a> Snapshot<'a> {
+    /// What was counted, and nothing else.
+    #[must_use]
+    pub fn of(shell: &'a Metrics, hub: &'a HubMetrics) -> Self {
+        Self {
+            shell,
+            hub,
+            clients: 0,
+            publishers: 0,
+            http: 0,
+            handshakes: 0,
+            closing: 0,
+            send_queue_bytes: 0,
+            buffer_bytes: 0,
+            subscriptions: 0,
+            subscription_values: 0,
+            history: HistoryFigures::default(),
+            catching_up: 0,
+            has_redis: false,
+            redis: RedisFigures::default(),
+            redis_lag: Duration::ZERO,
+            start_seconds: 0.0,
+        }
+    }
+
     /// The text that shows it.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = MetricsText::default();
-        for row in TABLE {
+        let redis = if self.has_redis { REDIS } else { &[] };
+        for row in TABLE.iter().chain(redis) {
             self.write(row, &mut text);
         }
         text.finish()
@@ -428,13 +459,84 @@ static TABLE: &[Row] = &[
     },
 ];
 
+/// What is shown of a Redis beside that.
+static REDIS: &[Row] = &[
+    Row {
+        name: "crieur_redis_up",
+        help: "Whether notifications can be published by Redis.",
+        samples: Samples::Gauge(|s| Some(s.redis.is_up.into())),
+    },
+    Row {
+        name: "crieur_redis_connects_total",
+        help: "Times that Redis was connected.",
+        samples: Samples::Counter(|s| s.redis.connects),
+    },
+    Row {
+        name: "crieur_redis_round_trip_seconds",
+        help: "Time from sending notifications to Redis to its answer.",
+        samples: Samples::RoundTrips(|s| &s.redis.round_trip_micros),
+    },
+    Row {
+        name: "crieur_redis_entries_total",
+        help: "Entries of the stream.",
+        samples: Samples::Counters {
+            label: "direction",
+            of: &[("written", |s| s.redis.written), ("read", |s| s.redis.read)],
+        },
+    },
+    Row {
+        name: "crieur_redis_entries_invalid_total",
+        help: "Entries of the stream that are no notifications.",
+        samples: Samples::Counter(|s| s.hub.entries_invalid),
+    },
+    Row {
+        name: "crieur_redis_lag_seconds",
+        help: "Age of the newest entry that was read, while there are more.",
+        samples: Samples::Seconds(|s| s.redis_lag.as_secs_f64()),
+    },
+    Row {
+        name: "crieur_redis_pending",
+        help: "Notifications on their way to Redis and back.",
+        samples: Samples::Gauge(|s| Some(s.redis.pending)),
+    },
+    Row {
+        name: "crieur_redis_refused_total",
+        help: "Notifications that were answered with unavailable.",
+        samples: Samples::Counters {
+            label: "reason",
+            of: &[
+                ("unreachable", |s| s.redis.refused_unreachable),
+                ("full", |s| s.redis.refused_full),
+                ("unanswered", |s| s.redis.refused_unanswered),
+                ("redis", |s| s.redis.refused_by_redis),
+            ],
+        },
+    },
+    Row {
+        name: "crieur_redis_doubts_total",
+        help: "Times that entries of the stream may have gone.",
+        samples: Samples::Counters {
+            label: "reason",
+            of: &[
+                ("lost", |s| s.redis.doubts_lost),
+                ("trimmed", |s| s.redis.doubts_trimmed),
+            ],
+        },
+    },
+    Row {
+        name: "crieur_gaps_total",
+        help: "Clients told that they may have missed something.",
+        samples: Samples::Counter(|s| s.hub.gaps),
+    },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_name_says_its_type_and_its_unit() {
-        for row in TABLE {
+        for row in TABLE.iter().chain(REDIS) {
             let is_total = row.name.ends_with("_total");
             assert_eq!(is_total, row.samples.kind() == "counter", "{}", row.name);
             let is_time = matches!(row.samples, Samples::Times(_) | Samples::RoundTrips(_));

@@ -181,27 +181,15 @@ impl<B> Histogram<B> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exposition::{HistoryFigures, Snapshot};
+    use super::super::exposition::Snapshot;
     use super::super::{Bounds, CLOSE_CODES, Recipients, RoundTripMicros, WorkMicros};
     use super::*;
 
     /// What is shown of the counters.
     fn shown(shell: &Metrics, hub: &HubMetrics) -> String {
         let snapshot = Snapshot {
-            shell,
-            hub,
-            clients: 0,
-            publishers: 0,
-            http: 0,
-            handshakes: 0,
-            closing: 0,
-            send_queue_bytes: 0,
-            buffer_bytes: 0,
-            subscriptions: 0,
-            subscription_values: 0,
-            history: HistoryFigures::default(),
-            catching_up: 0,
-            start_seconds: 0.0,
+            has_redis: true,
+            ..Snapshot::of(shell, hub)
         };
         let text = snapshot.to_text();
         let is_ours =

@@ -49,7 +49,7 @@ pub use self::settings::Settings;
 pub use self::writer::{Append, Nonces, Refusal};
 use self::writer::{Outcome, Outcomes, Writer};
 use crate::application::{Endpoint, Uplink, Uplinks};
-use crate::metrics::{Histogram, RoundTripMicros};
+pub use crate::metrics::RedisFigures;
 use crate::time::Timestamp;
 
 /// How long is waited after all servers have failed, at first and at most.
@@ -89,37 +89,6 @@ pub enum Event<'a> {
     Refused(Nonces, Refusal),
     /// By its key it was there before, and this node has passed it on.
     Repeated(Nonce, WholeId),
-}
-
-/// What is counted.
-#[derive(Clone, Copy, Default)]
-pub struct RedisFigures {
-    /// Whether publishing is possible.
-    pub is_up: bool,
-    /// Links that came up.
-    pub connects: u64,
-    /// From sending an append to its answer.
-    pub round_trip_micros: Histogram<RoundTripMicros>,
-    /// Entries that were appended.
-    pub written: u64,
-    /// Entries that were passed on, barriers among them.
-    pub read: u64,
-    /// When the newest entry was appended that was read, in milliseconds since the Unix epoch, if reading lags behind.
-    pub lagging_at_millis: Option<u64>,
-    /// Doubts because something was lost.
-    pub doubts_lost: u64,
-    /// Doubts because the stream was trimmed.
-    pub doubts_trimmed: u64,
-    /// Entries that weren't appended since Redis was out of reach.
-    pub refused_unreachable: u64,
-    /// Since too much waited.
-    pub refused_full: u64,
-    /// That may have been.
-    pub refused_unanswered: u64,
-    /// Which Redis has refused.
-    pub refused_by_redis: u64,
-    /// Entries that wait or are on their way.
-    pub pending: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

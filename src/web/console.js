@@ -576,7 +576,8 @@ function drawChart() {
 const GROUPS = {
   Connections: /^(connections|accept|upgrades|requests|tokens|sessions|protocol|slow|peers|ping|messages|received|reads)/,
   Notifications: /^(notification|deliver|subscription|match|fan_out)/,
-  History: /^(history|resumes|replay|catching)/,
+  History: /^(history|resumes|replay|catching|gaps)/,
+  Redis: /^redis/,
   'Memory and system': /^(process|loop|send_queue|buffer|log|build|handover)/,
   Others: /^/,
 };

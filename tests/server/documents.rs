@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::helpers::http::figures;
 use crate::helpers::{Program, Server, crieur, run};
+use crieur::metrics::exposition::Snapshot;
+use crieur::metrics::{HubMetrics, Metrics};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
@@ -194,14 +196,30 @@ fn the_limits_of_the_readme_are_the_defaults() {
     }
 }
 
+/// The figures of a server where nothing has happened yet.
+fn figures_shown(has_redis: bool) -> String {
+    let (shell, hub) = (Metrics::default(), HubMetrics::default());
+    let snapshot = Snapshot {
+        has_redis,
+        ..Snapshot::of(&shell, &hub)
+    };
+    snapshot.to_text()
+}
+
+/// The names in a text of figures, with their types.
+fn types(text: &str) -> BTreeMap<&str, &str> {
+    let lines = text.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .collect()
+}
+
 #[test]
 fn the_tables_have_every_figure_with_its_type() {
     let server = Server::start();
-    let text = figures(&server);
-    let told: BTreeMap<_, _> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .collect();
+    assert_eq!(types(&figures(&server)), types(&figures_shown(false)));
+    let text = figures_shown(true);
+    let told = types(&text);
     let mut documented = BTreeMap::new();
     let mut labels = BTreeMap::new();
     for cells in rows(OPERATIONS, "## Figures") {

@@ -274,7 +274,7 @@ fn read_rate(value: &str) -> Result<Option<f64>, String> {
     };
     let rate = rate.filter(|rate| rate.is_zero() || *rate >= DECIMAL_MIN);
     let rate = rate.ok_or_else(|| format!("a number from 0.001 to {RATE_MAX}, 0 is {OFF}"))?;
-    Ok((!rate.is_zero()).then(|| rate.as_secs_f64()))
+    Ok((!rate.is_zero()).then_some(rate.as_secs_f64()))
 }
 
 /// Every address that a name has here.
