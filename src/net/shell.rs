@@ -207,6 +207,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
             connection.check_answers(context, now);
             // What came behind the request waits in the buffer of its connection.
             connection.io.has_input |= connection.protocol.unfinished_bytes() > 0;
+            connection.schedule(context);
             connection.mark_reply(context);
         }
     }
