@@ -49,6 +49,8 @@ struct Group {
     base: u64,
     /// The highest sequence number of each publisher that has arrived, plus one.
     floor: Vec<u64>,
+    /// Where the newest stands in the stream, of those whose ids were known when they arrived.
+    place: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,14 @@ pub(crate) enum Fault {
         sequence: u64,
         settled: Id,
         told: Option<Id>,
+    },
+    /// Its id is none of a stream.
+    OwnId { sequence: u64, id: Id },
+    /// Something that stands behind it in the stream came before.
+    Descending {
+        member: usize,
+        sequence: u64,
+        id: Id,
     },
     /// Something else came.
     Unexpected { member: usize, what: String },
@@ -166,6 +176,18 @@ impl fmt::Display for Fault {
                     None => f.write_str("a receipt without one"),
                 }
             }
+            Self::OwnId { sequence, id } => write!(
+                f,
+                "notification {sequence} has the id {id}, which is none of a stream: does the server use {{redis}}?"
+            ),
+            Self::Descending {
+                member,
+                sequence,
+                id,
+            } => write!(
+                f,
+                "subscriber {member} got notification {sequence}, the id {id}, after one that is behind it in the stream"
+            ),
             Self::Unexpected { member, what } => write!(f, "subscriber {member} got {what}"),
         }
     }
@@ -192,6 +214,8 @@ pub(crate) struct Checker {
     next_sequence: u64,
     /// Hashes of all ids: of so many numbers of 64 bits no two are the same by chance.
     ids: HashSet<u64>,
+    /// Whether all ids are those of a stream.
+    is_of_stream: bool,
     hasher: RandomState,
     latencies: Histogram,
 }
@@ -221,6 +245,7 @@ impl Checker {
             by_sequence: HashMap::new(),
             next_sequence: 0,
             ids: HashSet::new(),
+            is_of_stream: false,
             hasher: RandomState::new(),
             latencies: Histogram::default(),
         }
@@ -229,6 +254,11 @@ impl Checker {
     /// Has a member's deliveries expected with ids.
     pub(crate) fn number(&mut self, member: usize) {
         self.members[member].is_numbered = true;
+    }
+
+    /// Has ids of a stream expected (protocol, 8).
+    pub(crate) const fn expect_stream(&mut self) {
+        self.is_of_stream = true;
     }
 
     /// Numbers what is sent from `sequence` on: what is below has been sent by others.
@@ -319,6 +349,9 @@ impl Checker {
     /// Gives a notification its id.
     fn settle_id(&mut self, slot: usize, id: Id) -> Result<(), Fault> {
         let Slot { sequence, .. } = self.slots[slot];
+        if self.is_of_stream && id.place().is_none() {
+            return Err(Fault::OwnId { sequence, id });
+        }
         if !self.ids.insert(self.hasher.hash_one(id)) {
             return Err(Fault::RepeatedId { sequence, id });
         }
@@ -516,6 +549,16 @@ impl Checker {
                 return Err(Fault::Overtaken { member, sequence });
             }
             *floor = sequence + 1;
+        }
+        if let Some((id, place)) = slot.id.and_then(|id| Some((id, id.place()?))) {
+            if group.place.is_some_and(|last| last >= place) {
+                return Err(Fault::Descending {
+                    member,
+                    sequence,
+                    id,
+                });
+            }
+            group.place = Some(place);
         }
         slot.is_ordered = true;
         group.order.push_back(index as u32);

@@ -2,10 +2,15 @@
 //! cost the server, and what limited it.
 
 use std::fs;
+use std::ops::AddAssign;
 
 use crate::poller::Poller;
 use crate::server::Server;
 use crate::system::now_ns;
+
+/// What others may have of cores that several processes of the run share, where waiting for each other is no disturbance;
+/// ticks are no more exact.
+const OTHERS_MAX: f64 = 0.08;
 
 /// A server that is less busy than this is not the limit.
 const BUSY_MIN: f64 = 0.9;
@@ -19,14 +24,19 @@ const STOLEN_MAX: f64 = 0.02;
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// A moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     at_ns: u64,
-    server: Process,
+    /// The server's nodes; mostly it is one.
+    nodes: Vec<Process>,
+    redis: Process,
     own: Process,
     own_busy_ns: u64,
-    server_core: Core,
+    /// Of nodes and Redis.
+    server_cores: Vec<Core>,
     own_core: Core,
+    is_own_core_shared: bool,
+    is_shared: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,24 +55,44 @@ struct Core {
 }
 
 /// What is needed to take snapshots.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Meter {
-    pub(crate) server_pid: u32,
-    pub(crate) server_core: usize,
+    pub(crate) node_pids: Vec<u32>,
+    pub(crate) redis_pid: Option<u32>,
+    /// Of nodes and Redis, each once.
+    pub(crate) server_cores: Vec<usize>,
     pub(crate) own_core: usize,
 }
 
 impl Meter {
     /// Takes one.
     pub(crate) fn snapshot(&self, poller: &Poller) -> Result<Snapshot, String> {
+        let process_of = |&pid: &u32| {
+            let found = process(&pid.to_string());
+            found.ok_or_else(|| format!("the server (process {pid}) is gone"))
+        };
+        let is_own_core_shared = self.server_cores.contains(&self.own_core);
+        let processes = self.node_pids.len() + usize::from(self.redis_pid.is_some());
+        let cores = self.server_cores.iter();
         Ok(Snapshot {
             at_ns: now_ns(),
-            server: process(&self.server_pid.to_string())
-                .ok_or_else(|| format!("the server (process {}) is gone", self.server_pid))?,
+            nodes: self
+                .node_pids
+                .iter()
+                .map(process_of)
+                .collect::<Result<_, _>>()?,
+            redis: self
+                .redis_pid
+                .as_ref()
+                .map_or_else(|| Ok(Process::default()), process_of)?,
             own: process("self").unwrap_or_default(),
             own_busy_ns: poller.busy_ns(),
-            server_core: core(self.server_core).unwrap_or_default(),
+            server_cores: cores
+                .map(|&number| core(number).unwrap_or_default())
+                .collect(),
             own_core: core(self.own_core).unwrap_or_default(),
+            is_own_core_shared,
+            is_shared: processes > self.server_cores.len() || (is_own_core_shared && processes > 1),
         })
     }
 }
@@ -110,9 +140,21 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
 }
 
+impl AddAssign for Memory {
+    fn add_assign(&mut self, other: Self) {
+        self.anonymous += other.anonymous;
+        self.resident += other.resident;
+    }
+}
+
 /// How much memory a process has now.
 pub(crate) fn memory(server: &Server) -> Result<Memory, String> {
-    let path = format!("/proc/{}/status", server.pid);
+    memory_of(server.pid)
+}
+
+/// The same of any process.
+pub(crate) fn memory_of(pid: u32) -> Result<Memory, String> {
+    let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let kib = |name| field(&status, name).map_or(0, |kib| kib * 1024);
     Ok(Memory {
@@ -132,9 +174,30 @@ pub(crate) struct Span {
     pub(crate) server_involuntary_switches: u64,
     pub(crate) generator_busy: f64,
     pub(crate) generator_waiting: f64,
-    /// Of the server's core, what the server didn't have, as a share; exact to a few hundredths.
+    /// Of the server's cores, what nothing of the run had, as a share; exact to a few hundredths.
     pub(crate) core_others: f64,
     pub(crate) stolen: f64,
+    /// Processes of the run share a core, so that they wait for each other.
+    pub(crate) is_shared: bool,
+}
+
+/// What each part of a server with several nodes, or with a Redis, had of the time.
+#[derive(Clone, Debug)]
+pub(crate) struct Shares {
+    pub(crate) node_cpu_us: Vec<f64>,
+    pub(crate) redis_cpu_us: f64,
+}
+
+impl Shares {
+    /// From `start` to `end`.
+    pub(crate) fn between(start: &Snapshot, end: &Snapshot) -> Self {
+        let cpu =
+            |(from, to): (&Process, &Process)| to.cpu_ns.saturating_sub(from.cpu_ns) as f64 / 1e3;
+        Self {
+            node_cpu_us: start.nodes.iter().zip(&end.nodes).map(cpu).collect(),
+            redis_cpu_us: cpu((&start.redis, &end.redis)),
+        }
+    }
 }
 
 impl Span {
@@ -144,32 +207,57 @@ impl Span {
         let share = |from: u64, to: u64| to.saturating_sub(from) as f64 / wall_ns;
         let ticks =
             |from: u64, to: u64| to.saturating_sub(from) as f64 / TICKS_A_SECOND / (wall_ns / 1e9);
-        let server_busy = share(start.server.cpu_ns, end.server.cpu_ns);
-        let core_busy = ticks(start.server_core.busy, end.server_core.busy);
-        let stolen_server = ticks(start.server_core.stolen, end.server_core.stolen);
+        // The busiest node is the one that limits.
+        let most = |of: fn(&Process) -> u64| {
+            let nodes = start.nodes.iter().zip(&end.nodes);
+            nodes.fold(0.0, |most: f64, (from, to)| {
+                most.max(share(of(from), of(to)))
+            })
+        };
+        let Shares {
+            node_cpu_us,
+            redis_cpu_us,
+        } = Shares::between(start, end);
+        let server_cpu_us: f64 = node_cpu_us.iter().sum();
+        let own = match end.is_own_core_shared {
+            true => share(start.own.cpu_ns, end.own.cpu_ns),
+            false => 0.0,
+        };
+        let ours = (server_cpu_us + redis_cpu_us) * 1e3 / wall_ns + own;
+        let cores = || start.server_cores.iter().zip(&end.server_cores);
+        let core_busy: f64 = cores().map(|(from, to)| ticks(from.busy, to.busy)).sum();
         let stolen_own = ticks(start.own_core.stolen, end.own_core.stolen);
+        let stolen = cores().map(|(from, to)| ticks(from.stolen, to.stolen));
+        let switches = |nodes: &[Process]| {
+            nodes
+                .iter()
+                .map(|node| node.involuntary_switches)
+                .sum::<u64>()
+        };
         Self {
             seconds: wall_ns / 1e9,
-            server_cpu_us: server_busy * wall_ns / 1e3,
-            server_busy,
-            server_waiting: share(start.server.waiting_ns, end.server.waiting_ns),
-            server_involuntary_switches: end
-                .server
-                .involuntary_switches
-                .saturating_sub(start.server.involuntary_switches),
+            server_cpu_us,
+            server_busy: most(|node| node.cpu_ns),
+            server_waiting: most(|node| node.waiting_ns),
+            server_involuntary_switches: switches(&end.nodes)
+                .saturating_sub(switches(&start.nodes)),
             generator_busy: share(start.own_busy_ns, end.own_busy_ns),
             generator_waiting: share(start.own.waiting_ns, end.own.waiting_ns),
-            core_others: (core_busy - server_busy).max(0.0),
-            stolen: stolen_server.max(stolen_own),
+            core_others: (core_busy - ours).max(0.0),
+            stolen: stolen.fold(stolen_own, f64::max),
+            is_shared: end.is_shared,
         }
     }
 
     /// What kept the numbers from being better, in one word. `idle` is what it is called when
     /// nobody was busy: the window, or the rate.
     pub(crate) fn limited_by(&self, idle: &'static str) -> &'static str {
-        let is_disturbed = self.server_waiting > WAITING_MAX
-            || self.generator_waiting > WAITING_MAX
-            || self.stolen > STOLEN_MAX;
+        let is_disturbed = self.stolen > STOLEN_MAX
+            || if self.is_shared {
+                self.core_others > OTHERS_MAX
+            } else {
+                self.server_waiting > WAITING_MAX || self.generator_waiting > WAITING_MAX
+            };
         if is_disturbed {
             "noise"
         } else if self.generator_busy > BUSY_MIN {
@@ -230,6 +318,7 @@ mod tests {
             generator_waiting: 0.0,
             core_others: 0.0,
             stolen: 0.0,
+            is_shared: false,
         };
         let busy_server = Span {
             server_busy: 0.95,
@@ -247,8 +336,24 @@ mod tests {
             stolen: 0.1,
             ..busy_server
         };
-        let words = [quiet, busy_server, busy_generator, noisy, stolen];
-        let words = words.map(|span| span.limited_by("window"));
-        assert_eq!(words, ["window", "server", "generator", "noise", "noise"]);
+        let shared = Span {
+            is_shared: true,
+            ..noisy
+        };
+        let crowded = Span {
+            core_others: 0.2,
+            ..shared
+        };
+        for (span, word) in [
+            (quiet, "window"),
+            (busy_server, "server"),
+            (busy_generator, "generator"),
+            (noisy, "noise"),
+            (stolen, "noise"),
+            (shared, "server"),
+            (crowded, "noise"),
+        ] {
+            assert_eq!(span.limited_by("window"), word, "{span:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::nodes;
 use crate::system;
 
 /// How long a server may take to listen, and to stop.
@@ -27,8 +28,11 @@ pub(crate) struct Server {
 /// What is to be started.
 #[derive(Debug)]
 pub(crate) enum Start<'a> {
-    /// A shell's command; `{address}` in it becomes the address.
-    Shell(&'a str),
+    /// A shell's command; `{address}` in it becomes the address, `{redis}` the URL of a Redis.
+    Shell {
+        command: &'a str,
+        redis: Option<&'a str>,
+    },
     /// This program, with these arguments and the address behind them.
     Own(&'a [String]),
 }
@@ -47,10 +51,11 @@ impl Server {
         })
     }
 
-    /// Starts a server on a core. `after` is where this thread goes back to.
+    /// Starts a server on a core. `after` is where this thread goes back to; `earlier` have its address already.
     pub(crate) fn start(
         start: &Start<'_>,
         address: Option<SocketAddrV4>,
+        earlier: usize,
         core: usize,
         after: usize,
     ) -> Result<Self, String> {
@@ -59,8 +64,11 @@ impl Server {
             None => free_address().map_err(|error| format!("no port is free: {error}"))?,
         };
         let (mut command, shown) = match start {
-            Start::Shell(text) => {
-                let text = text.replace("{address}", &address.to_string());
+            Start::Shell { command, redis } => {
+                let mut text = command.replace("{address}", &address.to_string());
+                if let Some(redis) = redis {
+                    text = text.replace("{redis}", redis);
+                }
                 let mut command = Command::new("sh");
                 command.arg("-c").arg(format!("exec {text}"));
                 (command, text)
@@ -86,23 +94,26 @@ impl Server {
             command: shown,
             child: Some(child),
         };
-        server.wait_until_listening()?;
+        server.wait_until_listening(earlier)?;
         Ok(server)
     }
 
-    fn wait_until_listening(&mut self) -> Result<(), String> {
+    /// Waits until it listens, beside so many others that have its address.
+    fn wait_until_listening(&mut self, earlier: usize) -> Result<(), String> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if let Some(status) = self.exit_status() {
                 return Err(format!("{:?} ended: {status}", self.command));
             }
-            match TcpStream::connect(self.address) {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(format!("{:?} does not listen: {error}", self.command));
-                }
-                Err(_) => thread::sleep(Duration::from_millis(10)),
+            let error = match TcpStream::connect(self.address) {
+                Ok(_) if earlier == 0 || listening(self.address).len() > earlier => return Ok(()),
+                Ok(_) => "others have its address alone".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > deadline {
+                return Err(format!("{:?} does not listen: {error}", self.command));
             }
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -144,21 +155,23 @@ fn free_address() -> io::Result<SocketAddrV4> {
     Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
 
-/// The process that holds the listening socket of an address, or of its port on all addresses.
-fn listener(address: SocketAddrV4) -> Option<u32> {
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    let port = address.port();
-    let ip = u32::from_ne_bytes(address.ip().octets());
-    let wanted = [
-        format!("{ip:08X}:{port:04X}"),
-        format!("00000000:{port:04X}"),
-    ];
-    let inode = table.lines().find_map(|line| {
+/// The listening sockets of an address, or of its port on all addresses, by their inodes.
+fn listening(address: SocketAddrV4) -> Vec<String> {
+    let everywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port());
+    let wanted = [address, everywhere].map(nodes::shown);
+    // Without the table nobody listens.
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let inode = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let is_listener = fields.get(3) == Some(&"0A") && wanted.iter().any(|own| own == fields[1]);
-        is_listener.then(|| fields.get(9).copied())?
-    })?;
-    let link = format!("socket:[{inode}]");
+        is_listener.then(|| fields.get(9).map(|&inode| inode.to_owned()))?
+    };
+    table.lines().filter_map(inode).collect()
+}
+
+/// The process that holds the listening socket of an address, or of its port on all addresses.
+fn listener(address: SocketAddrV4) -> Option<u32> {
+    let link = format!("socket:[{}]", listening(address).first()?);
     let holds = |pid: &u32| {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             return false;

@@ -17,17 +17,24 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// Addresses that connections come from, in turn, so that ports never run out.
 const SOURCES: u8 = 250;
 
-/// Opens connections to one server.
+/// Opens connections to one server, or to nodes of one in turn.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    target: SocketAddrV4,
+    targets: Vec<SocketAddrV4>,
+    next_target: usize,
     next_source: u8,
 }
 
 impl Connector {
-    pub(crate) const fn new(target: SocketAddrV4) -> Self {
+    pub(crate) fn new(target: SocketAddrV4) -> Self {
+        Self::to_nodes(vec![target])
+    }
+
+    /// To each of the addresses in turn; there is one at least.
+    pub(crate) const fn to_nodes(targets: Vec<SocketAddrV4>) -> Self {
         Self {
-            target,
+            targets,
+            next_target: 0,
             next_source: 0,
         }
     }
@@ -45,7 +52,9 @@ impl Connector {
         let source = Ipv4Addr::new(127, 0, 0, 2 + self.next_source);
         self.next_source = (self.next_source + 1) % SOURCES;
         bind(&socket, &SocketAddrV4::new(source, 0))?;
-        match rustix::net::connect(&socket, &self.target) {
+        let target = self.targets[self.next_target];
+        self.next_target = (self.next_target + 1) % self.targets.len();
+        match rustix::net::connect(&socket, &target) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
             Err(error) => Err(error.into()),
         }
@@ -56,14 +65,19 @@ impl Connector {
         format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            self.target
+            self.target()
         )
         .into_bytes()
     }
 
-    /// Where the connections go.
-    pub(crate) const fn target(&self) -> SocketAddrV4 {
-        self.target
+    /// Where the connections go; the first of several.
+    pub(crate) fn target(&self) -> SocketAddrV4 {
+        self.targets[0]
+    }
+
+    /// Which of the addresses is next.
+    pub(crate) const fn next_target(&self) -> usize {
+        self.next_target
     }
 }
 

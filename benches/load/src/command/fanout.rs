@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 
 use crate::checker::Checker;
 use crate::connections::{self, Net};
-use crate::figures::{self, Span};
+use crate::figures::{self, Shares, Span};
 use crate::id::Id;
 use crate::message::{self, Layout};
+use crate::nodes::{self, Nodes};
 use crate::options::{Command, Options};
 use crate::publisher::{Kind, Publishers};
+use crate::redis::Redis;
 use crate::report::{Report, grouped};
 
 use super::Bench;
@@ -25,11 +27,23 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     let buffer_bytes = bench.net.buffer.len().max(2 * layout.frame_bytes());
     bench.net.buffer.resize(buffer_bytes, 0);
 
-    let publishers = open_publishers(bench, options)?;
+    let (publishers, publisher_nodes) = open_publishers(bench, options)?;
     let is_numbered: Vec<_> = (0..plan.members())
         .map(|member| plan.is_numbered(member, options.numbered))
         .collect();
     let sockets = subscribe(bench, &plan, &layout, &is_numbered)?;
+    let nodes = match bench.others.len() {
+        0 => None,
+        others => Some(Nodes::new(
+            others + 1,
+            plan.sizes.len(),
+            plan.groups_of_members()
+                .zip(nodes::find(&bench.servers(), &sockets)?),
+            publisher_nodes,
+            options.has_shared_address,
+        )),
+    };
+    let members = nodes.as_ref().map(Nodes::members);
     let mut checker = Checker::new(layout, &plan.sizes, publishers.ordered());
     let numbered = (0..is_numbered.len()).filter(|&member| is_numbered[member]);
     numbered.for_each(|member| checker.number(member));
@@ -37,7 +51,10 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
         in_flight: options.in_flight,
         interval_ns: options.rate.map(|rate| 1e9 / rate),
     };
-    let meter = bench.meter;
+    if bench.redis.is_some() {
+        checker.expect_stream();
+    }
+    let meter = bench.meter.clone();
     let mut stream = Stream::new(
         &mut bench.net,
         meter,
@@ -50,12 +67,18 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     if options.has_keys {
         stream.use_keys();
     }
+    if let Some(nodes) = nodes {
+        stream.use_nodes(nodes);
+    }
     let outcome = stream.run(Extent::new(options))?;
     let latencies = std::mem::take(stream.checker.latencies());
     let sent = stream.checker.sent();
     let sockets = stream.into_subscribers()?;
     fence(&mut bench.net, &sockets, |member| is_numbered[member])?;
-    let memory = figures::memory(&bench.server)?;
+    let mut memory = figures::memory(&bench.server)?;
+    for node in &bench.others {
+        memory += figures::memory(node)?;
+    }
 
     let mut report = describe(bench, command, options, &plan);
     add_costs(&mut report, command, &outcome, options);
@@ -68,6 +91,12 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
         report.latencies("lateness", "sent later than due by", &outcome.lateness);
     }
     report.memory(&memory);
+    if let Some(members) = members {
+        add_nodes(&mut report, bench, &outcome, &members)?;
+    }
+    if let Some(redis) = &bench.redis {
+        add_redis(&mut report, redis, &outcome)?;
+    }
     report.count("notifications_checked", sent);
     report.count("deliveries_checked", outcome.deliveries_checked);
     let checked = format!(
@@ -86,19 +115,28 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     report.publish(&title, options.json.as_deref())
 }
 
-fn open_publishers(bench: &mut Bench, options: &Options) -> Result<Publishers, String> {
+/// The publishers, and at which of several nodes each is that keeps its connection.
+fn open_publishers(
+    bench: &mut Bench,
+    options: &Options,
+) -> Result<(Publishers, Vec<usize>), String> {
     let net = &mut bench.net;
-    match options.publisher {
-        Kind::Ephemeral => Ok(Publishers::ephemeral(net, options.is_patient)),
-        Kind::Kept => {
-            let sockets = connections::open(net, "/publish", options.publishers, PARALLEL)?;
-            Publishers::kept(net, false, sockets)
+    let count = options.publishers;
+    let sockets = match options.publisher {
+        Kind::Ephemeral => {
+            let publishers = Publishers::ephemeral(net, options.is_patient);
+            return Ok((publishers, Vec::new()));
         }
-        Kind::Http => {
-            let sockets = connections::open_plain(net, options.publishers)?;
-            Publishers::kept(net, true, sockets)
-        }
-    }
+        Kind::Kept => connections::open(net, "/publish", count, PARALLEL)?,
+        Kind::Http => connections::open_plain(net, count)?,
+    };
+    let nodes = match bench.others.len() {
+        0 => Vec::new(),
+        _ => nodes::find(&bench.servers(), &sockets)?,
+    };
+    let is_http = options.publisher == Kind::Http;
+    let publishers = Publishers::kept(&bench.net, is_http, sockets)?;
+    Ok((publishers, nodes))
 }
 
 /// Opens the subscribers' connections and subscribes them.
@@ -206,6 +244,11 @@ fn describe(bench: &Bench, command: Command, options: &Options, plan: &Plan) -> 
     report.count("publishers", options.publishers as u64);
     report.count("in_flight", options.in_flight as u64);
     report.flag("patient", options.is_patient);
+    report.count("nodes", options.nodes as u64);
+    report.flag("reuse_port", options.has_shared_address);
+    if let Some(more) = &options.redis_options {
+        report.text("redis", more);
+    }
     report.number("rate", options.rate.unwrap_or(f64::NAN));
     report.line("who", &format!("{text}, {numbered} numbered"));
     let pace = match options.rate {
@@ -248,4 +291,54 @@ fn add_costs(report: &mut Report, command: Command, outcome: &Outcome, options: 
         "server's CPU a delivery",
         &format!("{each:.3} us ({each:.2} s a million)"),
     );
+}
+
+/// What each node had to do, and what it cost.
+fn add_nodes(
+    report: &mut Report,
+    bench: &Bench,
+    outcome: &Outcome,
+    members: &[u32],
+) -> Result<(), String> {
+    let all = members.iter().sum::<u32>().max(1);
+    let shares = Shares::between(&outcome.start, &outcome.end);
+    let mut objects = Vec::with_capacity(members.len());
+    for (node, server) in bench.servers().into_iter().enumerate() {
+        let (count, cpu_us) = (members[node], shares.node_cpu_us[node]);
+        let memory = figures::memory(server)?;
+        let deliveries = outcome.deliveries as f64 * f64::from(count) / f64::from(all);
+        let by_notification = cpu_us / outcome.notifications as f64;
+        let mut object = Report::inner();
+        object.count("subscribers", u64::from(count));
+        object.number("cpu_us_per_notification", by_notification);
+        object.number("cpu_us_per_delivery", cpu_us / deliveries);
+        object.count("rss_anon_bytes", memory.anonymous);
+        objects.push(object);
+        let text = format!(
+            "{count} subscribers, CPU {by_notification:.3} us a notification, {:.3} us a delivery, {:.1} MiB",
+            cpu_us / deliveries,
+            memory.anonymous as f64 / 1024.0 / 1024.0
+        );
+        report.line(&format!("node {node}"), &text);
+    }
+    report.objects("each_node", objects);
+    Ok(())
+}
+
+/// What the Redis of the run had to do, and what it cost.
+fn add_redis(report: &mut Report, redis: &Redis, outcome: &Outcome) -> Result<(), String> {
+    let span = Span::between(&outcome.start, &outcome.end);
+    let cpu_us = Shares::between(&outcome.start, &outcome.end).redis_cpu_us;
+    let each = cpu_us / outcome.notifications as f64;
+    let memory = figures::memory_of(redis.pid)?;
+    report.number("redis_cpu_us_per_notification", each);
+    report.number("redis_busy", cpu_us / 1e6 / span.seconds);
+    report.count("redis_rss_bytes", memory.resident);
+    let text = format!(
+        "CPU {each:.3} us a notification, busy {:.1} %, {:.1} MiB",
+        cpu_us / 1e4 / span.seconds,
+        memory.resident as f64 / 1024.0 / 1024.0
+    );
+    report.line("redis", &text);
+    Ok(())
 }

@@ -8,12 +8,14 @@ mod plan;
 mod resume;
 mod stream;
 
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::connections::Net;
 use crate::figures::{Meter, Snapshot};
 use crate::limit;
 use crate::options::{Command, Options};
+use crate::redis::Redis;
 use crate::report::Report;
 use crate::server::{Server, Start};
 use crate::socket::Connector;
@@ -27,7 +29,12 @@ const DESCRIPTORS_RESERVED: usize = 64;
 
 /// A server, a way to it, and a way to measure it.
 struct Bench {
+    /// The server; its first node, if it has several.
     server: Server,
+    /// The other nodes.
+    others: Vec<Server>,
+    /// Ends behind them.
+    redis: Option<Redis>,
     net: Net,
     meter: Meter,
     /// What the server is called in the result.
@@ -41,15 +48,32 @@ impl Bench {
             return Err("no core to run on".to_owned());
         };
         let own_core = options.core.unwrap_or(last);
-        let server_core = options.server_core.unwrap_or(first);
-        let start = |start: &Start<'_>| Server::start(start, options.target, server_core, own_core);
+        let node_cores = match &options.server_cores[..] {
+            [] => &[first],
+            cores => cores,
+        };
+        let core_of = |node: usize| node_cores[node % node_cores.len()];
+        let redis_core = options.redis_core.unwrap_or(node_cores[0]);
+        let redis = options.redis_options.as_deref();
+        let redis = redis.map(|more| Redis::start(more, redis_core, own_core));
+        let redis = redis.transpose()?;
+        let mut others = Vec::new();
         let (server, server_name) = match &options.server_command {
             _ if is_limit => {
-                let server = start(&Start::Own(&limit::arguments(options)))?;
+                let start = Start::Own(&limit::arguments(options));
+                let server = Server::start(&start, options.target, 0, core_of(0), own_core)?;
                 (server, "limit".to_owned())
             }
             Some(command) => {
-                let server = start(&Start::Shell(command))?;
+                let redis = redis.as_ref().map(|redis| &redis.url[..]);
+                let start = Start::Shell { command, redis };
+                let server = Server::start(&start, options.target, 0, core_of(0), own_core)?;
+                let shared = options.has_shared_address.then_some(server.address);
+                for node in 1..options.nodes {
+                    let earlier = if shared.is_some() { node } else { 0 };
+                    let server = Server::start(&start, shared, earlier, core_of(node), own_core)?;
+                    others.push(server);
+                }
                 let name = server.command.clone();
                 (server, name)
             }
@@ -62,23 +86,40 @@ impl Bench {
         };
         system::pin_to(own_core).map_err(|error| error.to_string())?;
         let server_cores = system::allowed_cores(Some(server.pid));
-        if server_cores.contains(&own_core) {
+        if options.server_cores.is_empty() && server_cores.contains(&own_core) {
             eprintln!(
                 "load: warning: the server may run on core {own_core}, which is this program's (taskset -c {first} ...)"
             );
         }
+        let servers = || iter::once(&server).chain(&others);
+        let mut cores: Vec<_> = (0..=others.len()).map(core_of).collect();
+        // One that ran before has been pinned by somebody else.
+        cores[0] = *server_cores.first().unwrap_or(&cores[0]);
+        cores.extend(redis.as_ref().map(|_| redis_core));
+        cores.sort_unstable();
+        cores.dedup();
         let meter = Meter {
-            server_pid: server.pid,
-            server_core: *server_cores.first().unwrap_or(&server_core),
+            node_pids: servers().map(|server| server.pid).collect(),
+            redis_pid: redis.as_ref().map(|redis| redis.pid),
+            server_cores: cores,
             own_core,
         };
-        let net = Net::new(Connector::new(server.address), options.waiting)?;
+        let mut addresses: Vec<_> = servers().map(|server| server.address).collect();
+        addresses.dedup();
+        let net = Net::new(Connector::to_nodes(addresses), options.waiting)?;
         Ok(Self {
             server,
+            others,
+            redis,
             net,
             meter,
             server_name,
         })
+    }
+
+    /// All nodes.
+    fn servers(&self) -> Vec<&Server> {
+        iter::once(&self.server).chain(&self.others).collect()
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
@@ -95,7 +136,8 @@ impl Bench {
 
     /// Adds the server's end to an error, if that is what it was.
     fn explain(&mut self, error: String) -> String {
-        match self.server.exit_status() {
+        let mut servers = iter::once(&mut self.server).chain(&mut self.others);
+        match servers.find_map(Server::exit_status) {
             Some(status) => format!("{error} (the server has ended: {status})"),
             None => error,
         }
@@ -120,6 +162,11 @@ pub(crate) fn run(command: Command, options: &Options, is_limit: bool) -> Result
         return Err(format!(
             "{needed} connections need more than the {descriptors} descriptors that are allowed (ulimit -n)"
         ));
+    }
+    if (is_limit || options.server_command.is_none())
+        && (options.nodes > 1 || options.redis_options.is_some())
+    {
+        return Err("--nodes and --redis are for servers of --server-command".to_owned());
     }
     let mut bench = Bench::new(options, is_limit)?;
     let result = match command {

@@ -9,6 +9,8 @@ use crate::connections::{Net, PATIENCE, write_all};
 use crate::figures::{Meter, Snapshot};
 use crate::frame::{self, PONG};
 use crate::histogram::Histogram;
+use crate::message::Recipients;
+use crate::nodes::Nodes;
 use crate::poller::Readiness;
 use crate::publisher::{FIRST_TOKEN, Publication, Publishers, Receipt};
 use crate::socket::{self, Received};
@@ -35,7 +37,7 @@ pub(super) struct Pace {
 }
 
 /// Counters at the beginning or the end of the measurement.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Mark {
     at_ns: u64,
     finished: u64,
@@ -68,6 +70,8 @@ pub(super) struct Stream<'a> {
     /// Unless notifications have none.
     keys: Option<Keys>,
     is_kept: bool,
+    /// Where all are, if there are several nodes.
+    nodes: Option<Nodes>,
     answered: Vec<Receipt>,
     deliveries: u64,
     started_at: u64,
@@ -104,6 +108,7 @@ impl<'a> Stream<'a> {
             pace,
             keys: None,
             is_kept: true,
+            nodes: None,
             answered: Vec::new(),
             deliveries: 0,
             started_at: now_ns(),
@@ -116,6 +121,11 @@ impl<'a> Stream<'a> {
     /// Gives each notification a key of its own.
     pub(super) fn use_keys(&mut self) {
         self.keys = Some(Keys::new());
+    }
+
+    /// Has publishers told of those at their own nodes.
+    pub(super) fn use_nodes(&mut self, nodes: Nodes) {
+        self.nodes = Some(nodes);
     }
 
     /// Has what follows published for those who are there only.
@@ -262,13 +272,17 @@ impl<'a> Stream<'a> {
         }
         self.sent_at[slot] = due;
         self.lateness.record(now.saturating_sub(due));
+        let recipients = match &self.nodes {
+            Some(nodes) => nodes.recipients(group, publisher, self.net.connector.next_target()),
+            None => Recipients::Exactly(self.checker.recipients(slot)),
+        };
         let publication = Publication {
             slot,
             publisher: publisher.unwrap_or(0),
             notification: self.checker.notification(slot),
             key: self.keys.as_mut().map_or(&[], |keys| keys.next(number)),
             is_kept: self.is_kept,
-            recipients: self.checker.recipients(slot),
+            recipients,
         };
         self.publishers.publish(self.net, publication)
     }

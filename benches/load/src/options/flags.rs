@@ -41,7 +41,7 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "server-command",
         value: "COMMAND",
-        help: "Start this server on its core and stop it at the end; {address} becomes the address",
+        help: "Start this server on its core and stop it at the end; {address} becomes the address, {redis} the URL of --redis",
         commands: EVERY,
         set: |options, text| {
             options.server_command = Some(text.to_owned());
@@ -59,10 +59,58 @@ pub(super) static FLAGS: &[Flag] = &[
     },
     Flag {
         name: "server-core",
-        value: "N",
-        help: "The core that a started server runs on [the first]",
+        value: "N,...",
+        help: "The core that a started server runs on; of --nodes, in turn [the first]",
         commands: EVERY,
-        set: |options, text| number(text, 0, 1023).map(|core| options.server_core = Some(core)),
+        set: |options, text| {
+            let cores = text.split(',').map(|word| number(word, 0, 1023));
+            let cores = cores.collect::<Result<_, _>>();
+            cores.map(|cores| options.server_cores = cores)
+        },
+    },
+    Flag {
+        name: "nodes",
+        value: "N",
+        help: "Start the server's command so often, each with an address of its own, and spread all connections over them [1]",
+        commands: PUBLISHING,
+        set: |options, text| number(text, 1, 64).map(|count| options.nodes = count),
+    },
+    Flag {
+        name: "reuse-port",
+        value: "",
+        help: "All nodes get one address, and the kernel says which of them gets a connection",
+        commands: PUBLISHING,
+        set: |options, _| {
+            options.has_shared_address = true;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "redis",
+        value: "",
+        help: "Start a redis-server for the run, on a Unix socket, without persistence; {redis} becomes its URL",
+        commands: EVERY,
+        set: |options, _| {
+            options.redis_options.get_or_insert_default();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "redis-options",
+        value: "TEXT",
+        help: "The same with more options behind, like \"--appendonly yes\"",
+        commands: EVERY,
+        set: |options, text| {
+            options.redis_options = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Flag {
+        name: "redis-core",
+        value: "N",
+        help: "The core that this Redis runs on [the server's]",
+        commands: EVERY,
+        set: |options, text| number(text, 0, 1023).map(|core| options.redis_core = Some(core)),
     },
     Flag {
         name: "core",

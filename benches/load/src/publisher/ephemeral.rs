@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
 use crate::frame::{self, CLOSE, TEXT};
+use crate::message::Recipients;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
@@ -29,7 +30,7 @@ struct Cycle {
     socket: OwnedFd,
     stage: Stage,
     slot: usize,
-    recipients: u32,
+    recipients: Recipients,
     /// What the Close said.
     receipt: Option<Receipt>,
     /// What waits to be written.

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
+use crate::message::Recipients;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
@@ -20,7 +21,7 @@ struct Connection {
     out: Vec<u8>,
     written: usize,
     /// The slots that are to be answered, in this order, and their numbers of recipients.
-    awaited: VecDeque<(usize, u32)>,
+    awaited: VecDeque<(usize, Recipients)>,
     tail: Vec<u8>,
     is_blocked: bool,
 }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
 use crate::id::Id;
-use crate::message;
+use crate::message::{self, Recipients};
 use crate::poller::Readiness;
 
 use ephemeral::Ephemeral;
@@ -39,7 +39,7 @@ pub(crate) struct Publication<'a> {
     pub(crate) key: &'a [u8],
     /// Whether clients that come later may have it too.
     pub(crate) is_kept: bool,
-    pub(crate) recipients: u32,
+    pub(crate) recipients: Recipients,
 }
 
 impl<'a> Publication<'a> {
@@ -59,7 +59,7 @@ pub(crate) struct Receipt {
 
 impl Receipt {
     /// Reads and checks what the server says about the notification in a slot.
-    fn read(json: &[u8], slot: usize, recipients: u32) -> Result<Self, String> {
+    fn read(json: &[u8], slot: usize, recipients: Recipients) -> Result<Self, String> {
         message::check_delivered(json, recipients)?;
         let id = message::id_of(json)?;
         Ok(Self { slot, id })

@@ -90,7 +90,7 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<(), String> {
         in_flight: options.in_flight,
         interval_ns: options.rate.map(|rate| 1e9 / rate),
     };
-    let (meter, server) = (bench.meter, &bench.server);
+    let (meter, server) = (bench.meter.clone(), &bench.server);
     let net = &mut bench.net;
     let mut watch = Watch {
         server,

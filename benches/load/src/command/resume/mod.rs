@@ -14,7 +14,7 @@ use crate::connections::{self, Net};
 use crate::figures::{self, Memory};
 use crate::frame::TEXT;
 use crate::id::Id;
-use crate::message::{self, Layout};
+use crate::message::{self, Layout, Recipients};
 use crate::options::{Command, Options};
 use crate::publisher::{Publication, Publishers, Receipt};
 use crate::report::{Report, grouped};
@@ -139,7 +139,7 @@ fn publish(
                 notification: &notification,
                 key: keys.as_mut().map_or(&[], |keys| keys.next(sent as u64)),
                 is_kept: true,
-                recipients: 0,
+                recipients: Recipients::Exactly(0),
             };
             publishers.publish(net, publication)?;
             sent += 1;

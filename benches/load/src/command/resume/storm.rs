@@ -104,7 +104,7 @@ pub(super) fn run(
         interval_ns: options.rate.map(|rate| 1e9 / rate),
     };
     let mut storm = Storm::new(bench, options, away)?;
-    let meter = bench.meter;
+    let meter = bench.meter.clone();
     let net = &mut bench.net;
     let mut stream = Stream::new(net, meter, &plan, checker, publishers, stayed, pace);
     if options.has_keys {
