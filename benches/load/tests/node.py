@@ -100,20 +100,21 @@ class Node:
             entries, self.held = [*entries, self.held], None
         for entry in entries:
             self.deliver(*entry)
+        # Publishers are told the truth, in their order.
+        if answer := self.owed.pop(fields["t"], None):
+            delivered = sum(1 for _ in self.recipients(fields)) + (self.fault == "altogether")
+            answer({"delivered": delivered, "id": self.head})
 
-    def deliver(self, id_, fields):
+    def recipients(self, fields):
         channel = json.loads(fields["n"])["channel"]
-        delivered = 0
         for writer, (channels, is_numbered) in self.members.items():
             if channel in channels:
-                named = {"id": id_} if is_numbered else {}
-                writer.write(text({"type": "notification", **named}, fields["n"]))
-                delivered += 1
-        answer = self.owed.pop(fields["t"], None)
-        if self.fault == "altogether":
-            delivered += 1
-        if answer:
-            answer({"delivered": delivered, "id": id_})
+                yield writer, is_numbered
+
+    def deliver(self, id_, fields):
+        for writer, is_numbered in self.recipients(fields):
+            named = {"id": id_} if is_numbered else {}
+            writer.write(text({"type": "notification", **named}, fields["n"]))
 
     async def accept(self, reader, writer):
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
