@@ -9,8 +9,9 @@
 //! last member has it, which is always the front; a slot is free again when that has happened
 //! and its publisher was answered.
 
+mod fault;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 
@@ -18,6 +19,8 @@ use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::histogram::Histogram;
 use crate::id::Id;
 use crate::message::{self, Layout, push_delivery_frame, push_numbered_frame};
+
+pub(crate) use fault::Fault;
 
 /// A notification under way.
 #[derive(Debug, Default)]
@@ -59,138 +62,6 @@ struct Member {
     is_numbered: bool,
     /// How many notifications have arrived.
     position: u64,
-}
-
-/// What is wrong with what arrived.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Fault {
-    /// It had arrived before.
-    Doubled { member: usize, sequence: u64 },
-    /// Others got `expected` at this point: it is lost here, or comes too late.
-    OutOfOrder {
-        member: usize,
-        sequence: u64,
-        expected: u64,
-    },
-    /// A publisher's later notification came before.
-    Overtaken { member: usize, sequence: u64 },
-    /// The bytes differ, from `offset` in the frame on.
-    Damaged {
-        member: usize,
-        sequence: u64,
-        offset: usize,
-    },
-    /// It is not for this member.
-    Misdirected { member: usize, sequence: u64 },
-    /// It never came.
-    Lost {
-        member: usize,
-        sequence: u64,
-        missing: usize,
-    },
-    /// A client that came back was told that it is caught up, and isn't.
-    Skipped {
-        member: usize,
-        sequence: u64,
-        missing: usize,
-    },
-    /// Its id is another's too.
-    RepeatedId { sequence: u64, id: Id },
-    /// Deliveries and receipt don't have the same id.
-    DifferentId {
-        sequence: u64,
-        settled: Id,
-        told: Option<Id>,
-    },
-    /// Its id is none of a stream.
-    OwnId { sequence: u64, id: Id },
-    /// Something that stands behind it in the stream came before.
-    Descending {
-        member: usize,
-        sequence: u64,
-        id: Id,
-    },
-    /// Something else came.
-    Unexpected { member: usize, what: String },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Doubled { member, sequence } => {
-                write!(f, "subscriber {member} got notification {sequence} twice")
-            }
-            Self::OutOfOrder {
-                member,
-                sequence,
-                expected,
-            } => write!(
-                f,
-                "subscriber {member} got notification {sequence} where others got {expected}: \
-                 {expected} is lost or late"
-            ),
-            Self::Overtaken { member, sequence } => write!(
-                f,
-                "subscriber {member} got notification {sequence} after a later one of its publisher"
-            ),
-            Self::Damaged {
-                member,
-                sequence,
-                offset,
-            } => write!(
-                f,
-                "subscriber {member} got notification {sequence} damaged: byte {offset} of the frame differs"
-            ),
-            Self::Misdirected { member, sequence } => write!(
-                f,
-                "subscriber {member} got notification {sequence}, which is not for it"
-            ),
-            Self::Lost {
-                member,
-                sequence,
-                missing,
-            } => write!(
-                f,
-                "notification {sequence} never reached {missing} subscribers, among them subscriber {member}"
-            ),
-            Self::Skipped {
-                member,
-                sequence,
-                missing,
-            } => write!(
-                f,
-                "subscriber {member} is told that it is caught up, and {missing} are lost: notification {sequence} is the first"
-            ),
-            Self::RepeatedId { sequence, id } => write!(
-                f,
-                "notification {sequence} has the id {id}, which an earlier one had"
-            ),
-            Self::DifferentId {
-                sequence,
-                settled,
-                told,
-            } => {
-                write!(f, "notification {sequence} has the id {settled} and ")?;
-                match told {
-                    Some(told) => write!(f, "the id {told}"),
-                    None => f.write_str("a receipt without one"),
-                }
-            }
-            Self::OwnId { sequence, id } => write!(
-                f,
-                "notification {sequence} has the id {id}, which is none of a stream: does the server use {{redis}}?"
-            ),
-            Self::Descending {
-                member,
-                sequence,
-                id,
-            } => write!(
-                f,
-                "subscriber {member} got notification {sequence}, the id {id}, after one that is behind it in the stream"
-            ),
-            Self::Unexpected { member, what } => write!(f, "subscriber {member} got {what}"),
-        }
-    }
 }
 
 /// What a look at a member's input found.

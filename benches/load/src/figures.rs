@@ -62,6 +62,8 @@ pub(crate) struct Meter {
     /// Of nodes and Redis, each once.
     pub(crate) server_cores: Vec<usize>,
     pub(crate) own_core: usize,
+    /// This program runs on all cores.
+    pub(crate) is_own_shared: bool,
 }
 
 impl Meter {
@@ -71,7 +73,7 @@ impl Meter {
             let found = process(&pid.to_string());
             found.ok_or_else(|| format!("the server (process {pid}) is gone"))
         };
-        let is_own_core_shared = self.server_cores.contains(&self.own_core);
+        let is_own_core_shared = self.is_own_shared || self.server_cores.contains(&self.own_core);
         let processes = self.node_pids.len() + usize::from(self.redis_pid.is_some());
         let cores = self.server_cores.iter();
         Ok(Snapshot {
@@ -92,7 +94,9 @@ impl Meter {
                 .collect(),
             own_core: core(self.own_core).unwrap_or_default(),
             is_own_core_shared,
-            is_shared: processes > self.server_cores.len() || (is_own_core_shared && processes > 1),
+            is_shared: self.is_own_shared
+                || processes > self.server_cores.len()
+                || (is_own_core_shared && processes > 1),
         })
     }
 }

@@ -23,10 +23,15 @@ fn clock_ns(clock: ClockId) -> u64 {
 
 /// Keeps this thread, and what it starts from now on, on one core.
 pub(crate) fn pin_to(core: usize) -> io::Result<()> {
+    run_on(&[core])
+}
+
+/// Keeps this thread, and what it starts from now on, on some cores.
+pub(crate) fn run_on(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|&core| set.set(core));
     sched_setaffinity(None, &set)
-        .map_err(|error| io::Error::other(format!("cannot run on core {core}: {error}")))
+        .map_err(|error| io::Error::other(format!("cannot run on cores {cores:?}: {error}")))
 }
 
 /// The cores on which a process may run, this one without a `pid`.

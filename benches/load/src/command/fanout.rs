@@ -1,6 +1,7 @@
 //! `fanout`, `publish` and `match`: notifications to subscribers, and what they cost. They differ
 //! in who subscribes to what and in what is counted.
 
+use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
 use crate::checker::Checker;
@@ -314,11 +315,14 @@ fn add_nodes(
         object.number("cpu_us_per_delivery", cpu_us / deliveries);
         object.count("rss_anon_bytes", memory.anonymous);
         objects.push(object);
-        let text = format!(
-            "{count} subscribers, CPU {by_notification:.3} us a notification, {:.3} us a delivery, {:.1} MiB",
-            cpu_us / deliveries,
+        let mut text = format!(
+            "{count} subscribers, {:.1} MiB, CPU {by_notification:.3} us a notification",
             memory.anonymous as f64 / 1024.0 / 1024.0
         );
+        if deliveries > 0.0 {
+            // Writing to a string can't fail.
+            let _ = write!(text, ", {:.3} us a delivery", cpu_us / deliveries);
+        }
         report.line(&format!("node {node}"), &text);
     }
     report.objects("each_node", objects);

@@ -84,7 +84,11 @@ impl Bench {
                 (server, name)
             }
         };
-        system::pin_to(own_core).map_err(|error| error.to_string())?;
+        let own_cores = match options.is_on_all_cores {
+            true => &cores[..],
+            false => &[own_core],
+        };
+        system::run_on(own_cores).map_err(|error| error.to_string())?;
         let server_cores = system::allowed_cores(Some(server.pid));
         if options.server_cores.is_empty() && server_cores.contains(&own_core) {
             eprintln!(
@@ -92,17 +96,18 @@ impl Bench {
             );
         }
         let servers = || iter::once(&server).chain(&others);
-        let mut cores: Vec<_> = (0..=others.len()).map(core_of).collect();
+        let mut used: Vec<_> = (0..=others.len()).map(core_of).collect();
         // One that ran before has been pinned by somebody else.
-        cores[0] = *server_cores.first().unwrap_or(&cores[0]);
-        cores.extend(redis.as_ref().map(|_| redis_core));
-        cores.sort_unstable();
-        cores.dedup();
+        used[0] = *server_cores.first().unwrap_or(&used[0]);
+        used.extend(redis.as_ref().map(|_| redis_core));
+        used.sort_unstable();
+        used.dedup();
         let meter = Meter {
             node_pids: servers().map(|server| server.pid).collect(),
             redis_pid: redis.as_ref().map(|redis| redis.pid),
-            server_cores: cores,
+            server_cores: used,
             own_core,
+            is_own_shared: options.is_on_all_cores,
         };
         let mut addresses: Vec<_> = servers().map(|server| server.address).collect();
         addresses.dedup();

@@ -115,9 +115,15 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "core",
         value: "N",
-        help: "The core that this program runs on [the last]",
+        help: "The core that this program runs on; all: where there is room [the last]",
         commands: EVERY,
-        set: |options, text| number(text, 0, 1023).map(|core| options.core = Some(core)),
+        set: |options, text| {
+            if text == "all" {
+                options.is_on_all_cores = true;
+                return Ok(());
+            }
+            number(text, 0, 1023).map(|core| options.core = Some(core))
+        },
     },
     Flag {
         name: "wait",
