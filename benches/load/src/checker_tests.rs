@@ -311,3 +311,34 @@ fn ids_that_are_not_one_notifications_alone_are_found() {
     };
     assert_eq!(scene.bring_numbered(0, 1), Err(repeated));
 }
+
+#[test]
+fn ids_of_a_stream_ascend() {
+    let of_stream = |place: &str| {
+        let text = format!("1795702284393-{place}-0123456789abcdef");
+        Id::parse(text.as_bytes()).expect("an id")
+    };
+    let mut scene = Scene::with(4);
+    scene.checker.expect_stream();
+    (0..MEMBERS).for_each(|member| scene.checker.number(member));
+    let own = scene.bring_numbered(0, 0);
+    assert!(matches!(own, Err(Fault::OwnId { sequence: 0, .. })));
+    let mut bring = |member, slot: usize, place: &str| {
+        let mut frame = Vec::new();
+        let notification = scene.checker.notification(slot);
+        push_numbered_frame(&of_stream(place), notification, &mut frame);
+        let received = scene.checker.receive(member, &frame, 300);
+        received.map(|progress| progress.deliveries)
+    };
+    assert_eq!(bring(0, 0, "9"), Ok(1));
+    assert_eq!(bring(0, 1, "10"), Ok(1));
+    // The same order for all, as before.
+    assert_eq!(bring(1, 0, "9"), Ok(1));
+    let expected = Fault::Descending {
+        member: 0,
+        sequence: 2,
+        id: of_stream("8"),
+    };
+    assert_eq!(bring(0, 2, "8"), Err(expected));
+    assert_eq!(bring(0, 3, "11"), Ok(1));
+}
