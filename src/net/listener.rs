@@ -286,4 +286,26 @@ mod tests {
         assert!(listener.is_paused(now) && !listener.is_paused(now + PAUSE));
         assert!(listener.accept(now + PAUSE).is_none());
     }
+
+    #[test]
+    fn several_listen_on_one_port_only_if_all_want_to() {
+        let bind = |address: &ListenAddress, reuse_port| {
+            let config = ServerConfig {
+                reuse_port,
+                ..ServerConfig::default()
+            };
+            Listener::bind(address, Lane::Clients, &config)
+        };
+        let any = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let first = bind(&any, true).expect("a free port");
+        let address = first.local_addr().expect("an address");
+        let second = bind(&address, true).expect("the first shares it");
+        assert_eq!(second.local_addr().expect("an address"), address);
+        let refused = bind(&address, false).expect_err("this one doesn't");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        let alone = bind(&any, false).expect("a free port");
+        let address = alone.local_addr().expect("an address");
+        let refused = bind(&address, true).expect_err("the first doesn't");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    }
 }

@@ -1,7 +1,6 @@
 //! The loop itself: one poll, its readiness, the signals, the clock. What an iteration does, and in which
 //! order, is [`Engine::run_iteration`]. Main type: [`Server`].
 
-use std::fmt;
 use std::io;
 use std::mem;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +14,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::application::{Application, Lane};
 use crate::config::{ListenAddress, ServerConfig};
 use crate::handover::program::Program;
-use crate::handover::{StateError, signals};
+use crate::handover::signals;
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
 
@@ -25,10 +24,14 @@ use super::engine::{Driver, Engine, Readiness, Step};
 use super::listener::Listener;
 use super::socket::Socket;
 
+mod error;
 mod handover;
 mod inherited;
+#[cfg(test)]
+mod tests;
 mod uplinks;
 
+pub use error::{RunError, StartError};
 pub use handover::{Host, answer};
 pub use inherited::Inherited;
 
@@ -42,6 +45,9 @@ const ACCEPTS_A_TURN_MIN: usize = 16;
 
 /// How often the loop looks for input that came before it was told to stop.
 const LAST_ROUNDS_MAX: usize = 64;
+
+/// What it takes from its beginning.
+const SIGNALS_TAKEN: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
 
 /// Tokens that no connection can have: its slot would be out of reach.
 const SIGNALS: Token = Token(u32::MAX as usize);
@@ -73,82 +79,6 @@ impl Clock for MonotonicClock {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
-    }
-}
-
-/// Why a server can't start.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address can't be listened on.
-    Listen(ListenAddress, io::Error),
-    /// The system has no poll or no signals for us.
-    System(io::Error),
-    /// What the program before has left is of no use.
-    State(StateError),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: ")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => match address {
-                        ListenAddress::Tcp(_) => f.write_str("the port is in use"),
-                        ListenAddress::Unix(_) => f.write_str("it is in use"),
-                    },
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("this machine does not have the address")
-                    }
-                    io::ErrorKind::PermissionDenied => f.write_str(
-                        "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)",
-                    ),
-                    _ => write!(f, "{error}"),
-                }
-            }
-            Self::System(error) => write!(f, "cannot set up the event loop: {error}"),
-            Self::State(error) => write!(f, "cannot take over: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-/// Why a server ends that nobody has stopped.
-#[derive(Debug)]
-pub enum RunError {
-    /// It was ready to listen, and couldn't.
-    Start(StartError),
-    /// The poll fails, which is the system's fault or our bug.
-    Loop(io::Error),
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start(error) => fmt::Display::fmt(error, f),
-            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-impl From<StartError> for RunError {
-    fn from(error: StartError) -> Self {
-        Self::Start(error)
-    }
-}
-
-impl From<io::Error> for RunError {
-    fn from(error: io::Error) -> Self {
-        Self::Loop(error)
     }
 }
 
@@ -225,7 +155,7 @@ impl<A: Application> Server<A> {
         application: A,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let mut sources = Sources::new(listeners, config)?;
+        let mut sources = Sources::new(listeners, config, &SIGNALS_TAKEN)?;
         sources.listen_if(application.is_ready())?;
         let clock = MonotonicClock(Instant::now());
         let engine = Engine::new(application, clock, config.limits, config.timeouts, seed);
@@ -279,39 +209,45 @@ impl<A: Application> Server<A> {
         // Those that came while there were no handlers come now.
         signals::unblock()?;
         loop {
-            let Self {
-                sources,
-                engine,
-                handover,
-            } = self;
-            let timeout = sources.poll_timeout(engine, handover);
-            sources.poll(timeout)?;
-            sources.has_polled = true;
-            engine.run_iteration(&mut Hosted {
-                sources,
-                handover,
-                host,
-            })?;
-            if let Some(signal) = sources.forced_by {
-                return Ok(Stopped::Forced(signal));
-            }
-            if engine.is_drained() {
-                let metrics = engine.metrics();
-                info!(
-                    "stopped: {} connections, {} upgrades, {} deliveries since the start",
-                    metrics.connections_accepted, metrics.upgrades, metrics.deliveries
-                );
-                return Ok(Stopped::Drained);
-            }
-            if sources.is_stopping {
-                sources.stop_if_settled(engine);
-            } else if !sources.is_listening() && !sources.is_stop_asked {
-                self.listen_if_ready(host)?;
-            }
-            if self.sources.is_handover_asked || !self.handover.is_idle() {
-                self.advance_handover(host);
+            if let Some(stopped) = self.turn(host)? {
+                return Ok(stopped);
             }
         }
+    }
+
+    /// Waits for what is next, and does it. Says how the server has come to its end, if it has.
+    fn turn(&mut self, host: &mut dyn Host) -> Result<Option<Stopped>, RunError> {
+        let Self {
+            sources,
+            engine,
+            handover,
+        } = self;
+        let timeout = sources.poll_timeout(engine, handover);
+        sources.poll(timeout)?;
+        sources.has_polled = true;
+        engine.run_iteration(&mut Hosted {
+            sources,
+            handover,
+            host,
+        })?;
+        if let Some(signal) = sources.forced_by {
+            return Ok(Some(Stopped::Forced(signal)));
+        }
+        if engine.is_drained() {
+            let metrics = engine.metrics();
+            info!(
+                "stopped: {} connections, {} upgrades, {} deliveries since the start",
+                metrics.connections_accepted, metrics.upgrades, metrics.deliveries
+            );
+            return Ok(Some(Stopped::Drained));
+        }
+        if !sources.is_listening() && !sources.is_stop_asked {
+            self.listen_if_ready(host)?;
+        }
+        if self.sources.is_handover_asked || !self.handover.is_idle() {
+            self.advance_handover(host);
+        }
+        Ok(None)
     }
 
     /// Begins to serve, if the application has become ready.
@@ -327,10 +263,15 @@ impl<A: Application> Server<A> {
 }
 
 impl Sources {
-    /// Those of a server that is to listen on all addresses of `config`, beside what `listeners` listen on.
-    fn new(listeners: Vec<Listener>, config: &ServerConfig) -> Result<Self, StartError> {
+    /// Those of a server that is to listen on all addresses of `config`, beside what `listeners` listen on, and takes
+    /// `signals`.
+    fn new(
+        listeners: Vec<Listener>,
+        config: &ServerConfig,
+        signals: &[i32],
+    ) -> Result<Self, StartError> {
         let poll = Poll::new()?;
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let mut signals = Signals::new(signals)?;
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
         Ok(Self {
@@ -508,7 +449,8 @@ impl Sources {
         }
     }
 
-    /// Tells the engine that it stops, when nobody awaits an answer from elsewhere any more, or for too long.
+    /// Tells the engine that it stops, when nobody awaits an answer from elsewhere any more, or for too long. To be called
+    /// ahead of the rest of an iteration, which goes on with it.
     fn stop_if_settled<A: Application>(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>) {
         let Some(until) = self.settling_until else {
             return;
@@ -516,11 +458,13 @@ impl Sources {
         let now = engine.now();
         if engine.settle(false) || until <= now {
             self.settling_until = None;
+            // All of it takes no longer than without such answers.
+            let drained_by = until + self.drain / 2;
             info!(
                 "stopping: {} connections are told",
                 engine.connections_len()
             );
-            engine.shut_down(self.drain, now);
+            engine.shut_down(drained_by.saturating_since(now), now);
         }
     }
 
@@ -587,8 +531,12 @@ impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
             // A client that comes from now on finds nobody.
             self.sources.listeners.clear();
             self.sources.unbound = None;
-            self.sources.settling_until = Some(engine.now() + self.sources.drain);
+            // A publisher that never ceases has something under way at any time: the others don't wait for it.
+            self.sources.settling_until = Some(engine.now() + self.sources.drain / 2);
             self.sources.stop_if_settled(engine);
+            if self.sources.settling_until.is_some() {
+                info!("stopping when publishers have their answers");
+            }
         }
         Ok(())
     }
@@ -604,6 +552,9 @@ impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
         if matches!(step, Step::Input | Step::Work | Step::Timers) {
             self.sources.pump(engine);
         }
+        if step == Step::Work {
+            self.sources.stop_if_settled(engine);
+        }
     }
 }
 
@@ -616,23 +567,5 @@ const fn connection_of(token: Token) -> ConnectionId {
     ConnectionId {
         index: token.0 as u32,
         serial: (token.0 >> 32) as u32,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_name_connections() {
-        for id in [(0, 0), (1, 7), (0xffff, u32::MAX), (123_456, 1 << 31)] {
-            let id = ConnectionId {
-                index: id.0,
-                serial: id.1,
-            };
-            assert_eq!(connection_of(token_of(id)), id);
-            let taken = [SIGNALS, uplinks::READER, uplinks::WRITER];
-            assert!(!taken.contains(&token_of(id)) && token_of(id).0 != FIRST_LISTENER);
-        }
     }
 }

@@ -23,6 +23,7 @@ use crate::ws::frame::{EncodedFrame, Opcode, Role, decode_frame, encode_masked_f
 use crate::ws::mask::MaskingKey;
 
 mod handover_tests;
+mod stopping_tests;
 
 /// A peer: what it has sent, what it got, and how much more its socket takes, which is
 /// everything unless a test says otherwise.

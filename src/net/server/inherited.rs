@@ -10,7 +10,8 @@ use log::{info, warn};
 
 use super::handover::{HOST, LISTENER, MONOTONIC, PROCESS, UPTIME};
 use super::{
-    CONNECTION_INTEREST, MonotonicClock, Server, Sources, StartError, monotonic, token_of,
+    CONNECTION_INTEREST, MonotonicClock, SIGNALS_TAKEN, Server, Sources, StartError, monotonic,
+    token_of,
 };
 use crate::application::{Application, Lane};
 use crate::config::{ListenAddress, ServerConfig};
@@ -170,7 +171,7 @@ impl<A: Application> Server<A> {
         application: A,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let mut sources = Sources::new(inherited.listeners, config)?;
+        let mut sources = Sources::new(inherited.listeners, config, &SIGNALS_TAKEN)?;
         sources.listen_if(application.is_ready())?;
         let clock = inherited.clock.go_on();
         let mut descriptors = inherited.descriptors;

@@ -4,6 +4,9 @@
 //! Main type: [`UplinkSockets`]. Invariant: ahead of every step the application is asked whether another socket is to take
 //! the place of this one, and whether this one is still of use, since any call of it may have ended both.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 use mio::event::Event;
