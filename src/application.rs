@@ -437,7 +437,8 @@ pub trait Application {
         true
     }
 
-    /// Whether nothing is under way elsewhere that a peer here awaits. While `is_held` more waits, and isn't sent.
+    /// Whether nothing is under way elsewhere that a peer here awaits. While `is_held` more waits and isn't sent, and
+    /// what waits doesn't count.
     fn settle(&mut self, _is_held: bool) -> bool {
         true
     }

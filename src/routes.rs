@@ -234,7 +234,11 @@ impl Application for Routes {
             return true;
         };
         redis.hold(is_held);
-        redis.is_settled()
+        if is_held {
+            redis.is_settled()
+        } else {
+            redis.is_idle()
+        }
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
@@ -286,7 +290,7 @@ mod tests {
     use crate::journal::Journal;
     use crate::journal::id::Generation;
     use crate::metrics::Metrics;
-    use crate::redis::{Settings, address};
+    use crate::redis::{Append, Settings, address};
 
     const LOCAL: &str = "127.0.0.1:50000";
     const REMOTE: &str = "192.0.2.1:50000";
@@ -437,6 +441,22 @@ mod tests {
         }
     }
 
+    /// One that isn't connected yet.
+    fn redis() -> Redis {
+        let settings = Settings {
+            stream: "crieur".into(),
+            maxlen: 1000,
+            timeout: Duration::from_secs(1),
+            history: Duration::from_secs(300),
+            takes_position: command::takes_position,
+        };
+        let server = address::Server {
+            endpoint: Endpoint::Unix("/redis".into()),
+            login: address::Login::default(),
+        };
+        Redis::new(settings, vec![server], 1)
+    }
+
     #[test]
     fn a_server_whose_redis_is_out_of_reach_says_so() {
         let ask = |hub, path| {
@@ -444,18 +464,7 @@ mod tests {
             ask_hub(hub, Lane::Clients, console, LOCAL, path, &[HOST])
         };
         for (seconds, code, body) in [(0, 200, "ok\n"), (1, 503, "redis is out of reach\n")] {
-            let settings = Settings {
-                stream: "crieur".into(),
-                maxlen: 1000,
-                timeout: Duration::from_secs(1),
-                history: Duration::from_secs(300),
-                takes_position: command::takes_position,
-            };
-            let server = address::Server {
-                endpoint: Endpoint::Unix("/redis".into()),
-                login: address::Login::default(),
-            };
-            let mut redis = Redis::new(settings, vec![server], 1);
+            let mut redis = redis();
             redis.handle_timeout(Timestamp::from_micros(seconds * 1_000_000));
             let journal = Journal::of_stream(HistoryLimits::default());
             let response = ask(hub(journal).with_redis(redis), "GET /healthz");
@@ -463,6 +472,23 @@ mod tests {
         }
         let journal = Journal::new(HistoryLimits::default(), Generation(1));
         assert_eq!(ask(hub(journal), "GET /healthz").status.code, 200);
+    }
+
+    #[test]
+    fn what_waits_is_under_way_unless_it_is_held() {
+        let journal = Journal::of_stream(HistoryLimits::default());
+        let hub = hub(journal).with_redis(redis());
+        let mut routes = Routes::new(hub, Console::Off);
+        assert!(routes.settle(true) && routes.settle(false));
+        let entry = Append {
+            kind: "\"kind\"",
+            notification: "{}",
+            is_kept: true,
+            key: None,
+        };
+        let redis = routes.hub.redis_mut().expect("it has one");
+        redis.append(&[entry], Timestamp::ZERO).expect("it waits");
+        assert!(routes.settle(true) && !routes.settle(false));
     }
 
     #[test]

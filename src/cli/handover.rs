@@ -31,6 +31,7 @@ const PUBLISH_TOKENS: u8 = 4;
 const CLIENT_KEYS: u8 = 5;
 const DIRECTORY: u8 = 6;
 const REDIS_PASSWORD: u8 = 7;
+const REDIS_ADDRESSES: u8 = 8;
 
 /// How long the lines of the log may take that are there when a successor is about to begin.
 const LOG_TIMEOUT: Duration = Duration::from_millis(20);
@@ -41,6 +42,8 @@ pub(super) struct Process {
     pub(super) logs: Rc<LogWriter>,
     pub(super) reload: Rc<Reload>,
     pub(super) write_ahead: Option<WriteAhead>,
+    /// Where the names of Redis have led: a successor's connections would wait for a name server.
+    pub(super) redis_addresses: String,
     /// Lines of the log that a successor was to write.
     pub(super) left_lines: Vec<u8>,
     /// Says where the server listens, and in which way it serves.
@@ -70,6 +73,7 @@ impl Host for Process {
             logs: _,
             reload,
             write_ahead,
+            redis_addresses,
             left_lines: _,
             // From arguments.
             announce: _,
@@ -89,6 +93,7 @@ impl Host for Process {
         ] {
             members.bytes(member, text.as_deref().unwrap_or_default().as_bytes());
         }
+        members.bytes(REDIS_ADDRESSES, redis_addresses.as_bytes());
         if let Some(write_ahead) = write_ahead {
             members.nested(DIRECTORY, |members| write_ahead.save(members));
         }
@@ -117,6 +122,7 @@ pub(super) struct Left {
     pub(super) lines: Vec<u8>,
     pub(super) lines_dropped: u64,
     pub(super) secrets: Secrets,
+    pub(super) redis_addresses: String,
 }
 
 impl Left {
@@ -136,6 +142,7 @@ impl Left {
                 client_keys: text(CLIENT_KEYS)?,
                 redis_password: text(REDIS_PASSWORD)?,
             },
+            redis_addresses: fields.text(REDIS_ADDRESSES)?.to_owned(),
         })
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Main type: [`Wanted`]. Invariant: nothing that is said shows a password, so no URL is shown.
 
-use std::net::ToSocketAddrs;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::application::Endpoint;
@@ -144,41 +145,57 @@ pub(super) fn shows_password(config: &Config) -> bool {
 }
 
 impl Wanted {
-    /// The Redis, of which nothing is asked yet. Names are resolved here, which may take its time. `seed` is random.
-    pub(super) fn resolve(self, seed: u64) -> Result<Redis, CliError> {
-        let servers = self.servers()?;
+    /// The Redis, of which nothing is asked yet, and where names have led. That is taken from `known` as far as it is there:
+    /// resolving may take its time. `seed` is random.
+    pub(super) fn resolve(self, known: &str, seed: u64) -> Result<(Redis, String), CliError> {
+        let (servers, found) = self.servers(known)?;
         let mut redis = Redis::new(self.settings, servers, seed);
         redis.set_password(self.password);
-        Ok(redis)
+        Ok((redis, found))
     }
 
-    fn servers(&self) -> Result<Vec<Server>, CliError> {
-        let mut servers = Vec::new();
+    /// All servers, and a line for each URL with its addresses, but for those of Unix sockets.
+    fn servers(&self, known: &str) -> Result<(Vec<Server>, String), CliError> {
+        let mut known = known.lines();
+        let (mut servers, mut found) = (Vec::new(), String::new());
         for Address { location, login } in &self.addresses {
-            let endpoints = resolve(location)?.into_iter();
-            servers.extend(endpoints.map(|endpoint| Server {
+            let known = known.next().unwrap_or_default();
+            let endpoints = match location {
+                Location::Unix(path) => vec![Endpoint::Unix(path.clone())],
+                Location::Tcp { host, port } => {
+                    let addresses = match read_addresses(known) {
+                        Some(addresses) => addresses,
+                        None => resolve(host, *port)?,
+                    };
+                    let texts: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+                    found.push_str(&texts.join(" "));
+                    addresses.into_iter().map(Endpoint::Tcp).collect()
+                }
+            };
+            found.push('\n');
+            servers.extend(endpoints.into_iter().map(|endpoint| Server {
                 endpoint,
                 login: login.clone(),
             }));
         }
-        Ok(servers)
+        Ok((servers, found))
     }
 }
 
-/// Every address of a place; at least one.
-fn resolve(location: &Location) -> Result<Vec<Endpoint>, CliError> {
-    let (host, port) = match location {
-        Location::Unix(path) => return Ok(vec![Endpoint::Unix(path.clone())]),
-        Location::Tcp { host, port } => (host, *port),
-    };
-    let failure = |why: &dyn std::fmt::Display| {
+/// The addresses in a line; `None` unless there is one.
+fn read_addresses(line: &str) -> Option<Vec<SocketAddr>> {
+    line.split(' ')
+        .map(|address| address.parse().ok())
+        .collect()
+}
+
+/// Every address of a name; at least one.
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, CliError> {
+    let failure = |why: &dyn fmt::Display| {
         CliError::failure(format!("--redis: cannot resolve {host}: {why}"))
     };
-    let found = (host.as_str(), port).to_socket_addrs();
-    let found: Vec<_> = found
-        .map_err(|error| failure(&error))?
-        .map(Endpoint::Tcp)
-        .collect();
+    let found = (host, port).to_socket_addrs();
+    let found: Vec<_> = found.map_err(|error| failure(&error))?.collect();
     if found.is_empty() {
         return Err(failure(&"it has no address"));
     }
@@ -297,13 +314,39 @@ mod tests {
             "redis://[::1]:2",
         ];
         let wanted = read(&config(&urls), &Secrets::default()).ok().flatten();
-        let servers = wanted.expect("valid").servers().expect("addresses");
+        let wanted = wanted.expect("valid");
+        let (servers, found) = wanted.servers("").expect("addresses");
         let endpoints = servers.iter().map(|server| server.endpoint.to_string());
         assert_eq!(
             endpoints.collect::<Vec<_>>(),
             ["127.0.0.1:1", "/r", "[::1]:2"]
         );
         assert_eq!(servers[1].login.database, 3);
+        assert_eq!(found, "127.0.0.1:1\n\n[::1]:2\n");
+    }
+
+    #[test]
+    fn what_a_name_has_led_to_is_not_asked_again() {
+        let urls = [
+            "redis+unix:///r",
+            "redis://no.such.name.invalid",
+            "redis://127.0.0.1:3",
+        ];
+        let wanted = read(&config(&urls), &Secrets::default()).ok().flatten();
+        let wanted = wanted.expect("valid");
+        let (servers, found) = wanted.servers("\n127.0.0.1:1 [::1]:1\n").expect("known");
+        let endpoints = servers.iter().map(|server| server.endpoint.to_string());
+        assert_eq!(
+            endpoints.collect::<Vec<_>>(),
+            ["/r", "127.0.0.1:1", "[::1]:1", "127.0.0.1:3"]
+        );
+        assert_eq!(found, "\n127.0.0.1:1 [::1]:1\n127.0.0.1:3\n");
+        for known in ["", "\n\n", "\nnowhere\n"] {
+            let error = wanted.servers(known).expect_err("no such name");
+            assert_eq!(error.status, 1);
+            let expected = "--redis: cannot resolve no.such.name.invalid: ";
+            assert!(error.message.starts_with(expected), "{}", error.message);
+        }
     }
 
     #[test]

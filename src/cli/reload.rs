@@ -130,8 +130,11 @@ fn replace_password(path: &Path, text: &mut Option<String>, redis: &mut Redis) {
     match read {
         Ok((new_text, password)) => {
             let is_same = text.as_ref() == Some(&new_text);
-            let what = if is_same { "unchanged" } else { "replaced" };
-            info!("{flag}: {what}, from the next connection on");
+            let what = match is_same {
+                true => "unchanged",
+                false => "replaced, for the next connection",
+            };
+            info!("{flag}: {what}");
             redis.set_password(Some(password));
             *text = Some(new_text);
         }

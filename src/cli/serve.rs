@@ -94,7 +94,7 @@ fn rehearse(mut config: Config, inherited: Inherited) -> Result<ExitCode, CliErr
     let left = Left::restore(&left).map_err(cannot_take_over)?;
     let secrets = left.secrets.read(&config)?;
     let policy = trust::read_policy(&config, &secrets, &lanes)?;
-    let redis = open_redis(&config, &secrets)?;
+    let (redis, _) = open_redis(&config, &secrets, &left.redis_addresses)?;
     let journal = empty_journal(&config, redis.is_some(), Generation(draw()?));
     let hub = new_hub(&config, policy, journal, redis);
     let application = Routes::new(hub, config.console);
@@ -131,6 +131,8 @@ struct Start {
     /// Lines of the log that another program has left.
     lines: Vec<u8>,
     secrets: Secrets,
+    /// Where the names of Redis have led.
+    redis_addresses: String,
     /// Sockets that are there already, and where they listen.
     listeners: Vec<Listener>,
     given: Vec<(ListenAddress, Lane)>,
@@ -144,6 +146,7 @@ impl Start {
             level: read_level(&config.log)?,
             lines: Vec::new(),
             secrets: Secrets::default(),
+            redis_addresses: String::new(),
             given: activation::addresses(&listeners)?,
             listeners,
             inherited: None,
@@ -157,12 +160,14 @@ impl Start {
             lines,
             lines_dropped,
             secrets,
+            redis_addresses,
         } = left.map_err(cannot_take_over)?;
         LOG_LINES_DROPPED.store(lines_dropped, Ordering::Relaxed);
         Ok(Self {
             level,
             lines,
             secrets,
+            redis_addresses,
             // They are with the rest of what is inherited.
             listeners: Vec::new(),
             given: inherited.addresses().to_vec(),
@@ -187,7 +192,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
     let secrets = start.secrets.read(config)?;
     let policy = trust::read_policy(config, &secrets, &lanes)?;
     let publish_warning = trust::publish_warning(&policy);
-    let redis = open_redis(config, &secrets)?;
+    let (redis, redis_addresses) = open_redis(config, &secrets, &start.redis_addresses)?;
     if redis::shows_password(config) {
         warn!(
             "whoever lists processes sees the password in --redis: {REDIS_PASSWORD_FILE} keeps it from them"
@@ -212,6 +217,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         logs: Rc::clone(logs),
         reload,
         write_ahead: write_ahead.clone(),
+        redis_addresses,
         left_lines: Vec::new(),
         announce: announce(config, publish_warning),
     };
@@ -229,10 +235,17 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
     result
 }
 
-/// The Redis that is shared with other servers, if one is.
-fn open_redis(config: &Config, secrets: &Secrets) -> Result<Option<Redis>, CliError> {
-    let wanted = redis::read(config, secrets)?;
-    wanted.map(|wanted| wanted.resolve(draw()?)).transpose()
+/// The Redis that is shared with other servers, if one is, and where its names have led, of which `known` is known.
+fn open_redis(
+    config: &Config,
+    secrets: &Secrets,
+    known: &str,
+) -> Result<(Option<Redis>, String), CliError> {
+    let Some(wanted) = redis::read(config, secrets)? else {
+        return Ok((None, String::new()));
+    };
+    let (redis, found) = wanted.resolve(known, draw()?)?;
+    Ok((Some(redis), found))
 }
 
 fn new_hub(config: &Config, policy: Policy, journal: Journal, redis: Option<Redis>) -> Hub {

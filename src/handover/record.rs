@@ -73,6 +73,23 @@ impl<'b> Members<'b> {
         self.present_bytes(member, &bytes);
     }
 
+    /// Any number of things that have members of their own, in an order; none are left out.
+    pub fn list<T>(
+        &mut self,
+        member: u8,
+        things: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(T, &mut Members<'_>),
+    ) {
+        let (mut bytes, mut own) = (Vec::new(), Vec::new());
+        for thing in things {
+            own.clear();
+            write(thing, &mut Members(&mut own));
+            push_varint(&mut bytes, own.len() as u64);
+            bytes.extend_from_slice(&own);
+        }
+        self.bytes(member, &bytes);
+    }
+
     fn tag(&mut self, member: u8, is_bytes: bool) {
         debug_assert!(usize::from(member) < MEMBERS_MAX, "member {member}");
         push_varint(self.0, u64::from(member) << 1 | u64::from(is_bytes));
@@ -216,6 +233,22 @@ impl<'a> Fields<'a> {
     pub fn numbers(&self, member: u8) -> impl Iterator<Item = u64> + use<'a> {
         let mut bytes = self.bytes(member);
         std::iter::from_fn(move || take_varint(&mut bytes).ok())
+    }
+
+    /// The members of each of some things, in their order, up to one that is malformed.
+    pub fn list(&self, member: u8) -> impl Iterator<Item = Result<Self, Malformed>> + use<'a> {
+        let mut bytes = self.bytes(member);
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
+            let own = take_varint(&mut bytes).and_then(|len| take_bytes(&mut bytes, len));
+            let fields = own.and_then(Fields::parse);
+            if fields.is_err() {
+                bytes = &[];
+            }
+            Some(fields)
+        })
     }
 
     /// Bytes that are text.
@@ -365,6 +398,30 @@ mod tests {
         too_large[9] = 2;
         assert!(take_varint(&mut &too_large[..]).is_err());
         assert!(take_varint(&mut &[0x80; 11][..]).is_err());
+    }
+
+    #[test]
+    fn things_of_a_list_come_in_their_order_up_to_one_that_is_malformed() {
+        let lengths = [3, 0, 200];
+        let bytes = written(|members| {
+            members.list(1, lengths, |len, members| members.bytes(2, &vec![7; len]));
+            members.list(3, [0; 0], |_: i32, _| {});
+        });
+        let fields = Fields::parse(&bytes).expect("members");
+        let read = fields
+            .list(1)
+            .map(|fields| fields.expect("members").bytes(2).len());
+        assert!(read.eq(lengths));
+        assert!(fields.list(3).next().is_none() && fields.present_bytes(3).is_none());
+        let list = fields.bytes(1);
+        for cut in 0..list.len() {
+            let bytes = written(|members| members.bytes(1, &list[..cut]));
+            let fields = Fields::parse(&bytes).expect("members");
+            let read: Vec<_> = fields.list(1).collect();
+            let is_whole = [0, 6, 7].contains(&cut);
+            assert_eq!(read.iter().all(Result::is_ok), is_whole, "{cut}");
+            assert!(read.iter().rev().skip(1).all(Result::is_ok));
+        }
     }
 
     #[test]

@@ -4,18 +4,11 @@
 //! Knows who waits and for what; the list itself stands at the front of its connection's line of answers that are owed.
 //! Main type: [`Ahead`]. Invariants: deadlines in `queue` ascend, and whoever waits is in it, with others that waited once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::id::ConnectionId;
 use crate::journal::id::StreamId;
 use crate::time::Timestamp;
-
-/// What a list waits for: its place in the stream and its tag, and whose list it is.
-type Awaited = ((u64, u64), u64, ConnectionId);
-
-fn awaited(id: ConnectionId, since: StreamId) -> Awaited {
-    (since.place(), since.tag(), id)
-}
 
 /// A list that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,33 +21,51 @@ pub(super) struct Waiting {
     pub(super) until: Timestamp,
 }
 
+impl Waiting {
+    /// What comes first in the stream comes first.
+    const fn key(&self) -> ((u64, u64), u64, ConnectionId) {
+        (self.since.place(), self.since.tag(), self.id)
+    }
+}
+
 /// All that wait.
 #[derive(Default)]
 pub(super) struct Ahead {
     /// By what is read first, so that what has come is found at once, however many wait.
-    by_place: BTreeMap<Awaited, (StreamId, Timestamp)>,
+    by_place: VecDeque<Waiting>,
     queue: VecDeque<Waiting>,
     /// Whether the first may have waited for long enough.
     is_due: bool,
 }
 
 impl Ahead {
-    /// A list begins to wait, for no shorter time than those that wait already.
+    /// A list begins to wait, or goes on in another process.
     pub(super) fn insert(&mut self, waiting: Waiting) {
-        let Waiting { id, since, until } = waiting;
+        let until = waiting.until;
         // Somebody may wait again and again.
         if self.queue.len() > 64 + 2 * self.by_place.len() {
             let by_place = &self.by_place;
             self.queue.retain(|waiting| waits(by_place, waiting));
         }
-        self.by_place.insert(awaited(id, since), (since, until));
-        self.queue.push_back(waiting);
+        let key = waiting.key();
+        let at = self.by_place.partition_point(|other| other.key() < key);
+        self.by_place.insert(at, waiting);
+        // Where it begins that is the end.
+        let is_ahead = |other: &Waiting| other.until <= until;
+        let at = self.queue.partition_point(is_ahead);
+        self.queue.insert(at, waiting);
+    }
+
+    /// How long the list of a connection waits that shows this.
+    pub(super) fn until(&self, id: ConnectionId, since: StreamId) -> Option<Timestamp> {
+        let at = find(&self.by_place, id, since)?;
+        Some(self.by_place[at].until)
     }
 
     /// What was read has come to a place in the stream.
     pub(super) fn note(&mut self, id: StreamId) {
-        let first = self.by_place.first_key_value();
-        self.is_due |= first.is_some_and(|((place, ..), _)| *place <= id.place());
+        let first = self.by_place.front();
+        self.is_due |= first.is_some_and(|first| first.since.place() <= id.place());
     }
 
     /// What is waited for may not come any more.
@@ -91,7 +102,7 @@ impl Ahead {
         if !self.is_due {
             return None;
         }
-        let (&(_, _, id), &(since, _)) = self.by_place.first_key_value()?;
+        let Waiting { id, since, .. } = *self.by_place.front()?;
         if is_awaited(since) {
             self.is_due = false;
             return None;
@@ -102,7 +113,7 @@ impl Ahead {
 
     /// Forgets the list of a connection that shows this.
     pub(super) fn remove(&mut self, id: ConnectionId, since: StreamId) {
-        self.by_place.remove(&awaited(id, since));
+        find(&self.by_place, id, since).and_then(|at| self.by_place.remove(at));
         if self.by_place.is_empty() {
             *self = Self::default();
         }
@@ -110,30 +121,34 @@ impl Ahead {
 
     /// Bytes on the heap, about.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.queue.capacity() * size_of::<Waiting>()
-            + self.by_place.len() * size_of::<(Awaited, (StreamId, Timestamp))>()
+        (self.queue.capacity() + self.by_place.capacity()) * size_of::<Waiting>()
     }
 
     /// Asserts what the head of this file promises; `shown` knows what the list at the front of a connection's line waits
     /// for.
     pub(super) fn check_invariants(&self, shown: impl Fn(ConnectionId) -> Option<StreamId>) {
-        for (key, (since, until)) in &self.by_place {
-            let (_, _, id) = *key;
-            assert_eq!(*key, awaited(id, *since));
-            assert_eq!(shown(id), Some(*since));
-            let (since, until) = (*since, *until);
-            assert!(self.queue.contains(&Waiting { id, since, until }));
+        for waiting in &self.by_place {
+            assert_eq!(shown(waiting.id), Some(waiting.since));
+            assert!(self.queue.contains(waiting));
         }
+        let keys = self.by_place.iter().map(Waiting::key);
+        assert!(keys.is_sorted_by(|one, next| one < next));
         let deadlines = self.queue.iter().map(|waiting| waiting.until);
         assert!(deadlines.is_sorted());
         assert!(!self.is_due || !self.by_place.is_empty());
     }
 }
 
+/// Where the list of a connection is that shows `since`.
+fn find(by_place: &VecDeque<Waiting>, id: ConnectionId, since: StreamId) -> Option<usize> {
+    let key = (since.place(), since.tag(), id);
+    by_place.binary_search_by_key(&key, Waiting::key).ok()
+}
+
 /// Whether it is one of those that wait now.
-fn waits(by_place: &BTreeMap<Awaited, (StreamId, Timestamp)>, waiting: &Waiting) -> bool {
-    let Waiting { id, since, until } = *waiting;
-    by_place.get(&awaited(id, since)) == Some(&(since, until))
+fn waits(by_place: &VecDeque<Waiting>, waiting: &Waiting) -> bool {
+    let at = find(by_place, waiting.id, waiting.since);
+    at.is_some_and(|at| by_place[at] == *waiting)
 }
 
 #[cfg(test)]

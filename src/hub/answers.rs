@@ -4,7 +4,7 @@
 
 use log::debug;
 
-use super::command::{self, CommandError, ErrorCode};
+use super::command::{self, CommandError, ErrorCode, Receipt};
 use crate::application::{CloseCause, Deliveries, Outbox};
 use crate::id::ConnectionId;
 use crate::redis::Refusal;
@@ -27,6 +27,23 @@ pub(super) fn refuse(id: ConnectionId, error: &CommandError, outbox: &mut dyn Ou
         _ => CloseCode::POLICY_VIOLATION,
     };
     close(id, code, error.code.as_str(), outbox);
+}
+
+/// Tells a publisher what became of its notification; one that doesn't stay is closed by that.
+pub(super) fn answer_publisher(
+    id: ConnectionId,
+    stays: bool,
+    outcome: Result<Receipt, CommandError>,
+    outbox: &mut dyn Outbox,
+) {
+    match outcome {
+        Ok(receipt) if stays => outbox.reply(id, &command::published_reply(&receipt)),
+        Ok(receipt) => {
+            outbox.close(id, CloseCode::NORMAL, &command::published_reason(&receipt));
+        }
+        Err(error) if stays => reply_error(id, &error, outbox),
+        Err(error) => refuse(id, &error, outbox),
+    }
 }
 
 /// What a publisher is told whose notification Redis hasn't taken, or may not have.

@@ -26,6 +26,14 @@ pub fn fuzz_command(bytes: &[u8]) {
         return;
     };
     let limits = HubLimits::default();
+    // Of a stream anybody may be the author.
+    match command::parse_entry(text) {
+        Ok(entry) => {
+            assert!(entry.key.is_none());
+            assert_eq!(command::takes_position(text), entry.is_kept);
+        }
+        Err(error) => check_error(&error),
+    }
     match command::parse(text, &limits) {
         Ok(Command::Subscribe { subscriptions, .. }) => {
             assert!(subscriptions.len() <= limits.subscriptions_max);

@@ -10,7 +10,9 @@ use super::Hub;
 use super::command;
 use super::replays::GapMark;
 use crate::application::Outbox;
+use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
+use crate::journal::id::Position;
 use crate::redis::Doubt;
 
 /// How many connections are told at once.
@@ -24,6 +26,35 @@ pub(super) struct Gap {
     pub(super) slot: usize,
     /// How many have been told.
     pub(super) told: u64,
+}
+
+// Members of a gap.
+const MARK: u8 = 1;
+const SLOT: u8 = 2;
+const TOLD: u8 = 3;
+
+impl Gap {
+    /// Writes what clients are still to be told.
+    pub(super) fn save(self, members: &mut Members<'_>) {
+        let Self { mark, slot, told } = self;
+        members.nested(MARK, |members| mark.save(members));
+        members.size(SLOT, slot);
+        members.number(TOLD, told);
+    }
+
+    /// Reads what was written, in a log that has got to `head`.
+    ///
+    /// # Errors
+    /// There can be no such gap.
+    pub(super) fn restore(fields: &Fields<'_>, head: Position) -> Result<Self, Malformed> {
+        let mark = fields.nested(MARK)?;
+        let mark = mark.ok_or(Malformed("a gap is nowhere"))?;
+        Ok(Self {
+            mark: GapMark::restore(&mark, head)?,
+            slot: fields.narrow::<u32>(SLOT)? as usize,
+            told: fields.narrow::<u32>(TOLD)?.into(),
+        })
+    }
 }
 
 impl Hub {

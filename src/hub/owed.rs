@@ -9,7 +9,7 @@
 //! Invariants: a line isn't empty; the nonces of its receipts ascend; a list that waits for its id stands at its front;
 //! `text_bytes` is what the texts of all lines amount to.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::command::{CommandError, Receipt};
 use crate::id::ConnectionId;
@@ -21,9 +21,6 @@ const LINE_MAX: usize = 1024;
 
 /// Bytes of the texts of a line, likewise.
 const LINE_BYTES_MAX: usize = 64 * 1024;
-
-/// Memory for so many lines is kept when the last one goes.
-const SPARE_LINES: usize = 64;
 
 /// Whom the answer to an entry is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,11 +110,61 @@ pub(super) enum Known {
     Error(CommandError),
 }
 
+/// The lines, by the slots of their connections. Invariant: the last slot isn't vacant.
+#[derive(Default)]
+struct Lines {
+    slots: Vec<Option<Box<(ConnectionId, Line)>>>,
+    len: usize,
+}
+
+impl Lines {
+    fn get(&self, id: ConnectionId) -> Option<&Line> {
+        let (tenant, line) = &**self.slots.get(id.slot())?.as_ref()?;
+        (*tenant == id).then_some(line)
+    }
+
+    fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Line> {
+        let (tenant, line) = &mut **self.slots.get_mut(id.slot())?.as_mut()?;
+        (*tenant == id).then_some(line)
+    }
+
+    /// The line of a connection, which may be new.
+    fn get_or_insert(&mut self, id: ConnectionId) -> &mut Line {
+        if self.slots.len() <= id.slot() {
+            self.slots.resize_with(id.slot() + 1, || None);
+        }
+        let slot = &mut self.slots[id.slot()];
+        debug_assert!(slot.as_ref().is_none_or(|line| line.0 == id));
+        self.len += usize::from(slot.is_none());
+        &mut slot
+            .get_or_insert_with(|| Box::new((id, Line::default())))
+            .1
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Line> {
+        self.get(id)?;
+        let (_, line) = *self.slots[id.slot()].take()?;
+        self.len -= 1;
+        while let Some(None) = self.slots.last() {
+            self.slots.pop();
+        }
+        if self.slots.len() < self.slots.capacity() / 64 {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+        Some(line)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &(ConnectionId, Line)> {
+        self.slots.iter().flatten().map(|line| &**line)
+    }
+}
+
 /// All that is owed.
 #[derive(Default)]
 pub(super) struct OwedAnswers {
-    lines: HashMap<ConnectionId, Line>,
-    posts: HashMap<ConnectionId, Post>,
+    lines: Lines,
+    /// In the order of their nonces.
+    posts: Vec<(ConnectionId, Post)>,
     /// Of the nonces from `first` on; `None` where the answer is known.
     owners: VecDeque<Option<Owner>>,
     first: u64,
@@ -130,15 +177,12 @@ impl OwedAnswers {
     /// Whether nobody on a connection waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.lines.len == 0
     }
 
     /// The line of a connection.
     pub(super) fn line(&self, id: ConnectionId) -> Option<&Line> {
-        if self.lines.is_empty() {
-            return None;
-        }
-        self.lines.get(&id)
+        self.lines.get(id)
     }
 
     /// Bytes of the texts that wait.
@@ -149,7 +193,7 @@ impl OwedAnswers {
     /// The connection whose texts are the longest, and how long they are.
     pub(super) fn heaviest(&self) -> Option<(usize, ConnectionId)> {
         let lines = self.lines.iter();
-        lines.map(|(&id, line)| (line.text_bytes, id)).max()
+        lines.map(|(id, line)| (line.text_bytes, *id)).max()
     }
 
     /// Whether so much is owed to a connection that nothing more is to be read of it; `is_paused` says whether nothing is
@@ -186,9 +230,7 @@ impl OwedAnswers {
         for nonce in nonces.clone() {
             self.push(id, Owed::Receipt(Nonce(nonce), None));
         }
-        if let Some(line) = self.lines.get_mut(&id) {
-            line.is_last = is_last;
-        }
+        self.lines.get_or_insert(id).is_last = is_last;
     }
 
     /// A request has published.
@@ -200,12 +242,12 @@ impl OwedAnswers {
             receipts: vec![None; count],
             is_array,
         };
-        self.posts.insert(id, post);
+        self.posts.push((id, post));
     }
 
     /// Adds something to the end of a connection's line.
     pub(super) fn push(&mut self, id: ConnectionId, owed: Owed) {
-        let line = self.lines.entry(id).or_default();
+        let line = self.lines.get_or_insert(id);
         line.text_bytes += owed.text_bytes();
         self.text_bytes += owed.text_bytes();
         line.owed.push_back(owed);
@@ -213,7 +255,7 @@ impl OwedAnswers {
 
     /// Puts a list that waits for `since` at the front of a connection's line.
     pub(super) fn wait(&mut self, id: ConnectionId, text: &str, since: StreamId) {
-        let line = self.lines.entry(id).or_default();
+        let line = self.lines.get_or_insert(id);
         line.text_bytes += text.len();
         self.text_bytes += text.len();
         line.owed.push_front(Owed::Ahead(text.into(), since));
@@ -231,7 +273,7 @@ impl OwedAnswers {
         }
         match owner {
             Owner::Connection(id) => {
-                let mut owed = self.lines.get_mut(&id)?.owed.iter_mut();
+                let mut owed = self.lines.get_mut(id)?.owed.iter_mut();
                 let place = owed.find_map(|owed| match owed {
                     Owed::Receipt(other, place) if *other == nonce => Some(place),
                     _ => None,
@@ -245,7 +287,9 @@ impl OwedAnswers {
 
     fn settle_post(&mut self, id: ConnectionId, nonce: Nonce, outcome: Outcome) -> Option<Settled> {
         // An earlier request of the connection may have been refused before all of it was known.
-        let post = self.posts.get_mut(&id)?;
+        let is_before = |(_, post): &(ConnectionId, Post)| post.nonces.end <= nonce.0;
+        let at = self.posts.partition_point(is_before);
+        let (_, post) = self.posts.get_mut(at)?;
         if !post.nonces.contains(&nonce.0) {
             return None;
         }
@@ -257,13 +301,13 @@ impl OwedAnswers {
             }
             Err(refusal) => Err(refusal),
         };
-        self.posts.remove(&id);
+        self.posts.remove(at);
         Some(Settled::Post(id, receipts))
     }
 
     /// Takes what can be told at the front of a connection's line.
     pub(super) fn pop_known(&mut self, id: ConnectionId) -> Option<Known> {
-        let line = self.lines.get_mut(&id)?;
+        let line = self.lines.get_mut(id)?;
         let is_known = matches!(
             line.owed.front(),
             Some(Owed::Receipt(_, Some(_)) | Owed::Error(_))
@@ -280,7 +324,7 @@ impl OwedAnswers {
 
     /// Takes the message at the front of a connection's line, and whether it may wait for its id.
     pub(super) fn pop_message(&mut self, id: ConnectionId) -> Option<(Box<str>, bool)> {
-        if !self.lines.get(&id)?.has_message() {
+        if !self.lines.get(id)?.has_message() {
             return None;
         }
         match self.pop_front(id)? {
@@ -291,7 +335,7 @@ impl OwedAnswers {
     }
 
     fn pop_front(&mut self, id: ConnectionId) -> Option<Owed> {
-        let line = self.lines.get_mut(&id)?;
+        let line = self.lines.get_mut(id)?;
         let owed = line.owed.pop_front()?;
         line.text_bytes -= owed.text_bytes();
         self.text_bytes -= owed.text_bytes();
@@ -303,7 +347,7 @@ impl OwedAnswers {
 
     /// The list at the front of a connection's line has waited for long enough.
     pub(super) fn release(&mut self, id: ConnectionId) {
-        let line = self.lines.get_mut(&id);
+        let line = self.lines.get_mut(id);
         if let Some(front) = line.and_then(|line| line.owed.front_mut())
             && let Owed::Ahead(text, _) = front
         {
@@ -315,7 +359,7 @@ impl OwedAnswers {
 
     /// Has the message at the front of a connection's line handled at the next opportunity, if there is one.
     pub(super) fn list(&mut self, id: ConnectionId) {
-        if let Some(line) = self.lines.get_mut(&id)
+        if let Some(line) = self.lines.get_mut(id)
             && line.has_message()
             && !line.is_listed
         {
@@ -332,7 +376,7 @@ impl OwedAnswers {
     /// Takes the connection that has waited for its turn the longest.
     pub(super) fn pop_runnable(&mut self) -> Option<ConnectionId> {
         let id = self.runnable.pop_front()?;
-        if let Some(line) = self.lines.get_mut(&id) {
+        if let Some(line) = self.lines.get_mut(id) {
             line.is_listed = false;
         }
         Some(id)
@@ -340,29 +384,23 @@ impl OwedAnswers {
 
     /// Forgets what is owed to a connection, which is gone or closed.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Line> {
-        if self.lines.is_empty() {
-            return None;
-        }
-        let line = self.lines.remove(&id)?;
+        let line = self.lines.remove(id)?;
         self.text_bytes -= line.text_bytes;
         if line.is_listed {
             self.runnable.retain(|&other| other != id);
-        }
-        if self.lines.is_empty() && self.lines.capacity() > SPARE_LINES {
-            self.lines.shrink_to_fit();
-            self.runnable.shrink_to_fit();
         }
         Some(line)
     }
 
     /// Bytes on the heap, about.
     pub(super) fn heap_bytes(&self) -> usize {
-        let lines = self.lines.values().map(|line| line.owed.capacity());
-        let receipts = self.posts.values().map(|post| post.receipts.capacity());
+        let lines = self.lines.iter().map(|(_, line)| line.owed.capacity());
+        let receipts = self.posts.iter().map(|(_, post)| post.receipts.capacity());
         self.text_bytes
             + lines.sum::<usize>() * size_of::<Owed>()
             + receipts.sum::<usize>() * size_of::<Option<Receipt>>()
-            + self.lines.capacity() * size_of::<(ConnectionId, Line)>()
+            + self.lines.len * size_of::<(ConnectionId, Line)>()
+            + self.lines.slots.capacity() * size_of::<usize>()
             + self.posts.capacity() * size_of::<(ConnectionId, Post)>()
             + self.owners.capacity() * size_of::<Option<Owner>>()
             + self.runnable.capacity() * size_of::<ConnectionId>()
@@ -376,7 +414,8 @@ impl OwedAnswers {
         is_held: impl Fn(ConnectionId) -> bool,
     ) {
         let mut text_bytes = 0;
-        for (&id, line) in &self.lines {
+        for (id, line) in self.lines.iter() {
+            let id = *id;
             assert!(is_connected(id) && !line.owed.is_empty());
             let bytes: usize = line.owed.iter().map(Owed::text_bytes).sum();
             assert_eq!(line.text_bytes, bytes);
@@ -405,15 +444,20 @@ impl OwedAnswers {
         }
         assert_eq!(text_bytes, self.text_bytes);
         assert!(!matches!(self.owners.front(), Some(None)));
-        let listed = self.lines.values().filter(|line| line.is_listed);
+        let listed = self.lines.iter().filter(|(_, line)| line.is_listed);
         assert_eq!(listed.count(), self.runnable.len());
-        for post in self.posts.values() {
+        let starts = self.posts.iter().map(|(_, post)| post.nonces.start);
+        assert!(starts.is_sorted());
+        assert_eq!(self.lines.iter().count(), self.lines.len);
+        assert!(!matches!(self.lines.slots.last(), Some(None)));
+        for (_, post) in &self.posts {
             let missing = post.receipts.iter().filter(|receipt| receipt.is_none());
             assert!(missing.count() > 0);
         }
     }
 }
 
+pub(super) mod saved;
 #[cfg(test)]
 mod tests {
     use super::*;

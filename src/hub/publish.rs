@@ -6,7 +6,7 @@ use log::{info, log};
 
 use super::Hub;
 use super::access::policy::PublishRight;
-use super::answers::{PUBLISHER_TOKEN_NEEDED, refuse, unavailable};
+use super::answers::{PUBLISHER_TOKEN_NEEDED, answer_publisher, refuse, unavailable};
 use super::command::{CommandError, ErrorCode, Publication, Publish, Receipt};
 use super::owed::Owed;
 use super::remote::append_of;
@@ -81,7 +81,7 @@ impl Hub {
             }
             Err(error) => Err(error),
         };
-        self.answer_publisher(id, outcome, outbox);
+        answer_publisher(id, rights.stays, outcome, outbox);
     }
 
     /// A connection that is closed when it has its receipt awaits that: a stop of the server doesn't come ahead of it.

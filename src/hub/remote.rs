@@ -11,8 +11,8 @@ use log::{debug, log};
 
 use super::Hub;
 use super::ahead::Waiting;
-use super::answers::{close, refuse, reply_error, unavailable};
-use super::command::{self, Command, CommandError, Publication, Receipt};
+use super::answers::{answer_publisher, close, reply_error, unavailable};
+use super::command::{self, Command, Publication, Receipt};
 use super::owed::{Known, Outcome, Owed, Settled};
 use super::publish::{Origin, Place};
 use crate::application::{Delivered, Outbox, Replies, Response, Status};
@@ -140,8 +140,10 @@ impl Hub {
         {
             match known {
                 Known::Outcome(outcome) => {
+                    let known = self.connections.find(id);
+                    let stays = known.is_some_and(|(rights, _)| rights.stays);
                     let outcome = outcome.map_err(|refusal| unavailable(&refusal));
-                    self.answer_publisher(id, outcome, outbox);
+                    answer_publisher(id, stays, outcome, outbox);
                 }
                 Known::Error(error) => reply_error(id, &error, outbox),
             }
@@ -150,26 +152,7 @@ impl Hub {
         self.settle_input(id, outbox);
     }
 
-    /// Tells a publisher what became of its notification.
-    pub(super) fn answer_publisher(
-        &self,
-        id: ConnectionId,
-        outcome: Result<Receipt, CommandError>,
-        outbox: &mut dyn Outbox,
-    ) {
-        let known = self.connections.find(id);
-        let stays = known.is_some_and(|(rights, _)| rights.stays);
-        match outcome {
-            Ok(receipt) if stays => outbox.reply(id, &command::published_reply(&receipt)),
-            Ok(receipt) => {
-                outbox.close(id, CloseCode::NORMAL, &command::published_reason(&receipt));
-            }
-            Err(error) if stays => reply_error(id, &error, outbox),
-            Err(error) => refuse(id, &error, outbox),
-        }
-    }
-
-    /// Does a little of what follows from Redis: some clients are told of a gap, all of them ahead of anything else; a list
+    /// Does one thing that follows from Redis: some clients are told of a gap, all of them ahead of anything else; a list
     /// has waited for long enough; a message has its turn; or something has happened there.
     pub(super) fn handle_stream(&mut self, outbox: &mut dyn Outbox) {
         if self.gap.is_some() {
@@ -179,16 +162,14 @@ impl Hub {
         let now = outbox.now();
         let is_awaited =
             |since| is_ahead(journal.locate(EntryId::Stream(since).text().as_str(), now));
-        if let Some(id) = self.ahead.pop(now, is_awaited) {
+        let late = self.ahead.pop(now, is_awaited);
+        if let Some(id) = late {
             self.owed.release(id);
-            self.handle_owed(id, outbox);
-        }
-        if let Some(id) = self.owed.pop_runnable() {
-            self.handle_owed(id, outbox);
         }
         // A list ahead of a publish counts for what that one publishes.
-        if !self.owed.has_runnable() {
-            self.handle_redis(outbox);
+        match late.or_else(|| self.owed.pop_runnable()) {
+            Some(id) => self.handle_owed(id, outbox),
+            None => self.handle_redis(outbox),
         }
     }
 

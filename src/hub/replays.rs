@@ -25,7 +25,33 @@ pub(super) struct GapMark {
     pub(super) doubt: Doubt,
 }
 
+// Members of a mark.
+const GAP_POSITION: u8 = 1;
+const DOUBT: u8 = 2;
+
 impl GapMark {
+    /// Writes it.
+    pub(super) fn save(self, members: &mut Members<'_>) {
+        let Self {
+            position: Position(position),
+            doubt,
+        } = self;
+        members.number(GAP_POSITION, position);
+        members.number(DOUBT, doubt.number());
+    }
+
+    /// Reads what was written, in a log that has got to `head`.
+    ///
+    /// # Errors
+    /// There can be no such gap.
+    pub(super) fn restore(fields: &Fields<'_>, head: Position) -> Result<Self, Malformed> {
+        let position = Position(fields.number(GAP_POSITION));
+        match Doubt::of_number(fields.number(DOUBT))? {
+            Some(doubt) if position <= head => Ok(Self { position, doubt }),
+            _ => Err(Malformed("a gap is behind all that was read")),
+        }
+    }
+
     /// The word for it.
     pub(super) const fn reason(self) -> &'static str {
         match self.doubt {
@@ -110,6 +136,7 @@ const SENT: u8 = 13;
 const MISSED: u8 = 14;
 const HELD: u8 = 15;
 const AWAITS_DRAINED: u8 = 19;
+const GAP: u8 = 22;
 
 impl Cursor {
     /// Writes where a client is.
@@ -123,8 +150,7 @@ impl Cursor {
             sent: Position(sent),
             missed,
             held,
-            // Not yet.
-            gap: _,
+            gap,
             awaits_drained,
             // A cursor that waits for nothing is in the list.
             is_listed: _,
@@ -134,6 +160,9 @@ impl Cursor {
         members.number(MISSED, *missed);
         members.bytes(HELD, held.as_deref().unwrap_or_default().as_bytes());
         members.number(AWAITS_DRAINED, u64::from(*awaits_drained));
+        if let Some(gap) = gap {
+            members.nested(GAP, |members| gap.save(members));
+        }
     }
 
     /// Whether a client that was written was being caught up.
@@ -158,10 +187,13 @@ impl Cursor {
             return Err(Malformed("a client is ahead of what was published"));
         }
         let held = fields.text(HELD)?;
+        let gap = fields.nested(GAP)?;
+        let gap = gap.map(|fields| GapMark::restore(&fields, head));
         Ok(Self {
             sent: Position(sent),
             missed,
             held: (!held.is_empty()).then(|| held.into()),
+            gap: gap.transpose()?,
             awaits_drained: fields.number(AWAITS_DRAINED) != 0,
             ..Self::new(subscriptions, needles, Position(position))
         })
@@ -324,6 +356,12 @@ impl Replays {
             cursor.is_listed = false;
         }
         Some(id)
+    }
+
+    /// Has clients go on in the order of their connections, as in a successor.
+    #[cfg(test)]
+    pub(super) fn sort(&mut self) {
+        self.runnable.make_contiguous().sort_unstable();
     }
 
     /// How many clients have something to do now.

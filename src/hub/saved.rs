@@ -10,20 +10,25 @@
 //! | 3 - 7, 18 | what it has shown | `clearances.rs` |
 //! | 8 | its list | here |
 //! | 9 - 11 | what its list amounts to | `holdings.rs` |
-//! | 12 - 15, 19 | where it is while it is being caught up | `replays.rs` |
-//! | 16 | reserved for answers that are owed | |
+//! | 12 - 15, 19, 22 | where it is while it is being caught up | `replays.rs` |
+//! | 16 | what is owed to it | `owed/saved.rs` |
 //! | 17, 20 | whether its deliveries are numbered; the rate of its address | here |
+//! | 21, 23 | how long its list waits for an id; whether it isn't read | here |
 
 use std::io;
 use std::net::IpAddr;
 
 use super::Hub;
 use super::access::addresses::IdleAddress;
+use super::ahead::Waiting;
 use super::clearances::Clearance;
 use super::command;
 use super::connections::Rights;
 use super::filter::Subscription;
+use super::gap::Gap;
 use super::holdings::Holdings;
+use super::owed::Line;
+use super::owed::saved::POST_RECORD;
 use super::replays::Cursor;
 use crate::application::{Peer, State};
 use crate::handover::{Fields, Malformed, Members};
@@ -32,6 +37,7 @@ use crate::journal::entry::Entry;
 use crate::journal::saved::{ENTRY_RECORD, JOURNAL_RECORD};
 use crate::metrics::HubMetrics;
 use crate::metrics::saved::Counters;
+use crate::redis::Redis;
 use crate::time::Timestamp;
 use crate::wire::carried::{FrameNumbers, Frames};
 
@@ -42,12 +48,18 @@ const ADDRESS: u8 = 11;
 // Members of HUB.
 const METRICS: u8 = 1;
 const EXPIRY_DUE: u8 = 2;
+const GAP: u8 = 3;
 
 /// As JSON. Of a connection that is live, it is what the index makes of its list.
 const LIST: u8 = 8;
+const OWED: u8 = 16;
 const IS_NUMBERED: u8 = 17;
 /// When the bucket of its address is full again: told with each of the connections of the address.
 const ADDRESS_FULL_AT: u8 = 20;
+/// Until when the list at the front of what is owed to it waits for its id.
+const WAITS_UNTIL: u8 = 21;
+/// Of one that isn't read since much is owed to it, and goes on when half of that is left.
+const IS_PAUSED: u8 = 23;
 
 /// What a connection has subscribed to.
 enum Restored<'a> {
@@ -90,20 +102,27 @@ impl Hub {
             forbidden_log: _,
             resume_log: _,
             entry_log: _,
-            // Follows from what is held and owed.
+            // With each connection.
             paused: _,
-            // Not yet.
-            redis: _,
-            owed: _,
             ahead: _,
+            // From arguments.
             ahead_wait: _,
-            gap: _,
+            redis,
+            owed,
+            gap,
         } = self;
+        if let Some(redis) = redis {
+            redis.save(state)?;
+        }
         journal.save(state, frames)?;
         state.record(HUB, |members| {
             members.numbers(METRICS, &metrics.save());
             members.time(EXPIRY_DUE, *expiry_due);
+            if let Some(gap) = gap {
+                members.nested(GAP, |members| gap.save(members));
+            }
         })?;
+        owed.save(state)?;
         for address in addresses.save() {
             state.record(ADDRESS, |members| address.save(members))?;
         }
@@ -122,6 +141,11 @@ impl Hub {
         now: Timestamp,
     ) -> Result<(), Malformed> {
         match kind {
+            kind if Redis::is_record(kind) => {
+                let redis = self.redis.as_mut();
+                let redis = redis.ok_or(Malformed("the server before it had --redis"))?;
+                redis.restore(kind, fields, now)?;
+            }
             JOURNAL_RECORD => self.journal.go_on(fields)?,
             ENTRY_RECORD => {
                 let notification = Entry::saved_notification(fields)?;
@@ -137,6 +161,14 @@ impl Hub {
                 self.metrics = HubMetrics::restore(fields.numbers(METRICS));
                 self.expiry_due = fields.time(EXPIRY_DUE);
                 self.schedule_expiry(now);
+                let gap = fields.nested(GAP)?;
+                let gap = gap.map(|fields| Gap::restore(&fields, self.journal.head()));
+                self.gap = gap.transpose()?;
+            }
+            POST_RECORD => {
+                let redis = self.redis.as_ref();
+                let awaits = |nonce| redis.is_some_and(|redis| redis.awaits(nonce));
+                self.owed.restore_post(fields, awaits)?;
             }
             ADDRESS => self.restore_address(fields, now)?,
             _ => {}
@@ -156,6 +188,12 @@ impl Hub {
         let counted = self.policy.counted_address(rights.publish, peer.into());
         let full_at = counted.and_then(|address| self.addresses.full_at(address));
         members.time(ADDRESS_FULL_AT, full_at);
+        if let Some(line) = self.owed.line(id) {
+            members.nested(OWED, |members| line.save(members));
+            let until = line.awaits().and_then(|since| self.ahead.until(id, since));
+            members.time(WAITS_UNTIL, until);
+            members.number(IS_PAUSED, u64::from(self.paused.contains(id)));
+        }
         if let Some(cursor) = self.replays.get(id) {
             write_list(cursor.subscriptions(), members);
             return cursor.save(members);
@@ -184,6 +222,8 @@ impl Hub {
         let clearance = Clearance::restore(fields)?;
         let is_numbered = fields.number(IS_NUMBERED) != 0;
         let restored = self.read_subscriptions(is_numbered, fields)?;
+        let holds_list = matches!(&restored, Restored::Behind(cursor) if cursor.held.is_some());
+        let owed = self.read_owed(id, holds_list, fields, now)?;
 
         self.connections.insert(id, peer, rights);
         if let Some(address) = self.policy.counted_address(rights.publish, peer.address) {
@@ -197,14 +237,47 @@ impl Hub {
         }
         match restored {
             Restored::Live(list, holdings) => self.index.restore(id, &list, holdings),
-            Restored::Behind(cursor) => {
-                if cursor.held.is_some() {
-                    self.paused.insert(id);
-                }
-                self.replays.carry(id, *cursor);
-            }
+            Restored::Behind(cursor) => self.replays.carry(id, *cursor),
+        }
+        if let Some((line, waiting)) = owed {
+            self.owed.carry(id, line);
+            waiting
+                .into_iter()
+                .for_each(|waiting| self.ahead.insert(waiting));
+            self.ahead.look_again();
+        }
+        if holds_list || fields.number(IS_PAUSED) != 0 {
+            self.paused.insert(id);
         }
         Ok(())
+    }
+
+    /// What is owed to a connection, and for what its list waits.
+    fn read_owed(
+        &self,
+        id: ConnectionId,
+        holds_list: bool,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<Option<(Line, Option<Waiting>)>, Malformed> {
+        let Some(line) = fields.nested(OWED)? else {
+            return Ok(None);
+        };
+        let line = Line::restore(&line)?;
+        let redis = self.redis.as_ref();
+        let is_awaited = |nonce| redis.is_some_and(|redis| redis.awaits(nonce));
+        let is_stuck = line.is_known() && !holds_list || !line.open().all(is_awaited);
+        if is_stuck || !self.owed.fit(line.open()) {
+            return Err(Malformed("what is owed to a client will never be told"));
+        }
+        let until = fields.time(WAITS_UNTIL);
+        let waiting = line.awaits().map(|since| {
+            let until = until.ok_or(Malformed("a list waits for ever"))?;
+            let until = until.min(now + self.ahead_wait);
+            Ok(Waiting { id, since, until })
+        });
+        let waiting = waiting.transpose()?;
+        Ok(Some((line, waiting)))
     }
 
     /// Remembers an address that has no connections, in the order in which they were written.

@@ -132,7 +132,7 @@ impl StreamId {
     }
 
     /// Writes it into a state.
-    pub(super) fn save(self, member: u8, members: &mut Members<'_>) {
+    pub fn save(self, member: u8, members: &mut Members<'_>) {
         let Self {
             millis,
             sequence,
@@ -145,7 +145,7 @@ impl StreamId {
     ///
     /// # Errors
     /// It isn't whole, or too long.
-    pub(super) fn saved(member: u8, fields: &Fields<'_>) -> Result<Option<Self>, Malformed> {
+    pub fn saved(member: u8, fields: &Fields<'_>) -> Result<Option<Self>, Malformed> {
         if fields.bytes(member).is_empty() {
             return Ok(None);
         }

@@ -126,8 +126,10 @@ impl Journal {
     pub fn go_on(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
         let write_ahead = self.write_ahead.take();
         let carried = Self::carried(self.history.limits(), fields, write_ahead)?;
-        if carried.ids.are_of_stream() != self.ids.are_of_stream() {
-            return Err(Malformed("the ids of a log are of another sort"));
+        match (carried.ids.are_of_stream(), self.ids.are_of_stream()) {
+            (true, false) => return Err(Malformed("the server before it had --redis")),
+            (false, true) => return Err(Malformed("the server before it had no --redis")),
+            _ => {}
         }
         *self = carried;
         Ok(())

@@ -89,6 +89,11 @@ impl Barriers {
         std::mem::replace(&mut self.is_suspect, false)
     }
 
+    /// Whether the epoch doesn't name this Redis, and nobody doubts for that reason.
+    pub(super) const fn is_foreign(&self) -> bool {
+        matches!(self.need, Need::Any)
+    }
+
     /// Something may be gone. [`Self::settle`] is to follow.
     pub(super) fn doubt(&mut self) {
         self.is_cut = true;

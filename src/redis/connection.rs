@@ -29,6 +29,12 @@ pub(super) enum Asked {
     Greeting(Greeted),
     /// What the append that begins with this nonce says.
     Append(Nonce),
+    /// To begin a transaction.
+    Multi,
+    /// What the append that begins with this nonce says in a transaction.
+    Queued(Nonce),
+    /// To execute it.
+    Exec,
     Barrier,
     Ping,
     /// A script is loaded once more.

@@ -55,6 +55,13 @@ impl WholeId {
         }
         Ok(ids)
     }
+
+    /// That of no entry: it is ahead of all.
+    pub(super) const NONE: Self = Self {
+        millis: 0,
+        sequence: 0,
+        tag: 0,
+    };
 }
 
 /// What tells an entry of this node from all others; consecutive.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Redis;
 use super::address::{Address, Login, Server};
+use super::scripts::Append;
 use super::settings::Settings;
-use super::writer::Append;
 use crate::application::{Endpoint, Uplink, Uplinks};
 use crate::time::Timestamp;
 

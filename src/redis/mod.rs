@@ -20,10 +20,14 @@ mod identity;
 mod reader;
 mod reply;
 pub mod saved;
+mod scripts;
 mod settings;
 #[doc(hidden)]
 pub mod simulated;
+#[doc(hidden)]
+pub mod simulated_sockets;
 mod trail;
+mod transaction;
 mod writer;
 
 #[cfg(test)]
@@ -45,8 +49,10 @@ use self::failure::Failure;
 pub use self::reader::Doubt;
 use self::reader::{Reader, Step};
 use self::reply::{Broken, REPLY_BYTES_MAX, word};
+pub use self::scripts::Append;
+use self::scripts::{Scripts, needs_script};
 pub use self::settings::Settings;
-pub use self::writer::{Append, Nonces, Refusal};
+pub use self::writer::{Nonces, Refusal};
 use self::writer::{Outcome, Outcomes, Writer};
 use crate::application::{Endpoint, Uplink, Uplinks};
 pub use crate::metrics::RedisFigures;
@@ -188,7 +194,7 @@ impl Redis {
             return Err(Refusal::OutOfReach);
         }
         let is_up = matches!(self.link, Link::Up { .. });
-        if is_up && self.lacks_scripts && Writer::needs_script(entries) {
+        if is_up && self.lacks_scripts && needs_script(entries) {
             return Err(Refusal::ByRedis("NOSCRIPT".into()));
         }
         self.writer.append(&self.settings, entries, self.now)
@@ -259,9 +265,9 @@ impl Redis {
         self.barriers.handle_timeout(now);
         match self.link {
             Link::Down { retry_at } if retry_at <= now => self.attempt(),
-            Link::Opening { until } if until <= now => self.fail(&Failure::Silent),
+            Link::Opening { until } if until <= now => self.fail(&Failure::Silent, None),
             Link::Up { .. } if self.given_up_at().is_some_and(|at| at <= now) => {
-                self.fail(&Failure::Silent);
+                self.fail(&Failure::Silent, None);
             }
             Link::Up { .. } if self.ping_at().is_some_and(|at| at <= now) => {
                 let ping = |out: &mut Vec<u8>| command::write(out, &[b"PING"]);
@@ -274,7 +280,7 @@ impl Redis {
     /// When something is to be done; what is past means that there are events.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if !self.outcomes.is_empty() || self.reader.has_next() {
+        if !self.outcomes.is_empty() || self.reader.has_next() || self.looks_for_position() {
             return Some(Timestamp::ZERO);
         }
         let link = match self.link {
@@ -289,9 +295,12 @@ impl Redis {
                     .min()
             }
         };
+        // That it is out of reach is noticed when it begins.
+        let away_at = self.away_since.map(|since| since + self.settings.timeout);
         let others = [
             self.writer.next_deadline(),
             self.barriers.next_deadline(),
+            away_at.filter(|at| *at > self.now),
             link,
         ];
         others.into_iter().flatten().min()
@@ -323,6 +332,12 @@ impl Redis {
         self.outcomes.is_empty() && self.writer.is_settled()
     }
 
+    /// Whether no publisher awaits an answer.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.outcomes.is_empty() && self.writer.entries() == 0
+    }
+
     /// Whether appends wait, and aren't sent.
     pub const fn hold(&mut self, is_held: bool) {
         self.writer.hold(is_held);
@@ -344,6 +359,13 @@ impl Redis {
             lagging_at_millis: lags.then(|| self.reader.passed().millis),
             ..self.figures
         }
+    }
+
+    /// What was passed on last, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn passed(&self) -> WholeId {
+        self.reader.passed()
     }
 
     /// Panics unless what must always hold does.
@@ -379,10 +401,11 @@ impl Redis {
         self.link = Link::Opening { until };
     }
 
-    /// The link isn't there, or not any more.
-    fn fail(&mut self, failure: &Failure) {
+    /// The link isn't there, or not any more, since this connection has `ended` or for another reason.
+    fn fail(&mut self, failure: &Failure, ended: Option<Uplink>) {
         self.complain(failure);
-        self.writer.handle_end(&self.write);
+        let closed_here = ended != Some(Uplink::Writer);
+        self.writer.handle_end(&self.write, closed_here);
         self.reader.handle_end();
         self.read.end();
         self.write.end();
@@ -436,7 +459,7 @@ impl Redis {
             password: login.password.clone().or(password),
             ..login.clone()
         };
-        let scripts = Writer::scripts();
+        let scripts = Scripts::TEXTS;
         let (connection, scripts): (_, &[&str]) = match uplink {
             Uplink::Reader => (&mut self.read, &[]),
             Uplink::Writer => (&mut self.write, &scripts),
@@ -456,6 +479,11 @@ impl Redis {
             warn!("Redis at {endpoint} takes no scripts: keys and arrays are refused");
         }
         self.lacks_scripts = write.lacks_scripts;
+        if write.identity.run_id.is_empty() {
+            warn!(
+                "Redis at {endpoint} doesn't say which it is (INFO): it isn't noticed when it is restarted"
+            );
+        }
         let has_read = self.reader.has_read();
         self.barriers.meet(&write.identity, &write.epoch, has_read);
         if !self.reader.is_checking() {
@@ -512,18 +540,30 @@ impl Redis {
                     connection.take_greeting(part, &whole)?;
                     None
                 }
-                Asked::Append(nonce) => {
-                    let taken = self.writer.take_answer(nonce, reply, &mut self.outcomes);
+                Asked::Multi => {
+                    self.writer.take_multi(reply);
+                    None
+                }
+                Asked::Queued(nonce) => {
+                    let taken = self.writer.take_queued(nonce, reply, &mut self.outcomes);
+                    taken?.map(str::to_owned)
+                }
+                Asked::Append(_) | Asked::Exec => {
+                    let outcomes = &mut self.outcomes;
+                    let taken = match asked {
+                        Asked::Append(nonce) => self.writer.take_answer(nonce, reply, outcomes),
+                        _ => self.writer.take_exec(reply, outcomes),
+                    };
                     let error = taken?.map(str::to_owned);
                     if error.is_none() {
                         let round_trip = self.now.saturating_since(at);
                         self.figures
                             .round_trip_micros
                             .observe(round_trip.as_micros() as u64);
-                        let reader = &self.reader;
-                        self.writer
-                            .pass(|first| reader.has_passed(first), &mut self.outcomes);
                     }
+                    let reader = &self.reader;
+                    self.writer
+                        .pass(|first| reader.has_passed(first), &mut self.outcomes);
                     error
                 }
                 Asked::Barrier => match (reply.text(), reply.error()) {
@@ -570,7 +610,7 @@ impl Redis {
     /// The writer was refused something.
     fn take_error(&mut self, error: &str) {
         if error == "NOSCRIPT" {
-            for script in Writer::scripts() {
+            for script in Scripts::TEXTS {
                 let load: [&[u8]; 3] = [b"SCRIPT", b"LOAD", script.as_bytes()];
                 self.write
                     .queue(Asked::Load, self.now, |out| command::write(out, &load));
@@ -593,14 +633,21 @@ impl Redis {
         Ok(())
     }
 
+    /// Whether [`look_for_position`](Self::look_for_position) has something to do: what was read last is passed on by a call
+    /// that can't do it.
+    fn looks_for_position(&self) -> bool {
+        let is_due = self.has_position || !self.has_wanted_position;
+        !self.is_ready && is_due && self.reader.is_caught_up()
+    }
+
     /// Whether the start is over. If the stream has nothing that gives a position, a barrier is to do that.
     fn look_for_position(&mut self) {
-        if self.is_ready || !self.reader.is_caught_up() {
+        if !self.looks_for_position() {
             return;
         }
         if self.has_position {
             self.is_ready = true;
-        } else if !self.has_wanted_position {
+        } else {
             self.has_wanted_position = true;
             self.barriers.want();
             self.reader.settle(&mut self.barriers);
@@ -614,7 +661,9 @@ impl Redis {
         };
         let (writer, settings) = (&self.writer, &self.settings);
         self.write.queue(Asked::Barrier, self.now, |out| {
-            writer.write_barrier(out, settings, (&identity, known, nonce));
+            writer
+                .scripts()
+                .write_barrier(out, settings, (&identity, known, nonce));
         });
     }
 }
@@ -669,7 +718,7 @@ impl Uplinks for Redis {
                 if failure == Broken("a reply is too long").into() && uplink == Uplink::Reader {
                     self.reader.be_careful();
                 }
-                self.fail(&failure);
+                self.fail(&failure, None);
             }
         }
     }
@@ -706,7 +755,8 @@ impl Uplinks for Redis {
         let connection = self.connection(uplink);
         // Its successor is on its way already.
         if connection.is_opening() || connection.is_connected() {
-            self.fail(&Failure::Ended(error.map(io::Error::to_string)));
+            let failure = Failure::Ended(error.map(io::Error::to_string));
+            self.fail(&failure, Some(uplink));
         }
     }
 }

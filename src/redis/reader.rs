@@ -84,6 +84,8 @@ pub(super) struct Reader {
     trail: Trail,
     /// How many at the front of the trail the stream still has, while it is read once more.
     common: Option<usize>,
+    /// Where the stream began when it was last seen. It begins later and later, unless it is another one.
+    oldest: Option<WholeId>,
     batches: VecDeque<Batch>,
     answers: Vec<Whole>,
     /// How many entries the last request was for.
@@ -95,7 +97,7 @@ pub(super) struct Reader {
     careful: u32,
     /// Whether a request has brought fewer entries than it was for.
     is_caught_up: bool,
-    passed: Place,
+    passed: WholeId,
 }
 
 mod saved;
@@ -107,6 +109,7 @@ impl Reader {
             last: Place::START,
             trail: Trail::default(),
             common: None,
+            oldest: None,
             batches: VecDeque::new(),
             answers: Vec::new(),
             asked: 0,
@@ -115,7 +118,7 @@ impl Reader {
             is_new_link: false,
             careful: 0,
             is_caught_up: false,
-            passed: Place::START,
+            passed: WholeId::NONE,
         }
     }
 
@@ -130,7 +133,7 @@ impl Reader {
     }
 
     /// How far it was passed on.
-    pub(super) const fn passed(&self) -> Place {
+    pub(super) const fn passed(&self) -> WholeId {
         self.passed
     }
 
@@ -143,7 +146,7 @@ impl Reader {
         if self.is_checking() || self.common.is_some() {
             return self.trail.find(id).is_some();
         }
-        Place::from(id) <= self.passed
+        Place::from(id) <= self.passed.into()
     }
 
     /// Whether an entry at this place is still going to be read.
@@ -225,7 +228,13 @@ impl Reader {
             }
             Phase::Live => {
                 self.asked = self.count();
-                let (count, block) = (self.asked.to_string(), settings.block_millis().to_string());
+                // Nobody is listened for before the end of the stream has been seen: it isn't waited at.
+                let block_millis = if self.is_caught_up {
+                    settings.block_millis()
+                } else {
+                    1
+                };
+                let (count, block) = (self.asked.to_string(), block_millis.to_string());
                 let (count, block) = (count.as_bytes(), block.as_bytes());
                 let last = self.last.to_string();
                 let last = last.as_bytes();
@@ -271,7 +280,7 @@ impl Reader {
         let first = answers.next().ok_or(UNFIT)?;
         let rest: Vec<_> = answers.collect();
         match self.phase {
-            Phase::Head => self.take_head(first.reply(&bytes), settings),
+            Phase::Head => self.take_head(first.reply(&bytes), settings, barriers),
             Phase::Back(_, looked) => self.take_back(first.reply(&bytes), looked, settings),
             Phase::Check => {
                 let newest = rest.first().ok_or(UNFIT)?;
@@ -289,11 +298,20 @@ impl Reader {
         }
     }
 
-    fn take_head(&mut self, reply: Reply<'_>, settings: &Settings) -> Result<(), Broken> {
+    fn take_head(
+        &mut self,
+        reply: Reply<'_>,
+        settings: &Settings,
+        barriers: &mut Barriers,
+    ) -> Result<(), Broken> {
         let Some((head, _)) = first_of(reply)? else {
             self.phase = Phase::Live;
             return Ok(());
         };
+        // What others have read of another Redis than this one may not be here.
+        if barriers.is_foreign() {
+            self.doubt(Doubt::Lost, true, barriers);
+        }
         let history = u64::try_from(settings.history.as_millis()).unwrap_or(u64::MAX);
         let from = Place {
             millis: head.millis.saturating_sub(history),
@@ -356,6 +374,7 @@ impl Reader {
         let there = first_of(there)?.map(|(id, _)| id);
         let newest = first_of(newest)?.map(|(id, _)| Place::from(id));
         self.phase = Phase::Live;
+        self.oldest = None;
         // A look through the trail that was cut short begins anew.
         let is_there = self.trail.back().is_none_or(|last| there == Some(last));
         if !is_there {
@@ -421,6 +440,7 @@ impl Reader {
             self.phase = Phase::Check;
             return Ok(());
         }
+        self.oldest = oldest.or(self.oldest);
         if ids.is_empty() && self.has_lost_start() {
             self.phase = Phase::Head;
             return Ok(());
@@ -458,16 +478,19 @@ impl Reader {
         !self.has_read() && self.last != Place::START
     }
 
-    /// Whether the stream begins with an entry that isn't known, though others were read before and behind it: it is a new
-    /// one, filled in the millisecond in which the one before was lost.
+    /// Whether this can't be where the stream begins that was read so far: it is a new one, which was filled before anybody
+    /// saw that the one before was lost. It begins earlier, or with an entry that isn't known though others were read
+    /// before and behind it.
     fn is_foreign(&self, oldest: WholeId) -> bool {
-        let (place, ids) = (
-            Place::from(oldest),
-            self.trail.front().zip(self.trail.back()),
-        );
+        if self.common.is_some() || !self.has_read() {
+            return false;
+        }
+        let place = Place::from(oldest);
+        let begins_earlier = |before: WholeId| place <= before.into() && oldest != before;
+        let ids = self.trail.front().zip(self.trail.back());
         let is_within =
             ids.is_some_and(|(front, back)| (front.into()..=back.into()).contains(&place));
-        is_within && self.common.is_none() && self.trail.find(oldest).is_none()
+        self.oldest.is_some_and(begins_earlier) || is_within && self.trail.find(oldest).is_none()
     }
 
     /// The stream ends while it was compared with the trail: what it lacks of it is forgotten.
@@ -517,8 +540,9 @@ impl Reader {
         let at = batch.next;
         let id = *batch.ids.get(at)?;
         batch.next += 1;
-        batch.is_mended = batch.mends_at == Some(at);
-        self.passed = id.into();
+        // Behind one that can't be told, nothing says what is from before it.
+        batch.is_mended = batch.mends_at == Some(at) && Place::from(id).is_tellable();
+        self.passed = id;
         let content = batch.content(at);
         Some(if content.is_barrier() {
             Step::Barrier(id)

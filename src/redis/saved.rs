@@ -13,12 +13,11 @@ use std::os::unix::ffi::OsStrExt;
 use super::barriers::Barriers;
 use super::reader::Reader;
 use super::writer::{Outcome, Writer};
-use super::{Redis, RedisFigures};
+use super::{Nonce, Redis, RedisFigures};
 use crate::application::{Endpoint, State};
 use crate::handover::{Fields, Malformed};
 use crate::metrics::saved::Counters;
 use crate::time::Timestamp;
-
 // Kinds of records.
 const REDIS: u8 = 14;
 const APPEND: u8 = 16;
@@ -115,14 +114,27 @@ impl Redis {
     ) -> Result<(), Malformed> {
         match kind {
             REDIS => self.restore_head(fields, now),
-            APPEND => self.writer.carry(fields),
+            APPEND => self.writer.carry(fields, now + self.settings.timeout),
             BATCH => self.reader.carry(fields),
             OUTCOME => {
-                self.outcomes.push_back(Outcome::restore(fields)?);
+                let outcome = Outcome::restore(fields)?;
+                if !self.writer.is_recent(&outcome.nonces()) {
+                    return Err(Malformed(
+                        "something is told of an append that nobody has made",
+                    ));
+                }
+                self.outcomes.push_back(outcome);
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether somebody will be told what becomes of the entry with this nonce.
+    #[must_use]
+    pub fn awaits(&self, nonce: Nonce) -> bool {
+        let tells = |outcome: &Outcome| outcome.nonces().contains(&nonce.0);
+        self.writer.awaits(nonce) || self.outcomes.iter().any(tells)
     }
 
     fn restore_head(&mut self, fields: &Fields<'_>, now: Timestamp) -> Result<(), Malformed> {
@@ -186,5 +198,25 @@ impl Counters for RedisFigures {
         visit(refused_full);
         visit(refused_unanswered);
         visit(refused_by_redis);
+    }
+}
+
+#[cfg(test)]
+impl Redis {
+    /// All that a handover changes, without one: a successor that was begun with `seed` can't be told apart from this.
+    pub(crate) fn lose_links(&mut self, seed: u64, now: Timestamp) {
+        self.tell(now);
+        self.writer.handle_end(&self.write, true);
+        self.writer.hold(false);
+        self.reader.handle_end();
+        self.read.end();
+        self.write.end();
+        self.link = super::Link::Down {
+            retry_at: Timestamp::ZERO,
+        };
+        (self.tried, self.backoff) = (0, std::time::Duration::ZERO);
+        self.away_since = self.away_since.or(Some(now));
+        self.lacks_scripts = false;
+        self.rng = Self::new(self.settings.clone(), self.servers.clone(), seed).rng;
     }
 }

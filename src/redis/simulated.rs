@@ -1,12 +1,11 @@
 //! A Redis in memory for tests: it takes the commands that are sent to it as bytes, and answers as Redis does, its oddities
 //! included. It can lose its links, be silent, be full, and come back as another one.
 //!
-//! Main types: [`SimulatedRedis`], of which clones are the same one, and [`SimulatedSockets`], which carries the bytes of
-//! one node in any pieces. The scripts are Rust here, known by the hash of their text.
+//! Main type: [`SimulatedRedis`], of which clones are the same one. The scripts are Rust here, known by the hash of their
+//! text.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -16,8 +15,7 @@ use crate::journal::id::tag_of;
 
 use super::entry::{Place, WholeId};
 use super::reply::Inbox;
-use super::writer::{self, APPEND, BARRIER};
-use crate::application::{Uplink, Uplinks};
+use super::scripts::{self, APPEND, BARRIER};
 use crate::time::Timestamp;
 
 /// What is there while nodes come and go; clones are the same.
@@ -38,6 +36,8 @@ pub struct Taken {
     pub id: WholeId,
     /// Its fields.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The one ahead of it in its stream, as a place in the log; whether or not that was trimmed.
+    pub ahead: Option<usize>,
 }
 
 struct Server {
@@ -47,11 +47,15 @@ struct Server {
     is_master: bool,
     is_stopped: bool,
     is_full: bool,
+    denies_transactions: bool,
     /// Added to the time, in milliseconds.
     clock: i64,
     now: Timestamp,
     key: Vec<u8>,
-    stream: Vec<Taken>,
+    /// What there is, as places in the log.
+    stream: Vec<usize>,
+    /// Where in the log the newest is that this branch has had.
+    tip: Option<usize>,
     /// The id of the newest entry that there ever was.
     top: Place,
     texts: BTreeMap<Vec<u8>, (Vec<u8>, Option<Timestamp>)>,
@@ -69,8 +73,16 @@ struct Wire {
     to: VecDeque<u8>,
     from: VecDeque<u8>,
     requests: Option<Inbox>,
+    transaction: Option<Transaction>,
     blocked: Option<Blocked>,
     is_ended: bool,
+}
+
+/// Commands behind MULTI.
+#[derive(Default)]
+struct Transaction {
+    commands: Vec<Vec<Vec<u8>>>,
+    is_spoilt: bool,
 }
 
 /// An XREAD that waits.
@@ -81,7 +93,7 @@ struct Blocked {
 }
 
 /// The milliseconds since the Unix epoch at the start of the clock.
-const EPOCH_MILLIS: u64 = 1_795_702_284_393;
+pub const EPOCH_MILLIS: u64 = 1_795_702_284_393;
 
 /// How many entries the stream may have beyond its bound: it is trimmed by nodes of the tree that they lie in.
 const TRIM_SLACK: usize = 100;
@@ -97,10 +109,12 @@ impl SimulatedRedis {
             is_master: true,
             is_stopped: false,
             is_full: false,
+            denies_transactions: false,
             clock: 0,
             now: Timestamp::ZERO,
             key: stream.as_bytes().to_vec(),
             stream: Vec::new(),
+            tip: None,
             top: Place::START,
             texts: BTreeMap::new(),
             scripts: HashSet::new(),
@@ -162,13 +176,31 @@ impl SimulatedRedis {
     /// Every entry that was ever taken, in the order in which they were.
     #[must_use]
     pub fn log(&self) -> Vec<Taken> {
-        self.server().log.clone()
+        self.log_behind(0)
+    }
+
+    /// The same without the first `count`.
+    #[must_use]
+    pub fn log_behind(&self, count: usize) -> Vec<Taken> {
+        self.server().log[count..].to_vec()
+    }
+
+    /// Where in the log the newest entry is that its branch has had.
+    #[must_use]
+    pub fn tip(&self) -> Option<usize> {
+        self.server().tip
+    }
+
+    /// Whether the stream has the entry at this place of the log now.
+    #[must_use]
+    pub fn has(&self, place: usize) -> bool {
+        self.server().stream.contains(&place)
     }
 
     /// What the stream has now.
     #[must_use]
     pub fn entries(&self) -> Vec<Taken> {
-        self.server().stream.clone()
+        self.server().entries(Place::START).cloned().collect()
     }
 
     /// Ends all connections, as CLIENT KILL does.
@@ -192,6 +224,11 @@ impl SimulatedRedis {
         self.server().is_full = is_full;
     }
 
+    /// Its user may not begin transactions, or may.
+    pub fn deny_transactions(&self, is_denied: bool) {
+        self.server().denies_transactions = is_denied;
+    }
+
     /// Is killed and started again, with its data but for the newest `lacking` entries, which its disk hasn't got.
     pub fn restart(&self, lacking: usize) {
         self.kill_clients();
@@ -212,10 +249,16 @@ impl SimulatedRedis {
         server.clock = clock;
     }
 
+    /// Its clock is off by so many milliseconds from now on.
+    pub fn set_clock(&self, clock: i64) {
+        self.server().clock = clock;
+    }
+
     /// Forgets all that it has.
     pub fn flush(&self) {
         let mut server = self.server();
         server.stream.clear();
+        server.tip = None;
         server.top = Place::START;
         server.texts.clear();
     }
@@ -376,7 +419,7 @@ impl Server {
                 command.map(text).collect::<Vec<_>>()
             };
             let arguments: Vec<_> = command.iter().map(Vec::as_slice).collect();
-            if let Some(reply) = self.execute(&arguments, wire) {
+            if let Some(reply) = self.take(&arguments, wire) {
                 wire.borrow_mut().from.extend(reply);
             }
             self.wake();
@@ -407,11 +450,51 @@ impl Server {
         }
     }
 
+    /// What the stream has from a place on.
+    fn entries(&self, from: Place) -> impl DoubleEndedIterator<Item = &Taken> {
+        let is_ahead = |at: &usize| self.log[*at].place() < from;
+        let first = self.stream.partition_point(is_ahead);
+        self.stream[first..].iter().map(|at| &self.log[*at])
+    }
+
     fn read_behind(&self, last: Place, count: usize) -> Option<Vec<u8>> {
-        let entries = self.stream.iter().filter(|entry| entry.place() > last);
+        let entries = self.entries(last).filter(|entry| entry.place() > last);
         let entries: Vec<_> = entries.take(count).map(Taken::reply).collect();
         let stream = || list([bulk(&self.key), list(entries.iter().cloned())]);
         (!entries.is_empty()).then(|| list([stream()]))
+    }
+
+    /// Executes a command, or keeps it for the end of its transaction.
+    fn take(&mut self, command: &[&[u8]], wire: &Rc<RefCell<Wire>>) -> Option<Vec<u8>> {
+        if self.denies_transactions && matches!(command[0], b"MULTI" | b"EXEC") {
+            return Some(b"-NOPERM this user has no permissions to run it\r\n".to_vec());
+        }
+        if *command == [b"MULTI"] {
+            wire.borrow_mut().transaction = Some(Transaction::default());
+            return Some(b"+OK\r\n".to_vec());
+        }
+        let Some(mut transaction) = wire.borrow_mut().transaction.take() else {
+            return self.execute(command, wire);
+        };
+        if *command == [b"EXEC"] {
+            if transaction.is_spoilt {
+                let text = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+                return Some(text.as_bytes().to_vec());
+            }
+            let replies = transaction.commands.iter().map(|command| {
+                let arguments: Vec<_> = command.iter().map(Vec::as_slice).collect();
+                self.execute(&arguments, wire).expect("it doesn't wait")
+            });
+            return Some(list(replies));
+        }
+        // Scripts are refused at their first write.
+        let refusal = self.refusal().filter(|_| command[0] == b"XADD");
+        let reply = refusal.unwrap_or_else(|| b"+QUEUED\r\n".to_vec());
+        transaction.is_spoilt |= reply.starts_with(b"-");
+        let owned = command.iter().map(|argument| argument.to_vec());
+        transaction.commands.push(owned.collect());
+        wire.borrow_mut().transaction = Some(transaction);
+        Some(reply)
     }
 
     /// The reply; none yet if it waits.
@@ -439,7 +522,7 @@ impl Server {
                     .map_or_else(|| b"$-1\r\n".to_vec(), |v| bulk(&v)),
             ),
             [b"SCRIPT", b"LOAD", script] => {
-                let sha = writer::sha(std::str::from_utf8(script).expect("a script"));
+                let sha = scripts::sha(std::str::from_utf8(script).expect("a script"));
                 self.scripts.insert(sha.clone());
                 Some(bulk(sha.as_bytes()))
             }
@@ -458,28 +541,24 @@ impl Server {
                 if !self.scripts.contains(sha) {
                     return text("-NOSCRIPT No matching script.\r\n");
                 }
-                Some(if sha == writer::sha(APPEND) {
+                Some(if sha == scripts::sha(APPEND) {
                     self.append(keys, arguments)
                 } else {
-                    assert_eq!(sha, writer::sha(BARRIER));
+                    assert_eq!(sha, scripts::sha(BARRIER));
                     self.write_barrier(keys, arguments)
                 })
             }
             [b"XRANGE", _, from, to, rest @ ..] => {
-                let range = place(from)..=place(to);
-                let entries = self.stream.iter();
+                let (entries, to) = (self.entries(place(from)), place(to));
                 Some(ranged(
-                    entries.filter(|entry| range.contains(&entry.place())),
+                    entries.take_while(|entry| entry.place() <= to),
                     rest,
                 ))
             }
             [b"XREVRANGE", _, to, from, rest @ ..] => {
-                let range = place(from)..=place(to);
-                let entries = self.stream.iter().rev();
-                Some(ranged(
-                    entries.filter(|entry| range.contains(&entry.place())),
-                    rest,
-                ))
+                let (entries, to) = (self.entries(place(from)), place(to));
+                let entries = entries.rev().filter(|entry| entry.place() <= to);
+                Some(ranged(entries, rest))
             }
             [
                 b"XREAD",
@@ -590,9 +669,9 @@ impl Server {
             sequence,
             tag,
         };
-        let taken = Taken { id, fields };
-        self.stream.push(taken.clone());
-        self.log.push(taken);
+        let ahead = self.tip.replace(self.log.len());
+        self.stream.push(self.log.len());
+        self.log.push(Taken { id, fields, ahead });
         if self.stream.len() > maxlen.saturating_add(TRIM_SLACK) {
             let excess = self.stream.len() - maxlen;
             self.stream.drain(..excess);
@@ -604,16 +683,18 @@ impl Server {
     fn lose(&mut self, lacking: usize) {
         for _ in 0..lacking {
             let Some(lost) = self.stream.pop() else {
-                return;
+                break;
             };
-            let place = lost.place().to_string();
+            self.tip = self.log[lost].ahead;
+            let place = self.log[lost].place().to_string();
             let is_of_it = |value: &[u8]| {
                 let value = String::from_utf8_lossy(value);
                 value.starts_with(&format!("{place}-")) || value.ends_with(&format!(" {place}"))
             };
             self.texts.retain(|_, (value, _)| !is_of_it(value));
         }
-        self.top = self.stream.last().map_or(Place::START, Taken::place);
+        let top = self.tip.map(|tip| self.log[tip].place());
+        self.top = top.unwrap_or(Place::START);
     }
 }
 
@@ -624,111 +705,4 @@ fn ranged<'a>(entries: impl Iterator<Item = &'a Taken>, rest: &[&[u8]]) -> Vec<u
         _ => panic!("what is {rest:?}?"),
     };
     list(entries.take(count).map(Taken::reply))
-}
-
-/// The two sockets of a node: they carry its bytes to a server and back, in any pieces.
-#[derive(Default)]
-pub struct SimulatedSockets {
-    links: [Option<SimulatedLink>; 2],
-    is_connecting: [bool; 2],
-}
-
-impl SimulatedSockets {
-    /// Opens, reads, writes and closes as `uplinks` wants. Where nothing is to be connected to, `server` is `None`.
-    pub fn pump(
-        &mut self,
-        server: Option<&SimulatedRedis>,
-        uplinks: &mut dyn Uplinks,
-        rng: &mut Rng,
-        now: Timestamp,
-    ) {
-        for uplink in [Uplink::Reader, Uplink::Writer] {
-            let at = uplink as usize;
-            if uplinks.take_connect(uplink).is_some() {
-                self.close(uplink, rng);
-                let Some(server) = server else {
-                    let error = io::Error::from(io::ErrorKind::ConnectionRefused);
-                    uplinks.handle_end(uplink, Some(&error), now);
-                    continue;
-                };
-                self.links[at] = Some(server.connect());
-                self.is_connecting[at] = true;
-            }
-            if !uplinks.is_open(uplink) {
-                self.close(uplink, rng);
-                continue;
-            }
-            let Some(link) = self.links[at].clone() else {
-                continue;
-            };
-            if std::mem::take(&mut self.is_connecting[at]) {
-                uplinks.handle_connected(uplink, now);
-            }
-            self.carry(uplink, &link, uplinks, rng, now);
-        }
-    }
-
-    fn carry(
-        &mut self,
-        uplink: Uplink,
-        link: &SimulatedLink,
-        uplinks: &mut dyn Uplinks,
-        rng: &mut Rng,
-        now: Timestamp,
-    ) {
-        if uplinks.takes_input(uplink) {
-            let bytes = link.read(piece(rng));
-            if !bytes.is_empty() {
-                uplinks.handle_received(uplink, &bytes, now);
-            }
-        }
-        if link.is_ended() {
-            self.links[uplink as usize] = None;
-            uplinks.handle_end(uplink, None, now);
-            return;
-        }
-        let unsent = uplinks.unsent(uplink);
-        let len = unsent.len().min(piece(rng));
-        link.write(&unsent[..len]);
-        if len > 0 {
-            uplinks.handle_sent(uplink, len, now);
-        }
-    }
-
-    /// One of the connections breaks, noticed at once.
-    pub fn cut(
-        &mut self,
-        uplink: Uplink,
-        uplinks: &mut dyn Uplinks,
-        rng: &mut Rng,
-        now: Timestamp,
-    ) {
-        if self.links[uplink as usize].is_some() {
-            self.close(uplink, rng);
-            let error = io::Error::from(io::ErrorKind::ConnectionReset);
-            uplinks.handle_end(uplink, Some(&error), now);
-        }
-    }
-
-    /// The process becomes another one, whose sockets they aren't.
-    pub fn leave(&mut self) {
-        for link in &mut self.links {
-            link.take().into_iter().for_each(SimulatedLink::leave);
-        }
-    }
-
-    fn close(&mut self, uplink: Uplink, rng: &mut Rng) {
-        if let Some(link) = self.links[uplink as usize].take() {
-            link.close(rng.bool());
-        }
-    }
-}
-
-/// How many bytes go at once: few, some, or all.
-fn piece(rng: &mut Rng) -> usize {
-    match rng.u8(..4) {
-        0 => rng.usize(..20),
-        1 => rng.usize(..2000),
-        _ => usize::MAX,
-    }
 }

@@ -8,11 +8,13 @@ use fastrand::Rng;
 
 use super::address::{Login, Server};
 use super::entry::{Place, digits};
-use super::simulated::{SimulatedRedis, SimulatedSockets, Taken};
+use super::simulated::{SimulatedRedis, Taken};
+use super::simulated_sockets::SimulatedSockets;
 use super::*;
 use crate::application::{Endpoint, Uplink};
 
-mod handover;
+mod handover_tests;
+mod transaction_tests;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -227,7 +229,9 @@ impl World {
     /// Nothing is lost by what happens here.
     fn stir(&mut self) {
         match self.rng.u8(..100) {
-            0..60 => self.append_something(),
+            0..40 => self.append_something(),
+            // They go together.
+            40..60 => (0..3).for_each(|_| self.append_something()),
             60..75 => {
                 let json = format!(r#"{{"type":"other","notification":{}}}"#, self.rng.u64(..));
                 self.server.add(&[(b"x", b"1"), (b"n", json.as_bytes())]);
@@ -371,12 +375,10 @@ fn pass_on(count: u64, handover_turns: fn(&mut Rng) -> Option<u32>) {
                 !passed.is_empty() && log.ends_with(&passed),
                 "in order, each once"
             );
-            assert!(
-                !node
-                    .told
-                    .iter()
-                    .any(|told| matches!(told, Told::Doubt(_) | Told::Mended))
-            );
+            // Who begins may find entries of others, and nobody who speaks for this Redis.
+            let doubts = node.told.iter().enumerate();
+            let mut doubts = doubts.filter(|(_, told)| matches!(told, Told::Doubt(_)));
+            assert!(doubts.all(|(at, _)| at == 0));
             for answer in node.answers.values() {
                 let name = match answer {
                     Answer::Refused(refusal) => format!("{refusal:?}"),
@@ -632,12 +634,15 @@ fn what_waits_goes_out_with_the_next_link_or_never() {
         .append(&[APPEND], now)
         .expect("it waits")
         .start;
+    let redis = &world.nodes[0].redis;
+    assert!(redis.is_settled() && !redis.is_idle(), "nothing was sent");
     world.turn(500);
     world.is_there = true;
     for _ in 0..50 {
         world.turn(10);
     }
     assert!(matches!(world.nodes[0].answers[&first], Answer::Own(_)));
+    assert!(world.nodes[0].redis.is_idle());
 
     world.is_there = false;
     world.server.kill_clients();
@@ -692,6 +697,26 @@ fn one_barrier_a_failover() {
     world.nodes.push(Node::new(99));
     world.rest();
     assert_eq!(barriers(&world), before);
+}
+
+#[test]
+fn a_start_at_a_redis_that_nobody_speaks_for_is_in_doubt() {
+    let mut world = quiet();
+    world.append_something();
+    world.rest();
+    world.server.fail_over(1, 0);
+    // No barrier can be written.
+    world.server.fill(true);
+    world.nodes = vec![Node::new(8)];
+    for _ in 0..40 {
+        world.turn(20);
+    }
+    let node = &world.nodes[0];
+    assert!(node.redis.is_ready());
+    assert_eq!(node.told.first(), Some(&Told::Doubt(Doubt::Lost)));
+    assert!(!node.told.contains(&Told::Mended), "{:?}", node.told);
+    world.rest();
+    assert_eq!(world.nodes[0].told.last(), Some(&Told::Mended));
 }
 
 #[test]
@@ -858,6 +883,86 @@ fn a_stream_that_is_filled_anew_at_once_is_noticed() {
     assert!(told[1..].starts_with(&entries), "{told:?}");
 }
 
+#[test]
+fn a_stream_that_is_filled_anew_from_an_earlier_id_on_is_noticed() {
+    let mut world = quiet();
+    let add = |world: &mut World| {
+        let id = world.server.add(&[(b"n", b"1")]);
+        (0..10).for_each(|_| world.turn(0));
+        id
+    };
+    let read = [(); 3].map(|()| add(&mut world));
+    // Dropping what is the oldest is no reason for doubt.
+    world.server.trim(1);
+    let next = add(&mut world);
+    let told = &world.nodes[0].told;
+    assert!(told.ends_with(&[Told::Entry(read[2]), Told::Entry(next)]));
+    let before = told.len();
+    world.server.flush();
+    world.server.set_clock(-3_600_000);
+    world.server.add(&[(b"n", b"2")]);
+    world.server.set_clock(10);
+    let new = world.server.add(&[(b"n", b"3")]);
+    world.rest();
+    let told = &world.nodes[0].told[before..];
+    assert!(
+        told.starts_with(&[Told::Doubt(Doubt::Lost), Told::Entry(new)]),
+        "{told:?}"
+    );
+    assert!(told.ends_with(&[Told::Mended]), "{told:?}");
+}
+
+#[test]
+fn a_barrier_whose_id_is_too_long_ends_no_doubt() {
+    let mut world = quiet();
+    let before = world.nodes[0].told.len();
+    world.server.flush();
+    world.server.set_clock(i64::MAX);
+    for _ in 0..1000 {
+        world.server.add(&[(b"n", b"1")]);
+    }
+    // What comes now has the milliseconds of the newest, and a digit more than may be told.
+    world.server.set_clock(0);
+    for _ in 0..300 {
+        world.turn(10);
+    }
+    let told = &world.nodes[0].told[before..];
+    assert!(matches!(told[0], Told::Doubt(_)));
+    let Some(Told::Barrier(id)) = told.last() else {
+        panic!("a barrier is the last: {:?}", told.last());
+    };
+    assert_eq!(id.sequence, 1000);
+}
+
+#[test]
+fn a_start_waits_for_nothing_once_all_is_read() {
+    for entries in [0, 3, 2000] {
+        let mut world = World::new(7, 1);
+        for _ in 0..entries {
+            world.server.add(&[(b"n", b"1")]);
+        }
+        // As a hub does: an event at a time, and only when there is something to do.
+        let mut left_ms = settings().block_millis() - 10;
+        while !world.nodes[0].redis.is_ready() {
+            world.server.run(world.now, &mut world.rng);
+            let World {
+                server,
+                rng,
+                now,
+                nodes,
+                ..
+            } = &mut world;
+            let node = &mut nodes[0];
+            node.sockets.pump(Some(server), &mut node.redis, rng, *now);
+            while node.redis.next_deadline().is_some_and(|at| at <= *now) {
+                node.take_events(*now, 1);
+            }
+            *now = *now + Duration::from_millis(1);
+            left_ms = left_ms.checked_sub(1).expect("it is ready by then");
+        }
+    }
+}
+
 /// The same against a real one, which `CRIEUR_REDIS_URL` names by its Unix socket and a user. It is flushed, by its default
 /// user, who has no password.
 mod real {
@@ -899,7 +1004,8 @@ mod real {
                     .chunks(2)
                     .map(|pair| (pair[0].to_vec(), pair[1].to_vec()));
                 let fields = fields.collect();
-                log.push(Taken { id, fields });
+                let ahead = log.len().checked_sub(1);
+                log.push(Taken { id, fields, ahead });
             }
         });
         log
@@ -969,7 +1075,9 @@ mod real {
             }
             let is_ready = world.nodes.iter().all(|node| node.redis.is_ready());
             if is_ready && start.elapsed() < Duration::from_secs(4) {
-                world.append_something();
+                for _ in 0..1 + appends % 3 {
+                    world.append_something();
+                }
                 appends += 1;
                 match appends % 4000 {
                     1000 => ask(path, &[b"CLIENT", b"KILL", b"TYPE", b"normal"], |_| {}),

@@ -1,5 +1,4 @@
-//! What is written to the stream: appends that wait, are on their way, or were answered; their deadlines and bounds; the
-//! scripts.
+//! What is written to the stream: appends that wait, are on their way, or were answered; their deadlines and bounds.
 //!
 //! An append is never sent twice. What waits goes out with the next link; of what was given to a link that has ended, that
 //! of which the socket had taken nothing waits again, and the rest is answered by what is read back, or by its deadline.
@@ -10,15 +9,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 
-use sha1::{Digest, Sha1};
-
 use super::command;
 use super::connection::{Asked, Connection};
-use crate::journal::id::tag_of;
-
 use super::entry::{self, Nonce, Place, WholeId};
+use super::failure::is_of_server;
 use super::reply::{Broken, Reply, word};
+use super::scripts::{Append, Scripts};
 use super::settings::Settings;
+use super::transaction::{self, Transaction};
 use crate::time::Timestamp;
 
 /// Entries that may wait or be on their way.
@@ -30,53 +28,8 @@ pub(super) const PENDING_BYTES_MAX: usize = 32 << 20;
 /// How much is given to a connection at once, in bytes, an append more or less.
 const BURST_BYTES: usize = 256 << 10;
 
-/// Appends entries with and without keys, as one. KEYS: the stream; for each entry the key under which its own is
-/// remembered, or the stream again. ARGV: how many entries the stream keeps, about; how long a key is remembered, in
-/// milliseconds; for each entry its JSON, nonce, key and tag. Returns for each its id, or that of the one that was there.
-pub(super) const APPEND: &str = "\
-local stream, maxlen, ttl = KEYS[1], ARGV[1], ARGV[2]
-local told = {}
-for i = 2, #KEYS do
-  local key, at = KEYS[i], 4 * i - 5
-  local first = key ~= stream and redis.call('GET', key)
-  if first then
-    told[#told + 1] = first
-  elseif key == stream then
-    told[#told + 1] = redis.call('XADD', stream, 'MAXLEN', '~', maxlen, '*', 'n', ARGV[at], 't', ARGV[at + 1])
-  else
-    local id = redis.call('XADD', stream, 'MAXLEN', '~', maxlen, '*', 'n', ARGV[at], 't', ARGV[at + 1], 'k', ARGV[at + 2])
-    redis.call('SET', key, id .. '-' .. ARGV[at + 3], 'PX', ttl)
-    told[#told + 1] = id
-  end
-end
-return told
-";
-
-/// Writes a barrier unless somebody else has. KEYS: the stream and the epoch's key. ARGV: how many entries the stream keeps,
-/// about; the identity that it speaks for; the epoch's value as it is known; a nonce. Returns the epoch's value.
-pub(super) const BARRIER: &str = "\
-local now = redis.call('GET', KEYS[2]) or ''
-if now ~= ARGV[3] then return now end
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'b', ARGV[2], 't', ARGV[4])
-redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. id)
-return ARGV[2] .. ' ' .. id
-";
-
 /// Nonces of entries that were appended together.
 pub type Nonces = Range<u64>;
-
-/// An entry to be appended.
-#[derive(Clone, Copy, Debug)]
-pub struct Append<'a> {
-    /// Its kind, as JSON.
-    pub kind: &'a str,
-    /// The notification, as JSON.
-    pub notification: &'a str,
-    /// Whether it is kept in the history.
-    pub is_kept: bool,
-    /// What it is known by, if it is to be published once only.
-    pub key: Option<&'a str>,
-}
 
 /// Why something wasn't published, or may not have been.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -159,12 +112,13 @@ pub(super) struct Writer {
     /// What was there already, and hasn't been passed on here.
     repeats: Vec<(Nonce, WholeId)>,
     is_held: bool,
-    /// Whether another process had the link before. It has closed its own and not lost it, so Redis may still come to read
-    /// what was given to that one.
-    is_successor: bool,
+    /// Whether an earlier link was closed from here, by this process or the one before: Redis may still come to read what
+    /// was given to it.
+    may_be_late: bool,
+    /// Of this link.
+    transaction: Transaction,
     written: u64,
-    append_sha: String,
-    barrier_sha: String,
+    scripts: Scripts,
 }
 
 mod saved;
@@ -190,16 +144,11 @@ impl Writer {
             bytes: 0,
             repeats: Vec::new(),
             is_held: false,
-            is_successor: false,
+            may_be_late: false,
+            transaction: Transaction::default(),
             written: 0,
-            append_sha: sha(APPEND),
-            barrier_sha: sha(BARRIER),
+            scripts: Scripts::new(),
         }
-    }
-
-    /// Whether these need the script.
-    pub(super) fn needs_script(entries: &[Append<'_>]) -> bool {
-        entries.len() > 1 || entries.iter().any(|entry| entry.key.is_some())
     }
 
     pub(super) fn append(
@@ -217,7 +166,7 @@ impl Writer {
         if self.entries > 0 && (is_full || self.bytes >= PENDING_BYTES_MAX) {
             return Err(Refusal::Full);
         }
-        let command = self.command(settings, entries);
+        let command = self.scripts.append(settings, nonces.start, entries);
         if self.entries > 0 && self.bytes + command.len() > PENDING_BYTES_MAX {
             return Err(Refusal::Full);
         }
@@ -235,93 +184,9 @@ impl Writer {
         Ok(nonces)
     }
 
-    fn command(&self, settings: &Settings, entries: &[Append<'_>]) -> Vec<u8> {
-        let mut command = Vec::new();
-        let stream = settings.stream.as_bytes();
-        let maxlen = settings.maxlen.to_string();
-        let nonces = (self.next_nonce..).map(entry::digits);
-        let json = |entry: &Append<'_>| entry::json(entry.kind, entry.notification, entry.is_kept);
-        if let ([entry], false) = (entries, Self::needs_script(entries)) {
-            let (json, nonce) = (json(entry), entry::digits(self.next_nonce));
-            let arguments: [&[u8]; 10] = [
-                b"XADD",
-                stream,
-                b"MAXLEN",
-                b"~",
-                maxlen.as_bytes(),
-                b"*",
-                b"n",
-                json.as_bytes(),
-                b"t",
-                nonce.as_slice(),
-            ];
-            command::write(&mut command, &arguments);
-            return command;
-        }
-        command::begin(&mut command, 6 + 5 * entries.len());
-        let keys = (1 + entries.len()).to_string();
-        let begin: [&[u8]; 4] = [
-            b"EVALSHA",
-            self.append_sha.as_bytes(),
-            keys.as_bytes(),
-            stream,
-        ];
-        for argument in begin {
-            command::push(&mut command, argument);
-        }
-        for Append { key, .. } in entries {
-            match key {
-                Some(key) => {
-                    let key = format!("{}:k:{key}", settings.stream);
-                    command::push(&mut command, key.as_bytes());
-                }
-                None => command::push(&mut command, stream),
-            }
-        }
-        command::push(&mut command, maxlen.as_bytes());
-        let ttl = settings.history.as_millis().max(1).to_string();
-        command::push(&mut command, ttl.as_bytes());
-        for (entry, nonce) in entries.iter().zip(nonces) {
-            let json = json(entry);
-            let key = entry.key.unwrap_or_default();
-            let fields: [(&[u8], &[u8]); 3] = [
-                (b"n", json.as_bytes()),
-                (b"t", &nonce),
-                (b"k", key.as_bytes()),
-            ];
-            let tag = entry::digits(tag_of(fields));
-            for argument in [json.as_bytes(), &nonce, key.as_bytes(), &tag] {
-                command::push(&mut command, argument);
-            }
-        }
-        command
-    }
-
-    /// The scripts that a link has to know.
-    pub(super) const fn scripts() -> [&'static str; 2] {
-        [APPEND, BARRIER]
-    }
-
-    /// The command that writes a barrier.
-    pub(super) fn write_barrier(
-        &self,
-        out: &mut Vec<u8>,
-        settings: &Settings,
-        (identity, known, Nonce(nonce)): (&str, &[u8], Nonce),
-    ) {
-        let (epoch, maxlen) = (settings.epoch_key(), settings.maxlen.to_string());
-        let arguments: [&[u8]; 9] = [
-            b"EVALSHA",
-            self.barrier_sha.as_bytes(),
-            b"2",
-            settings.stream.as_bytes(),
-            epoch.as_bytes(),
-            maxlen.as_bytes(),
-            identity.as_bytes(),
-            known,
-            &entry::digits(nonce),
-        ];
-        command::write(out, &arguments);
+    /// The commands that are written.
+    pub(super) const fn scripts(&self) -> &Scripts {
+        &self.scripts
     }
 
     /// Whether what waits is kept from being sent.
@@ -331,28 +196,45 @@ impl Writer {
 
     /// Gives the connection what waits, up to a bound.
     pub(super) fn send(&mut self, connection: &mut Connection, now: Timestamp) {
-        while !self.is_held && !self.is_overtaking() && connection.unsent().len() < BURST_BYTES {
-            let Some(pending) = self.pending.get_mut(self.first_waiting) else {
-                return;
-            };
+        let is_over = |connection: &Connection| connection.unsent().len() >= BURST_BYTES;
+        if self.is_held || self.is_overtaking() || is_over(connection) {
+            return;
+        }
+        let waiting = self.pending.len() - self.first_waiting;
+        let go_together = waiting > 1 && self.transaction.is_possible();
+        if go_together {
+            connection.queue(Asked::Multi, now, |out| command::write(out, &[b"MULTI"]));
+        }
+        while let Some(pending) = self.pending.get_mut(self.first_waiting)
+            && !is_over(connection)
+        {
             if let Stage::Waiting(command) = &pending.stage {
-                let asked = Asked::Append(Nonce(pending.nonces.start));
+                let first = Nonce(pending.nonces.start);
+                let asked = match go_together {
+                    true => Asked::Queued(first),
+                    false => Asked::Append(first),
+                };
                 let range = connection.queue(asked, now, |out| out.extend_from_slice(command));
                 pending.stage = Stage::Sent(range);
             }
             self.first_waiting += 1;
         }
+        if go_together {
+            connection.queue(Asked::Exec, now, |out| command::write(out, &[b"EXEC"]));
+        }
     }
 
-    /// Whether what waits might come ahead of what an earlier process has sent: it waits until that is settled.
+    /// Whether what waits might come ahead of what was sent before: it waits until that is settled.
     fn is_overtaking(&mut self) -> bool {
         let is_lost = |pending: &Pending| matches!(pending.stage, Stage::Lost);
-        self.is_successor &= self.pending.iter().take(self.first_waiting).any(is_lost);
-        self.is_successor
+        self.may_be_late &= self.pending.iter().take(self.first_waiting).any(is_lost);
+        self.may_be_late
     }
 
-    /// The link ends: what the socket has taken nothing of waits for the next one.
-    pub(super) fn handle_end(&mut self, connection: &Connection) {
+    /// The link ends: what the socket has taken nothing of waits for the next one. If it is `closed_here`, and not by Redis,
+    /// the rest may still be on its way.
+    pub(super) fn handle_end(&mut self, connection: &Connection, closed_here: bool) {
+        self.may_be_late |= closed_here;
         for pending in &mut self.pending {
             if let Stage::Sent(_) = &pending.stage {
                 pending.stage = match pending.command(connection) {
@@ -361,6 +243,7 @@ impl Writer {
                 };
             }
         }
+        self.transaction = Transaction::default();
         self.find_waiting();
     }
 
@@ -368,6 +251,55 @@ impl Writer {
         let is_waiting = |pending: &Pending| matches!(pending.stage, Stage::Waiting(_));
         let first = self.pending.iter().position(is_waiting);
         self.first_waiting = first.unwrap_or(self.pending.len());
+    }
+
+    /// Takes the answer to MULTI.
+    pub(super) fn take_multi(&mut self, reply: Reply<'_>) {
+        self.transaction.begin(reply);
+    }
+
+    /// Takes what is answered to an append behind MULTI; says which error Redis gave.
+    pub(super) fn take_queued<'a>(
+        &mut self,
+        first: Nonce,
+        reply: Reply<'a>,
+        outcomes: &mut Outcomes,
+    ) -> Result<Option<&'a str>, Broken> {
+        match self.transaction.queue(first, reply) {
+            true => Ok(None),
+            false => self.take_answer(first, reply, outcomes),
+        }
+    }
+
+    /// Takes the answer to EXEC; says which error Redis gave, of several one for which the link ends.
+    pub(super) fn take_exec<'a>(
+        &mut self,
+        reply: Reply<'a>,
+        outcomes: &mut Outcomes,
+    ) -> Result<Option<&'a str>, Broken> {
+        let (queued, refusal) = self.transaction.finish();
+        if let Some(error) = reply.error() {
+            let error = transaction::cause(error);
+            let refusal = Refusal::ByRedis(refusal.unwrap_or_else(|| word(error).into()));
+            for first in queued {
+                if let Some(at) = self.find(first) {
+                    self.refuse(at, &refusal, outcomes);
+                }
+            }
+            self.pop_settled();
+            return Ok(Some(word(error)));
+        }
+        let answers = reply.list().filter(|answers| answers.len() == queued.len());
+        let answers = answers.ok_or(Broken("a transaction is answered oddly"))?;
+        let mut refused = None;
+        for (first, answer) in queued.into_iter().zip(answers.iter()) {
+            if let Some(word) = self.take_answer(first, answer, outcomes)?
+                && !refused.is_some_and(is_of_server)
+            {
+                refused = Some(word);
+            }
+        }
+        Ok(refused)
     }
 
     /// Takes the answer to the append that begins with `first`; says which error Redis gave.
@@ -379,7 +311,13 @@ impl Writer {
     ) -> Result<Option<&'a str>, Broken> {
         let refused = reply.error().map(word);
         let Some(at) = self.find(first) else {
-            // Its time was over.
+            // Its time was over, or it was read back ahead of its answer.
+            if refused.is_none() {
+                let is_new = |id: Reply<'_>| id.text().and_then(entry::read_whole_id).is_none();
+                self.written += reply
+                    .list()
+                    .map_or(1, |ids| ids.iter().filter(|id| is_new(*id)).count() as u64);
+            }
             return Ok(refused);
         };
         if let Some(word) = refused {
@@ -573,12 +511,4 @@ fn push_refused(nonces: Nonces, refusal: &Refusal, outcomes: &mut Outcomes) {
     if !nonces.is_empty() {
         outcomes.push_back(Outcome::Refused(nonces, refusal.clone()));
     }
-}
-
-/// By what Redis knows a script.
-pub(super) fn sha(script: &str) -> String {
-    let digest: [u8; 20] = Sha1::digest(script.as_bytes()).into();
-    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    let digit = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit)]);
-    digits.map(digit).collect()
 }

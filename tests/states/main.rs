@@ -10,6 +10,7 @@ mod damage;
 mod generator;
 mod names;
 mod reading;
+mod redis;
 mod successor;
 mod trials;
 

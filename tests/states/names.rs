@@ -10,7 +10,7 @@ use crieur::handover::{take_bytes, take_varint};
 
 /// A row for each constant of a kind, a member, or a value of one: its file, its name, and where it stands in a state:
 /// `13.12.5` is member 5 of what is in member 12 of a record of kind 13, `13.13=16` the value 16 of a member. Behind `#`
-/// a member holds numbers. Behind `!` is why a state may lack it.
+/// a member holds numbers, behind `*` things with members of their own. Behind `!` is why a state may lack it.
 const NAMES: &str = "
 net/server/handover.rs PROCESS 2
 net/server/handover.rs UPTIME 2.1
@@ -22,6 +22,8 @@ cli/handover.rs LINES_DROPPED 2.3.3 ! the log has room
 cli/handover.rs PUBLISH_TOKENS 2.3.4
 cli/handover.rs CLIENT_KEYS 2.3.5
 cli/handover.rs DIRECTORY 2.3.6
+cli/handover.rs REDIS_PASSWORD 2.3.7 ! its server has no Redis
+cli/handover.rs REDIS_ADDRESSES 2.3.8 ! its server has no Redis
 journal/write_ahead.rs STATE 2.3.6.1 ! no write has failed
 journal/write_ahead.rs WRITE_ERRORS 2.3.6.2 ! no write has failed
 journal/write_ahead.rs SEGMENTS 2.3.6.3
@@ -70,6 +72,12 @@ journal/entry.rs STREAM_ID 9.7 ! ids are the server's own
 hub/saved.rs HUB 10
 hub/saved.rs METRICS 10.1#
 hub/saved.rs EXPIRY_DUE 10.2
+hub/saved.rs GAP 10.3 ! its server has no Redis
+hub/gap.rs MARK 10.3.1 ! its server has no Redis
+hub/replays.rs GAP_POSITION 10.3.1.1 ! its server has no Redis
+hub/replays.rs DOUBT 10.3.1.2 ! its server has no Redis
+hub/gap.rs SLOT 10.3.2 ! its server has no Redis
+hub/gap.rs TOLD 10.3.3 ! its server has no Redis
 hub/saved.rs ADDRESS 11
 hub/access/addresses.rs PREFIX 11.1
 hub/access/addresses.rs FULL_AT 11.2
@@ -182,10 +190,111 @@ hub/replays.rs POSITION 13.40.12
 hub/replays.rs SENT 13.40.13
 hub/replays.rs MISSED 13.40.14 ! what is replayed at once is more than a small state has
 hub/replays.rs HELD 13.40.15
+hub/saved.rs OWED 13.40.16 ! its server has no Redis
+hub/owed/saved.rs OWED 13.40.16.1* ! its server has no Redis
+hub/owed/saved.rs KIND 13.40.16.1.1 ! its server has no Redis
+hub/owed/saved.rs NONCE 13.40.16.1.2 ! its server has no Redis
+hub/owed/saved.rs TEXT 13.40.16.1.3 ! its server has no Redis
+hub/owed/saved.rs CODE 13.40.16.1.4 ! its server has no Redis
+hub/owed/saved.rs OUTCOME 13.40.16.1.5 ! its server has no Redis
+hub/owed/saved.rs DELIVERED 13.40.16.1.6 ! its server has no Redis
+hub/owed/saved.rs DROPPED 13.40.16.1.7 ! its server has no Redis
+hub/owed/saved.rs ID 13.40.16.1.8 ! its server has no Redis
+hub/owed/saved.rs IS_REPEATED 13.40.16.1.9 ! its server has no Redis
+hub/owed/saved.rs REFUSAL 13.40.16.1.10 ! its server has no Redis
+hub/owed/saved.rs WORD 13.40.16.1.11 ! its server has no Redis
+hub/owed/saved.rs SINCE 13.40.16.1.12# ! its server has no Redis
+hub/owed/saved.rs RECEIPT 13.40.16.1.1=1 ! its server has no Redis
+hub/owed/saved.rs ERROR 13.40.16.1.1=2 ! its server has no Redis
+hub/owed/saved.rs MESSAGE 13.40.16.1.1=3 ! its server has no Redis
+hub/owed/saved.rs AHEAD 13.40.16.1.1=4 ! its server has no Redis
+hub/owed/saved.rs DUE 13.40.16.1.1=5 ! its server has no Redis
+hub/owed/saved.rs PUBLISHED 13.40.16.1.5=1 ! its server has no Redis
+hub/owed/saved.rs REFUSED 13.40.16.1.5=2 ! its server has no Redis
+hub/owed/saved.rs IS_LAST 13.40.16.2 ! its server has no Redis
 hub/saved.rs IS_NUMBERED 13.40.17
 hub/clearances.rs ALLOWS_HISTORY 13.40.18
 hub/replays.rs AWAITS_DRAINED 13.40.19
 hub/saved.rs ADDRESS_FULL_AT 13.40.20
+hub/saved.rs WAITS_UNTIL 13.40.21 ! its server has no Redis
+hub/replays.rs GAP 13.40.22 ! its server has no Redis
+hub/saved.rs IS_PAUSED 13.40.23 ! its server has no Redis
+redis/saved.rs REDIS 14 ! its server has no Redis
+redis/saved.rs STREAM 14.1 ! its server has no Redis
+redis/saved.rs SERVER 14.2 ! its server has no Redis
+redis/saved.rs AWAY_SINCE 14.3 ! its server has no Redis
+redis/saved.rs HAS_POSITION 14.4 ! its server has no Redis
+redis/saved.rs HAS_WANTED_POSITION 14.5 ! its server has no Redis
+redis/saved.rs IS_READY 14.6 ! its server has no Redis
+redis/saved.rs FIGURES 14.7# ! its server has no Redis
+redis/saved.rs WRITER 14.8 ! its server has no Redis
+redis/saved.rs READER 14.9 ! its server has no Redis
+redis/saved.rs BARRIERS 14.10 ! its server has no Redis
+redis/writer/saved.rs NEXT_NONCE 14.8.1 ! its server has no Redis
+redis/writer/saved.rs WRITTEN 14.8.2 ! its server has no Redis
+redis/writer/saved.rs REPEATS 14.8.3# ! its server has no Redis
+redis/writer/saved.rs FIRSTS 14.8.4# ! its server has no Redis
+redis/reader/saved.rs IS_LIVE 14.9.1 ! its server has no Redis
+redis/reader/saved.rs LAST 14.9.2# ! its server has no Redis
+redis/reader/saved.rs TRAIL 14.9.3# ! its server has no Redis
+redis/reader/saved.rs COMMON 14.9.4 ! its server has no Redis
+redis/reader/saved.rs ENTRY_BYTES 14.9.5 ! its server has no Redis
+redis/reader/saved.rs CAREFUL 14.9.6 ! its server has no Redis
+redis/reader/saved.rs IS_CAUGHT_UP 14.9.7 ! its server has no Redis
+redis/reader/saved.rs PASSED 14.9.8# ! its server has no Redis
+redis/barriers/saved.rs IDENTITY 14.10.1 ! its server has no Redis
+redis/barriers/saved.rs KNOWN 14.10.2 ! its server has no Redis
+redis/barriers/saved.rs NEED 14.10.3 ! its server has no Redis
+redis/barriers/saved.rs NONE 14.10.3=0 ! its server has no Redis
+redis/barriers/saved.rs ANY 14.10.3=1 ! its server has no Redis
+redis/barriers/saved.rs AHEAD 14.10.3=2 ! its server has no Redis
+redis/barriers/saved.rs IS_CUT 14.10.4 ! its server has no Redis
+redis/barriers/saved.rs FIRST_NONCE 14.10.5 ! its server has no Redis
+redis/barriers/saved.rs NONCES 14.10.6 ! its server has no Redis
+redis/barriers/saved.rs AWAITED 14.10.7# ! its server has no Redis
+redis/barriers/saved.rs SEEN 14.10.8# ! its server has no Redis
+redis/barriers/saved.rs IS_SUSPECT 14.10.9 ! its server has no Redis
+hub/owed/saved.rs POST_RECORD 15 ! its server has no Redis
+hub/owed/saved.rs INDEX 15.1 ! its server has no Redis
+hub/owed/saved.rs SERIAL 15.2 ! its server has no Redis
+hub/owed/saved.rs FIRST_NONCE 15.3 ! its server has no Redis
+hub/owed/saved.rs IS_ARRAY 15.4 ! its server has no Redis
+hub/owed/saved.rs RECEIPTS 15.5* ! its server has no Redis
+hub/owed/saved.rs OUTCOME 15.5.5 ! its server has no Redis
+hub/owed/saved.rs DELIVERED 15.5.6 ! its server has no Redis
+hub/owed/saved.rs DROPPED 15.5.7 ! its server has no Redis
+hub/owed/saved.rs ID 15.5.8 ! its server has no Redis
+hub/owed/saved.rs IS_REPEATED 15.5.9 ! its server has no Redis
+redis/saved.rs APPEND 16 ! its server has no Redis
+redis/writer/saved.rs NONCE 16.1 ! its server has no Redis
+redis/writer/saved.rs COUNT 16.2 ! its server has no Redis
+redis/writer/saved.rs UNTIL 16.3 ! its server has no Redis
+redis/writer/saved.rs STAGE 16.4 ! its server has no Redis
+redis/writer/saved.rs WAITING 16.4=1 ! its server has no Redis
+redis/writer/saved.rs LOST 16.4=2 ! its server has no Redis
+redis/writer/saved.rs ANSWERED 16.4=3 ! its server has no Redis
+redis/writer/saved.rs COMMAND 16.5 ! its server has no Redis
+redis/writer/saved.rs BYTES 16.6 ! its server has no Redis
+redis/writer/saved.rs SETTLED 16.7# ! its server has no Redis
+redis/saved.rs BATCH 17 ! its server has no Redis
+redis/reader/saved.rs ENTRIES 17.1 ! its server has no Redis
+redis/reader/saved.rs NEXT 17.2 ! its server has no Redis
+redis/reader/saved.rs DOUBT 17.3 ! its server has no Redis
+redis/reader/saved.rs LOST 17.3=1 ! its server has no Redis
+redis/reader/saved.rs TRIMMED 17.3=2 ! its server has no Redis
+redis/reader/saved.rs MENDS_AT 17.4 ! its server has no Redis
+redis/reader/saved.rs IS_MENDED 17.5 ! its server has no Redis
+redis/saved.rs OUTCOME 18 ! its server has no Redis
+redis/writer/saved.rs NONCE 18.1 ! its server has no Redis
+redis/writer/saved.rs COUNT 18.2 ! its server has no Redis
+redis/writer/saved.rs REFUSAL 18.8 ! its server has no Redis
+redis/writer/saved.rs OUT_OF_REACH 18.8=1 ! its server has no Redis
+redis/writer/saved.rs FULL 18.8=2 ! its server has no Redis
+redis/writer/saved.rs NOT_SENT 18.8=3 ! its server has no Redis
+redis/writer/saved.rs UNANSWERED 18.8=4 ! its server has no Redis
+redis/writer/saved.rs BY_REDIS 18.8=5 ! its server has no Redis
+redis/writer/saved.rs WORD 18.9 ! its server has no Redis
+redis/writer/saved.rs FIRST 18.10# ! its server has no Redis
 handover/state.rs HEAD 1
 handover/state.rs HEAD_MAGIC 1.1
 handover/state.rs HEAD_VERSION 1.2
@@ -210,6 +319,7 @@ struct Name {
     constant: &'static str,
     at: &'static str,
     holds_numbers: bool,
+    is_list: bool,
     may_lack: bool,
 }
 
@@ -227,8 +337,9 @@ fn names() -> impl Iterator<Item = Name> {
         Name {
             file,
             constant,
-            at: at.trim_end_matches('#'),
+            at: at.trim_end_matches(['#', '*']),
             holds_numbers: at.ends_with('#'),
+            is_list: at.ends_with('*'),
             may_lack,
         }
     })
@@ -285,6 +396,19 @@ pub(crate) fn is_nested(at: &str) -> bool {
     names().any(|name| name.at.starts_with(&within))
 }
 
+/// The members of each of the things that a member holds; of one that holds members, these.
+fn parts<'a>(at: &str, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
+    if !names().any(|name| name.at == at && name.is_list) {
+        return vec![bytes];
+    }
+    let mut parts = Vec::new();
+    while !bytes.is_empty() {
+        let length = take_varint(&mut bytes).expect("a list");
+        parts.push(take_bytes(&mut bytes, length).expect("a list"));
+    }
+    parts
+}
+
 /// The names of what is `at` a place, in words.
 fn named(at: &str) -> Option<String> {
     let names: BTreeSet<_> = names()
@@ -331,8 +455,10 @@ fn describe(at: &str, bytes: &[u8], depth: usize, text: &mut String) {
                 writeln!(text, "{indent}{name}: {number}{value}")
             }
             Value::Bytes(bytes) if is_nested(&at) => {
-                let _ = writeln!(text, "{indent}{name}:");
-                describe(&at, bytes, depth + 1, text);
+                for part in parts(&at, bytes) {
+                    let _ = writeln!(text, "{indent}{name}:");
+                    describe(&at, part, depth + 1, text);
+                }
                 Ok(())
             }
             Value::Bytes(bytes) if holds_numbers(&at) => {
@@ -383,7 +509,10 @@ fn find_places(at: &str, bytes: &[u8], places: &mut BTreeSet<String>) {
         absent.remove(at.as_str());
         match value {
             Value::Number(number) => drop(places.insert(format!("{at}={number}"))),
-            Value::Bytes(bytes) if is_nested(&at) => find_places(&at, bytes, places),
+            Value::Bytes(bytes) if is_nested(&at) => {
+                let parts = parts(&at, bytes);
+                parts.iter().for_each(|part| find_places(&at, part, places));
+            }
             Value::Bytes(_) => {}
         }
         places.insert(at);

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crieur::application::{Application, Lane};
+use crieur::application::{Application, Endpoint, Lane, Peer, PeerAddress, Uplinks};
 use crieur::config::{Console, HistoryLimits, HubConfig, ServerLimits, Timeouts};
 use crieur::handover::{Fields, Incoming, Outgoing, StateError};
 use crieur::hub::Hub;
@@ -19,11 +19,14 @@ use crieur::hub::access::jwt::ClientKeys;
 use crieur::hub::access::policy::Policy;
 use crieur::hub::access::proxy::TrustedProxies;
 use crieur::hub::access::token_file::PublishTokens;
+use crieur::hub::command;
 use crieur::id::ConnectionId;
 use crieur::journal::Journal;
 use crieur::journal::id::Generation;
 use crieur::net::engine::{Carried, Driver, Engine, Readiness};
 use crieur::net::transport::{Received, Transport};
+use crieur::redis::address::{Login, Server};
+use crieur::redis::{Redis, Settings};
 use crieur::routes::Routes;
 use crieur::time::{Clock, Timestamp};
 
@@ -211,25 +214,8 @@ impl Successor {
     ) -> Result<Self, StateError> {
         let clock = Hand::default();
         clock.micros.set(now.as_micros());
-        let history = HistoryLimits {
-            age_max: Duration::from_secs(HISTORY_SECONDS),
-            bytes_max,
-        };
-        let limits = ServerLimits {
-            messages_per_second: NonZeroU32::new(MESSAGES_PER_SECOND),
-            bytes_per_second: NonZeroU32::new(BYTES_PER_SECOND),
-            ..ServerLimits::default()
-        };
-        let timeouts = Timeouts {
-            ping_interval: Duration::from_secs(PING_SECONDS),
-            ..Timeouts::default()
-        };
-        let hub = Hub::new(
-            HubConfig::default(),
-            timeouts.ping_interval,
-            policy(),
-            Journal::new(history, Generation(1)),
-        );
+        let (history, limits, timeouts) = settings(bytes_max);
+        let hub = hub(history, timeouts, is_of_redis(state));
         let mut ends = Ends::default();
         let taken = Rc::clone(&ends.taken);
         let mut state = Incoming::begin(state)?;
@@ -259,6 +245,44 @@ impl Successor {
         };
         successor.check_invariants();
         Ok(successor)
+    }
+
+    /// One that follows nobody, on a Redis that several servers share.
+    pub(crate) fn on_redis(now: Timestamp) -> Self {
+        let clock = Hand::default();
+        clock.micros.set(now.as_micros());
+        let (history, limits, timeouts) = settings(HISTORY_BYTES);
+        let routes = Routes::new(hub(history, timeouts, true), Console::Off);
+        Self {
+            engine: Engine::new(routes, clock.clone(), limits, timeouts, 1),
+            clock,
+            events: Events::default(),
+            peers: Vec::new(),
+            carried: Carried::default(),
+        }
+    }
+
+    /// Its way to Redis.
+    pub(crate) fn uplinks(&mut self) -> &mut dyn Uplinks {
+        self.engine.uplinks().expect("it has one")
+    }
+
+    /// The same, as it is.
+    pub(crate) fn redis(&self) -> &Redis {
+        let hub = self.engine.application().hub();
+        hub.redis().expect("it has one")
+    }
+
+    /// A peer comes from this host, to a place behind all others.
+    pub(crate) fn connect(&mut self) {
+        let wire = Rc::<Wire>::default();
+        let now = self.clock.now();
+        let peer = Peer {
+            address: PeerAddress::Unix,
+            lane: Lane::Publishers,
+        };
+        let id = self.engine.insert(End(Rc::clone(&wire)), peer, now);
+        self.peers.push((id, wire));
     }
 
     /// What a further successor would get.
@@ -336,6 +360,55 @@ impl Successor {
         self.engine.check_invariants();
         self.engine.application().hub().check_invariants();
     }
+}
+
+/// What the options of [`options`](super::options) amount to, but for so much room for the history.
+fn settings(bytes_max: usize) -> (HistoryLimits, ServerLimits, Timeouts) {
+    let history = HistoryLimits {
+        age_max: Duration::from_secs(HISTORY_SECONDS),
+        bytes_max,
+    };
+    let limits = ServerLimits {
+        messages_per_second: NonZeroU32::new(MESSAGES_PER_SECOND),
+        bytes_per_second: NonZeroU32::new(BYTES_PER_SECOND),
+        ..ServerLimits::default()
+    };
+    let timeouts = Timeouts {
+        ping_interval: Duration::from_secs(PING_SECONDS),
+        ..Timeouts::default()
+    };
+    (history, limits, timeouts)
+}
+
+/// Whether the order of notifications was kept in Redis.
+fn is_of_redis(state: &[u8]) -> bool {
+    records(state)
+        .iter()
+        .any(|(kind, _)| Redis::is_record(*kind))
+}
+
+fn hub(history: HistoryLimits, timeouts: Timeouts, has_redis: bool) -> Hub {
+    let journal = match has_redis {
+        true => Journal::of_stream(history),
+        false => Journal::new(history, Generation(1)),
+    };
+    let ping_interval = timeouts.ping_interval;
+    let hub = Hub::new(HubConfig::default(), ping_interval, policy(), journal);
+    if !has_redis {
+        return hub;
+    }
+    let settings = Settings {
+        stream: "crieur".into(),
+        maxlen: 100_000,
+        timeout: Duration::from_secs(1),
+        history: history.age_max,
+        takes_position: command::takes_position,
+    };
+    let server = Server {
+        endpoint: Endpoint::Unix("/redis".into()),
+        login: Login::default(),
+    };
+    hub.with_redis(Redis::new(settings, vec![server], 1))
 }
 
 /// The policy that the options of [`options`](super::options) amount to.

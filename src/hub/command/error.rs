@@ -26,6 +26,23 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    const ALL: [Self; 8] = [
+        Self::InvalidJson,
+        Self::UnknownMessage,
+        Self::InvalidSubscription,
+        Self::TooManySubscriptions,
+        Self::InvalidNotification,
+        Self::Forbidden,
+        Self::RateLimited,
+        Self::Unavailable,
+    ];
+
+    /// The code that clients know by this word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
+    }
+
     /// The word that clients know it by.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -778,3 +778,50 @@ fn keep_and_key_are_checked() {
     }
     assert_eq!(code(read(r#","key":"a""#, false)), "invalid-notification");
 }
+
+#[test]
+fn an_entry_of_a_stream_is_a_notification_without_a_key_and_takes_a_position_if_it_is_kept() {
+    let notification = r#""notification":{"channel":"a"}"#;
+    for (members, is_kept) in [
+        ("", true),
+        (r#""sender":"server","#, true),
+        (r#""token":["x"],"since":1,"other":{},"#, true),
+        (r#""keep":true,"type":"x","#, true),
+        (r#""keep":false,"#, false),
+    ] {
+        let json = format!("{{{members}{notification}}}");
+        let entry = parse_entry(&json).expect("valid");
+        assert_eq!((entry.is_kept, entry.key), (is_kept, None));
+        assert_eq!(takes_position(&json), is_kept);
+    }
+    for json in [
+        "",
+        "[]",
+        "{}",
+        &format!("[{{{notification}}}]"),
+        &format!(r#"{{"key":"a",{notification}}}"#),
+        &format!(r#"{{"key":null,{notification}}}"#),
+        &format!(r#"{{"sender":"client",{notification}}}"#),
+        &format!(r#"{{"type":"gap",{notification}}}"#),
+        &format!("{{{notification},{notification}}}"),
+    ] {
+        assert!(
+            parse_entry(json).is_err() && !takes_position(json),
+            "{json}"
+        );
+    }
+    // However long it is.
+    let long = format!(
+        r#"{{"notification":{{"channel":"a","x":"{}"}}}}"#,
+        "x".repeat(4 << 20)
+    );
+    assert!(takes_position(&long));
+}
+
+#[test]
+fn what_is_told_of_redis_has_one_form() {
+    let id = "5-1-0123456789abcdef".parse().expect("an id");
+    let gap = r#"{"type":"gap","id":"5-1-0123456789abcdef","reason":"lost"}"#;
+    assert_eq!(gap_message(id, "lost"), gap);
+    assert_eq!(ErrorCode::Unavailable.as_str(), "unavailable");
+}

@@ -1,6 +1,7 @@
 //! Hubs on one simulated Redis, whose bytes really go: what clients and publishers are told, in order.
 
 mod faults_tests;
+mod handover_tests;
 mod order_tests;
 mod resuming_tests;
 
@@ -20,7 +21,8 @@ use crate::hub::{Hub, command};
 use crate::id::ConnectionId;
 use crate::journal::Journal;
 use crate::redis::address::{Login, Server};
-use crate::redis::simulated::{SimulatedRedis, SimulatedSockets};
+use crate::redis::simulated::SimulatedRedis;
+use crate::redis::simulated_sockets::SimulatedSockets;
 use crate::redis::{Redis, Settings};
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::CloseCode;
@@ -77,6 +79,8 @@ struct Screen {
     paused: HashSet<ConnectionId>,
     /// Those that take nothing while their queue isn't empty.
     slow: HashSet<ConnectionId>,
+    /// Those whose queue the hub waits for.
+    awaited: HashSet<ConnectionId>,
     closes_last: HashSet<ConnectionId>,
 }
 
@@ -149,7 +153,9 @@ impl Replies for Screen {
         !self.slow.contains(&id)
     }
 
-    fn await_drained(&mut self, _: ConnectionId) {}
+    fn await_drained(&mut self, id: ConnectionId) {
+        self.awaited.insert(id);
+    }
 
     fn pause_input(&mut self, id: ConnectionId) {
         assert!(self.paused.insert(id), "{id} is paused twice");

@@ -27,21 +27,21 @@ use crate::ws::frame::EncodedFrame;
 
 /// A connection as it is written.
 #[derive(PartialEq, Eq, Debug)]
-struct SavedConnection {
-    id: ConnectionId,
-    peer: Peer,
-    members: Vec<u8>,
+pub(in crate::hub) struct SavedConnection {
+    pub(in crate::hub) id: ConnectionId,
+    pub(in crate::hub) peer: Peer,
+    pub(in crate::hub) members: Vec<u8>,
 }
 
 /// All that a hub writes.
 #[derive(PartialEq, Eq, Debug)]
-struct Saved {
-    state: Vec<u8>,
-    connections: Vec<SavedConnection>,
+pub(in crate::hub) struct Saved {
+    pub(in crate::hub) state: Vec<u8>,
+    pub(in crate::hub) connections: Vec<SavedConnection>,
 }
 
 impl Saved {
-    fn of(hub: &Hub) -> Self {
+    pub(in crate::hub) fn of(hub: &Hub) -> Self {
         let members = |write: &dyn Fn(&mut Members<'_>)| {
             let mut bytes = Vec::new();
             write(&mut Members::new(&mut bytes));
@@ -70,7 +70,7 @@ impl Saved {
         }
     }
 
-    fn restore(&self, hub: &mut Hub, now: Timestamp) {
+    pub(in crate::hub) fn restore(&self, hub: &mut Hub, now: Timestamp) {
         let mut state = Incoming::begin(&self.state[..]).expect("a state");
         let mut frames = Frames::default();
         while let Some((kind, fields)) = state.next_record().expect("whole") {

@@ -24,7 +24,7 @@ const AHEAD: u64 = 2;
 
 impl Barriers {
     /// Writes what is known when the link has ended.
-    pub(in crate::redis) fn save(&self, members: &mut Members<'_>) {
+    pub(crate) fn save(&self, members: &mut Members<'_>) {
         let Self {
             identity,
             known,
@@ -63,7 +63,7 @@ impl Barriers {
     ///
     /// # Errors
     /// None can have been there.
-    pub(in crate::redis) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
         const MALFORMED: Malformed = Malformed("no such barrier can be needed");
         let mut identity = Identity::default();
         identity.read(fields.bytes(IDENTITY));

@@ -30,9 +30,33 @@ const IS_MENDED: u8 = 5;
 const LOST: u64 = 1;
 const TRIMMED: u64 = 2;
 
+impl Doubt {
+    /// What stands for it in a state; never 0.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Lost => LOST,
+            Self::Trimmed => TRIMMED,
+        }
+    }
+
+    /// That for which a number stands; none for 0.
+    ///
+    /// # Errors
+    /// There is no such doubt.
+    pub const fn of_number(number: u64) -> Result<Option<Self>, Malformed> {
+        match number {
+            0 => Ok(None),
+            LOST => Ok(Some(Self::Lost)),
+            TRIMMED => Ok(Some(Self::Trimmed)),
+            _ => Err(Malformed("a stream was doubted in no way that there is")),
+        }
+    }
+}
+
 impl Reader {
     /// Writes how far it is when its link has ended.
-    pub(in crate::redis) fn save(&self, members: &mut Members<'_>) {
+    pub(crate) fn save(&self, members: &mut Members<'_>) {
         let Self {
             phase,
             last,
@@ -41,6 +65,7 @@ impl Reader {
             // Have records of their own.
             batches: _,
             // Of a link.
+            oldest: _,
             answers: _,
             asked: _,
             was_empty: _,
@@ -66,11 +91,14 @@ impl Reader {
     ///
     /// # Errors
     /// None can have been there.
-    pub(in crate::redis) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
         const MALFORMED: Malformed = Malformed("a stream was read in no order");
         let place = |member| match Place::restore_all(fields, member)?[..] {
             [place] => Ok(place),
             _ => Err(MALFORMED),
+        };
+        let [passed] = WholeId::restore_all(fields, PASSED)?[..] else {
+            return Err(MALFORMED);
         };
         let ids = WholeId::restore_all(fields, TRAIL)?;
         let places = ids.iter().map(|id| Place::from(*id));
@@ -90,7 +118,7 @@ impl Reader {
             entry_bytes: fields.narrow::<u32>(ENTRY_BYTES)? as usize,
             careful: fields.narrow(CAREFUL)?,
             is_caught_up: fields.number(IS_CAUGHT_UP) != 0,
-            passed: place(PASSED)?,
+            passed,
             ..Self::new()
         };
         if fields.number(IS_LIVE) != 0 {
@@ -101,7 +129,7 @@ impl Reader {
     }
 
     /// The batches that have records.
-    pub(in crate::redis) fn batches(&self) -> impl Iterator<Item = &Batch> {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().filter(|batch| !batch.is_done())
     }
 
@@ -109,7 +137,7 @@ impl Reader {
     ///
     /// # Errors
     /// It is none.
-    pub(in crate::redis) fn carry(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
+    pub(crate) fn carry(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
         self.batches.push_back(Batch::restore(fields)?);
         Ok(())
     }
@@ -117,7 +145,7 @@ impl Reader {
 
 impl Batch {
     /// Writes what is still to be passed on.
-    pub(in crate::redis) fn save(&self, members: &mut Members<'_>) {
+    pub(crate) fn save(&self, members: &mut Members<'_>) {
         let Self {
             bytes,
             entries,
@@ -131,12 +159,7 @@ impl Batch {
         let entries = entries.as_ref().map(|whole| whole.own(bytes));
         members.bytes(ENTRIES, entries.unwrap_or_default());
         members.size(NEXT, *next);
-        let doubt = match doubt {
-            None => 0,
-            Some(Doubt::Lost) => LOST,
-            Some(Doubt::Trimmed) => TRIMMED,
-        };
-        members.number(DOUBT, doubt);
+        members.number(DOUBT, doubt.map_or(0, Doubt::number));
         members.size(MENDS_AT, mends_at.map_or(0, |at| at + 1));
         members.number(IS_MENDED, (*is_mended).into());
     }
@@ -161,15 +184,9 @@ impl Batch {
         if next > ids.len() || mends_at.is_some_and(|at| at >= ids.len()) {
             return Err(MALFORMED);
         }
-        let doubt = match fields.number(DOUBT) {
-            0 => None,
-            LOST => Some(Doubt::Lost),
-            TRIMMED => Some(Doubt::Trimmed),
-            _ => return Err(MALFORMED),
-        };
         Ok(Self {
             next,
-            doubt,
+            doubt: Doubt::of_number(fields.number(DOUBT))?,
             mends_at,
             is_mended: fields.number(IS_MENDED) != 0,
             ..Self::new(bytes, entries, ids)

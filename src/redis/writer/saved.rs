@@ -1,6 +1,6 @@
 //! Appends that are under way, in a state; and what became of appends and was told nobody yet.
 
-use super::{Outcome, PENDING_MAX, Pending, Refusal, Stage, Writer};
+use super::{Nonces, Outcome, PENDING_MAX, Pending, Refusal, Stage, Writer};
 use crate::handover::{Fields, Malformed, Members};
 use crate::redis::connection::Connection;
 use crate::redis::entry::{Nonce, WholeId};
@@ -43,12 +43,15 @@ const BY_REDIS: u64 = 5;
 /// Nodes count from below half of that.
 const NONCE_MAX: u64 = u64::MAX - (1 << 62);
 
+/// How many entries are appended, at most, while the answer to one of them is awaited.
+const SPAN_MAX: u64 = 1 << 24;
+
 /// No node has written so many entries.
 const WRITTEN_MAX: u64 = 1 << 56;
 
 impl Writer {
     /// Writes what is of no append in particular.
-    pub(in crate::redis) fn save(&self, members: &mut Members<'_>) {
+    pub(crate) fn save(&self, members: &mut Members<'_>) {
         let Self {
             // Have records of their own, from which the next three follow.
             pending: _,
@@ -59,12 +62,13 @@ impl Writer {
             repeats,
             // For the time of the handover.
             is_held: _,
-            // A successor is one.
-            is_successor: _,
+            // Always, when a process has ended.
+            may_be_late: _,
+            // Of a link.
+            transaction: _,
             written,
             // Of constants.
-            append_sha: _,
-            barrier_sha: _,
+            scripts: _,
         } = self;
         members.number(NEXT_NONCE, *next_nonce);
         members.number(WRITTEN, *written);
@@ -79,7 +83,7 @@ impl Writer {
     ///
     /// # Errors
     /// There can't have been such a one.
-    pub(in crate::redis) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
         let nonces: Vec<_> = fields.numbers(REPEATS).map(Nonce).collect();
         let ids = WholeId::restore_all(fields, FIRSTS)?;
         let next_nonce = fields.number(NEXT_NONCE);
@@ -88,29 +92,47 @@ impl Writer {
         }
         Ok(Self {
             repeats: nonces.into_iter().zip(ids).collect(),
-            is_successor: true,
+            may_be_late: true,
             written: fields.number(WRITTEN).min(WRITTEN_MAX),
             ..Self::new(next_nonce)
         })
     }
 
-    /// Becomes what a restored one is beside what was written.
-    #[cfg(test)]
-    pub(in crate::redis) const fn succeed(&mut self) {
-        self.is_successor = true;
+    /// Whether entries with these nonces can be among those that something is still heard of.
+    pub(crate) fn is_recent(&self, nonces: &Nonces) -> bool {
+        nonces.end <= self.next_nonce && self.next_nonce - nonces.start <= SPAN_MAX
     }
 
     /// The appends that have records.
-    pub(in crate::redis) fn appends(&self) -> impl Iterator<Item = &Pending> {
+    pub(crate) fn appends(&self) -> impl Iterator<Item = &Pending> {
         self.pending.iter().filter(|pending| pending.left > 0)
     }
 
-    /// Takes the next append, of whose record `fields` are.
+    /// Whether what becomes of this entry is not known yet.
+    pub(crate) fn awaits(&self, nonce: Nonce) -> bool {
+        self.find(nonce).is_some_and(|at| {
+            let pending = &self.pending[at];
+            let place = (nonce.0 - pending.nonces.start) as usize;
+            let is_settled = pending
+                .settled
+                .get(place)
+                .is_some_and(|is_settled| *is_settled);
+            pending.left > 0 && !is_settled
+        })
+    }
+
+    /// Takes the next append, of whose record `fields` are. None waits for longer than one that is made now, which waits
+    /// until `latest`.
     ///
     /// # Errors
     /// There can't have been such a one.
-    pub(in crate::redis) fn carry(&mut self, fields: &Fields<'_>) -> Result<(), Malformed> {
-        let pending = Pending::restore(fields)?;
+    pub(crate) fn carry(
+        &mut self,
+        fields: &Fields<'_>,
+        latest: Timestamp,
+    ) -> Result<(), Malformed> {
+        let mut pending = Pending::restore(fields)?;
+        pending.until = pending.until.min(latest);
         let (mut end, mut until) = (0, Timestamp::ZERO);
         if let Some(last) = self.pending.back() {
             (end, until) = (last.nonces.end, last.until);
@@ -120,7 +142,7 @@ impl Writer {
             }
         }
         let is_in_order = end <= pending.nonces.start && until <= pending.until;
-        if !is_in_order || pending.nonces.end > self.next_nonce {
+        if !is_in_order || !self.is_recent(&pending.nonces) {
             return Err(Malformed("appends to a stream are in no order"));
         }
         self.entries += pending.left;
@@ -133,7 +155,7 @@ impl Writer {
 
 impl Pending {
     /// Writes it as it is when the link through which it was sent has ended.
-    pub(in crate::redis) fn save(&self, connection: &Connection, members: &mut Members<'_>) {
+    pub(crate) fn save(&self, connection: &Connection, members: &mut Members<'_>) {
         let Self {
             nonces,
             until,
@@ -203,7 +225,7 @@ impl Pending {
 
 impl Outcome {
     /// Writes it.
-    pub(in crate::redis) fn save(&self, members: &mut Members<'_>) {
+    pub(crate) fn save(&self, members: &mut Members<'_>) {
         match self {
             Self::Refused(nonces, refusal) => {
                 members.number(NONCE, nonces.start);
@@ -219,11 +241,19 @@ impl Outcome {
         }
     }
 
+    /// Of which entries it is.
+    pub(crate) fn nonces(&self) -> Nonces {
+        match self {
+            Self::Refused(nonces, _) => nonces.clone(),
+            Self::Repeated(Nonce(nonce), _) => *nonce..nonce.saturating_add(1),
+        }
+    }
+
     /// Reads what was written.
     ///
     /// # Errors
     /// Nothing like that can have happened.
-    pub(in crate::redis) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
         let nonce = fields.number(NONCE);
         if let [id] = WholeId::restore_all(fields, FIRST)?[..] {
             return Ok(Self::Repeated(Nonce(nonce), id));

@@ -339,8 +339,13 @@ fn a_client_that_is_being_caught_up_is_told_when_it_gets_there() {
     world.publish("3");
     world.run_on();
     let later = world.node().position();
+    // Nothing that it looks for is beside the gap.
+    let other = r#"{"notification":{"channel":"b"}}"#;
+    world.add(other);
+    world.run_on();
     world.server.restart(0);
     world.run(200);
+    world.add(other);
     world.publish("4");
     world.run_on();
     assert_eq!(world.node().take(1), [""; 0]);

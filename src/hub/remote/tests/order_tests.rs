@@ -148,9 +148,9 @@ fn a_list_behind_a_receipt_begins_a_replay() {
         &resuming,
         PING,
         &plain,
-        PING,
         &publish("y"),
         PING,
+        &publish("z"),
     ] {
         world.node().send(0, text);
     }
@@ -171,11 +171,12 @@ fn a_list_behind_a_receipt_begins_a_replay() {
             r#""text":"2""#,
             r#""text":"x""#,
             r#""text":"y""#,
+            r#""text":"z""#,
             "caught-up",
             "subscribed",
-            "pong",
             "published",
             "pong",
+            "published",
         ],
     );
     assert!(!world.node().is_paused(0) && world.node().hub.owed.is_empty());

@@ -160,12 +160,12 @@ fn a_crowd_that_is_ahead_is_let_in_entry_by_entry() {
 #[test]
 fn a_client_of_a_branch_that_was_left_is_ahead_and_then_unknown() {
     let mut world = World::new(2);
-    world.publish("1");
-    world.run_on();
-    // The second node doesn't hear of the newest.
+    // The second node doesn't hear of the newest: what it has asked for is answered by the one before.
     world.lagging = Some(1);
-    world.publish("2");
-    world.run_on();
+    for text in ["1", "2"] {
+        world.publish(text);
+        world.run_on();
+    }
     let lost = world.node().position();
     world.server.fail_over(1, 0);
     let node = &mut world.nodes[1];
@@ -174,8 +174,30 @@ fn a_client_of_a_branch_that_was_left_is_ahead_and_then_unknown() {
     assert_eq!(node.take(0), [""; 0]);
     world.lagging = None;
     world.run(400);
-    assert_told(&world.nodes[1].take(0), &[UNKNOWN]);
+    let told = world.nodes[1].take(0);
+    assert_told(&told[..1], &[UNKNOWN]);
     // So it is at the node that has told it.
     let told = world.node().subscribe(0, Some(&lost));
     assert_told(&told, &[r#""resumed":false"#]);
+}
+
+#[test]
+fn whoever_is_ahead_waits_no_longer_when_something_may_be_gone() {
+    let mut world = World::new(2);
+    world.lagging = Some(1);
+    for text in ["1", "2"] {
+        world.publish(text);
+        world.run_on();
+    }
+    let lost = world.node().position();
+    world.server.fail_over(1, 0);
+    // No barrier comes.
+    world.server.fill(true);
+    let node = &mut world.nodes[1];
+    node.connect(0, REMOTE, "/");
+    node.send(0, &list(Some(&lost)));
+    world.lagging = None;
+    world.run(400);
+    let told = world.nodes[1].take(0);
+    assert_told(&told[..1], &[UNKNOWN]);
 }
