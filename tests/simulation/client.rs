@@ -21,7 +21,7 @@ use crate::dice::Dice;
 use crate::trust::{Papers, Right, Trust};
 use crate::wire::{End, Wire};
 
-pub(crate) use due::{Cause, Counts, Expected, Receipt};
+pub(crate) use due::{Cause, Counts, Expected, Receipt, id_told_by};
 pub(crate) use replay::{Memory, Replay};
 use speech::Mark;
 pub(crate) use speech::Said;

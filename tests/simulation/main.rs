@@ -9,6 +9,8 @@
 //! SIMULATION_SEED=… cargo test --test simulation -- --nocapture
 //! ```
 //!
+//! So it is with several servers and one Redis, whose variables begin with `CLUSTER`.
+//!
 //! The order in which the server handles messages is its own business, within what each client
 //! said in which order: `witness` notes it, and what must follow from it is the model's. So is when a client that
 //! is being caught up gets how much. What was published is in a log of the model's own, which also says what a
@@ -16,9 +18,12 @@
 
 mod client;
 mod clock;
+mod cluster;
 mod dice;
 mod frames;
 mod log;
+mod state;
+mod tape;
 mod texts;
 mod trust;
 mod wire;
@@ -26,6 +31,7 @@ mod witness;
 mod world;
 
 use std::env;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use world::Tally;
@@ -39,47 +45,59 @@ const FOUND: &[u64] = &[
 /// How long seeds are tried.
 const SECONDS: u64 = 10;
 
+/// The same of a cluster.
+const FOUND_IN_CLUSTERS: &[u64] = &[];
+
 /// Says which seed it was when a run fails.
-struct Seed(u64);
+struct Seed(&'static str, u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "SIMULATION_SEED={} cargo test --test simulation -- --nocapture",
-                self.0
-            );
+            let Self(name, seed) = self;
+            eprintln!("{name}_SEED={seed} cargo test --test simulation -- --nocapture");
         }
     }
 }
 
-fn run(seed: u64) -> Tally {
-    let seed = Seed(seed);
-    world::run(seed.0)
+fn number(name: &str, what: &str) -> Option<u64> {
+    let text = env::var(format!("{name}_{what}")).ok()?;
+    Some(text.parse().expect("a number"))
 }
 
-fn number(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().expect("a number"))
+/// Tries seeds for as long as the variables say that begin with `name`. `None` if it was one alone.
+fn try_seeds<T: Debug>(
+    name: &'static str,
+    found: &[u64],
+    run: fn(u64) -> T,
+    mut add: impl FnMut(&T),
+) -> Option<String> {
+    let run = |seed| {
+        let seed = Seed(name, seed);
+        run(seed.1)
+    };
+    if let Some(seed) = number(name, "SEED") {
+        println!("{:?}", run(seed));
+        return None;
+    }
+    for &seed in found {
+        run(seed);
+    }
+    let seconds = number(name, "SECONDS").unwrap_or(SECONDS);
+    let from = number(name, "FROM").unwrap_or(0);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut runs = 0;
+    while runs < 20 || Instant::now() < end {
+        add(&run(from + runs));
+        runs += 1;
+    }
+    Some(format!("{runs} runs from seed {from} on in {seconds} s"))
 }
 
 #[test]
 fn everybody_gets_what_is_due_and_nothing_else() {
-    if let Some(seed) = number("SIMULATION_SEED") {
-        println!("{:?}", run(seed));
-        return;
-    }
-    for &seed in FOUND {
-        run(seed);
-    }
-    let seconds = number("SIMULATION_SECONDS").unwrap_or(SECONDS);
-    let from = number("SIMULATION_FROM").unwrap_or(0);
-    let end = Instant::now() + Duration::from_secs(seconds);
     let mut sum = Tally::default();
-    let mut runs = 0;
-    while runs < 20 || Instant::now() < end {
-        let tally = run(from + runs);
-        runs += 1;
+    let runs = try_seeds("SIMULATION", FOUND, world::run, |tally| {
         sum.clients += tally.clients;
         sum.published += tally.published;
         sum.deliveries += tally.deliveries;
@@ -97,8 +115,9 @@ fn everybody_gets_what_is_due_and_nothing_else() {
         sum.survived += tally.survived;
         sum.forgotten += tally.forgotten;
         sum.replaced += tally.replaced;
-    }
-    println!("simulation: {runs} runs from seed {from} on in {seconds} s: {sum:?}");
+    });
+    let Some(runs) = runs else { return };
+    println!("simulation: {runs}: {sum:?}");
     assert!(
         sum.published > 0
             && sum.deliveries > 0
@@ -107,4 +126,15 @@ fn everybody_gets_what_is_due_and_nothing_else() {
             && sum.replaced > 0,
         "{sum:?}"
     );
+}
+
+#[test]
+fn every_node_of_a_cluster_tells_the_same() {
+    let mut sum = cluster::Tally::default();
+    let runs = try_seeds("CLUSTER", FOUND_IN_CLUSTERS, cluster::run, |tally| {
+        sum.add(tally);
+    });
+    let Some(runs) = runs else { return };
+    println!("cluster: {runs}: {sum:?}");
+    assert!(sum.is_complete(), "{sum:?}");
 }

@@ -12,8 +12,10 @@ use crate::dice::Dice;
 use crate::trust::TOKEN;
 
 /// A notification, and how its publisher writes it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Publication {
+    /// What tells it from all others.
+    pub(crate) number: u64,
     pub(crate) notification: Notification<'static>,
     /// Whether a publisher's token comes with it.
     pub(crate) has_token: bool,
@@ -37,6 +39,17 @@ impl Publication {
         format!(r#"{{"type":{kind},"id":"{id}","notification":{json}}}"#).into()
     }
 
+    /// How somebody writes it who appends it to a stream.
+    pub(crate) fn entry(&self) -> String {
+        let Self { kind, json, .. } = self;
+        let keep = if self.is_kept {
+            ""
+        } else {
+            r#","keep" :false"#
+        };
+        format!(r#"{{ "notification":{json} ,"type":{kind}{keep}}}"#)
+    }
+
     /// Whether it can't be taken where the history is on or not.
     pub(crate) fn is_bad(&self, has_history: bool) -> bool {
         self.key.is_some() && !(self.is_kept && has_history)
@@ -48,6 +61,8 @@ impl Publication {
 pub(crate) struct Style {
     /// Some notifications have keys, or aren't kept, and more of them are long.
     pub(crate) has_keys: bool,
+    /// Few are longer than a line.
+    pub(crate) is_short: bool,
 }
 
 /// What publishers call notifications by; few, so that many come again.
@@ -150,6 +165,8 @@ fn object_json<T>(map: &NameMap<'_, T>, entry: impl Fn(&T) -> String) -> String 
 fn padding(dice: &mut Dice, style: Style) -> usize {
     let percent = dice.below(100);
     match percent {
+        2.. if style.is_short => dice.below(100),
+        _ if style.is_short => dice.between(500, 9_000),
         0 => dice.between(60_000, 70_000),
         1..=15 => dice.between(500, 9_000),
         // A few of them are more than is sent at once to a client that is being caught up.
@@ -212,6 +229,7 @@ pub(crate) fn publication(
     }
     let written = kind.unwrap_or(r#""notification""#);
     Publication {
+        number,
         notification,
         has_token,
         text: format!(r#"{{{kind_member}"sender":"server","notification": {json} {more}}}"#),

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
 use crieur::journal::simulated::SimulatedDisk;
+use crieur::net::engine::Readiness;
 use crieur::net::transport::{Received, Transport};
 
 /// How a peer has ended its side.
@@ -53,6 +54,17 @@ impl Wire {
             return Err(ErrorKind::Interrupted.into());
         }
         Ok(())
+    }
+
+    /// What an edge tells now; one that comes for no reason tells of reading and writing. What has arrived is told of.
+    pub(crate) fn take_readiness(&mut self, is_spurious: bool) -> Readiness {
+        Readiness {
+            is_readable: std::mem::take(&mut self.has_arrived) || is_spurious,
+            is_writable: self.has_writable_edge() || is_spurious,
+            is_ending: self.end != End::None,
+            is_failed: self.end == End::Reset,
+            is_urgent: false,
+        }
     }
 
     /// Whether the server waits for an edge that it would get now.

@@ -2,7 +2,7 @@
 //!
 //! When a client that is being caught up gets how much of it is the server's own business; so that is noted
 //! too, at the hub's way out: how often something was queued to such a client, and when it was told that it is
-//! caught up. What that has to be is not looked at here.
+//! caught up. What that has to be is not looked at here. A cluster's model wants everything, on a [`Tape`].
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crieur::application::{
     Admission, Answer, Application, CloseCause, Decision, Delivered, Deliveries, Figures, Framing,
-    Message, Outbox, Peer, Refused, Replies, Request, Response, State, WriteBarrier,
+    Message, Outbox, Peer, Refused, Replies, Request, Response, State, Uplinks, WriteBarrier,
 };
 use crieur::handover::{Fields, Malformed, Members};
 use crieur::id::ConnectionId;
@@ -21,6 +21,8 @@ use crieur::time::{Clock, Timestamp};
 use crieur::wire::carried::{FrameNumbers, Frames};
 use crieur::ws::close::CloseCode;
 use crieur::ws::frame::EncodedFrame;
+
+use crate::tape::{Act, Tape};
 
 /// What the hub was asked for, and some of what it did.
 #[derive(Debug)]
@@ -57,15 +59,23 @@ pub(crate) struct Witness {
     pub(crate) notes: Rc<RefCell<Vec<Note>>>,
     /// Clients that are being caught up, by what they were told.
     pub(crate) replaying: HashSet<ConnectionId>,
+    pub(crate) tape: Option<Tape>,
 }
 
 impl Witness {
+    fn tape(&self, act: impl FnOnce() -> Act) {
+        if let Some(tape) = &self.tape {
+            tape.push(act());
+        }
+    }
+
     /// Has the hub do something, and watches its way out.
     fn watch(&mut self, outbox: &mut dyn Outbox, act: impl FnOnce(&mut Routes, &mut dyn Outbox)) {
         let mut watched = Watched {
             outbox,
             notes: &self.notes,
             replaying: &mut self.replaying,
+            tape: self.tape.as_ref(),
         };
         act(&mut self.routes.borrow_mut(), &mut watched);
     }
@@ -92,6 +102,9 @@ impl Application for Witness {
         self.notes
             .borrow_mut()
             .push(Note::Asked(id, answer.is_ok()));
+        if answer.is_ok() {
+            self.tape(|| Act::LetIn(id));
+        }
         answer
     }
 
@@ -106,6 +119,24 @@ impl Application for Witness {
         routes.handle_request(id, request, framing, figures)
     }
 
+    fn handle_body(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        is_authorized: bool,
+        outbox: &mut dyn Outbox,
+    ) -> Answer {
+        self.tape(|| Act::Posted(id, body.to_vec()));
+        let mut answer = Answer::Later;
+        self.watch(outbox, |routes, outbox| {
+            answer = routes.handle_body(id, body, is_authorized, outbox);
+        });
+        if let Answer::Now(response) = &answer {
+            self.tape(|| Act::Responded(id, response.clone()));
+        }
+        answer
+    }
+
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
         let (payload, is_text) = match message {
             Message::Text(text) => (text.as_bytes(), true),
@@ -113,6 +144,7 @@ impl Application for Witness {
         };
         let note = Note::Heard(id, payload.to_vec(), is_text);
         self.notes.borrow_mut().push(note);
+        self.tape(|| Act::Heard(id, payload.to_vec()));
         self.watch(outbox, |routes, outbox| {
             routes.handle_message(id, message, outbox);
         });
@@ -123,6 +155,7 @@ impl Application for Witness {
     }
 
     fn handle_drained(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
+        self.tape(|| Act::Drained);
         self.watch(outbox, |routes, outbox| routes.handle_drained(id, outbox));
     }
 
@@ -135,12 +168,32 @@ impl Application for Witness {
     }
 
     fn handle_work(&mut self, outbox: &mut dyn Outbox) {
+        let tape = self.tape.clone();
+        let mark = tape.map(|tape| (tape.begin_work(&self.routes.borrow()), tape));
+        let now = outbox.now();
         self.watch(outbox, |routes, outbox| routes.handle_work(outbox));
+        if let Some((mark, tape)) = mark {
+            tape.end_work(&mark, &self.routes.borrow(), now);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.routes.borrow().is_ready()
+    }
+
+    fn settle(&mut self, is_held: bool) -> bool {
+        self.routes.borrow_mut().settle(is_held)
+    }
+
+    /// What it lends is behind a cell here: whoever moves bytes asks the routes themselves.
+    fn uplinks(&mut self) -> Option<&mut dyn Uplinks> {
+        None
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
         self.replaying.remove(&id);
         self.notes.borrow_mut().push(Note::Gone(id));
+        self.tape(|| Act::Gone(id));
         self.routes.borrow_mut().handle_gone(id);
     }
 
@@ -183,9 +236,16 @@ struct Watched<'a> {
     outbox: &'a mut dyn Outbox,
     notes: &'a RefCell<Vec<Note>>,
     replaying: &'a mut HashSet<ConnectionId>,
+    tape: Option<&'a Tape>,
 }
 
 impl Watched<'_> {
+    fn tape(&self, act: impl FnOnce() -> Act) {
+        if let Some(tape) = self.tape {
+            tape.push(act());
+        }
+    }
+
     fn note(&self, note: Note) {
         self.notes.borrow_mut().push(note);
     }
@@ -214,7 +274,12 @@ impl Deliveries for Watched<'_> {
         {
             self.note(Note::Replayed(*id));
         }
-        self.outbox.deliver(frame, recipients)
+        let delivered = self.outbox.deliver(frame, recipients);
+        self.tape(|| {
+            let text = String::from_utf8(frame.payload().to_vec()).expect("a text");
+            Act::Delivered(text.into(), recipients.to_vec(), delivered.queued)
+        });
+        delivered
     }
 
     fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool {
@@ -223,6 +288,7 @@ impl Deliveries for Watched<'_> {
 
     fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
         self.note_receipt(reason);
+        self.tape(|| Act::Closed(id, code.as_u16(), reason.to_owned()));
         if code == CloseCode::TRY_AGAIN_LATER {
             self.note(Note::Broken(id));
         }
@@ -250,6 +316,7 @@ impl Replies for Watched<'_> {
         } else if was_replaying && (is("subscribed") || is("caught-up")) {
             self.replaying.remove(&to);
         }
+        self.tape(|| Act::Replied(to, payload.into()));
         self.outbox.reply(to, payload);
     }
 
@@ -258,6 +325,7 @@ impl Replies for Watched<'_> {
     }
 
     fn respond(&mut self, to: ConnectionId, response: &Response) {
+        self.tape(|| Act::Responded(to, response.clone()));
         self.outbox.respond(to, response);
     }
 

@@ -371,6 +371,7 @@ impl World {
     const fn style(&self) -> Style {
         Style {
             has_keys: self.numbers,
+            is_short: false,
         }
     }
 
@@ -413,15 +414,8 @@ impl World {
             let is_due = wire.has_arrived || has_ended || wire.has_writable_edge();
             let is_spurious = percent < 100 && self.dice.chance(3);
             if (is_due && self.dice.chance(percent)) || is_spurious {
-                let readiness = Readiness {
-                    is_readable: wire.has_arrived || is_spurious,
-                    is_writable: wire.has_writable_edge() || is_spurious,
-                    is_ending: wire.end != End::None,
-                    is_failed: wire.end == End::Reset,
-                    is_urgent: false,
-                };
+                let readiness = wire.take_readiness(is_spurious);
                 client.is_end_told |= readiness.is_ending;
-                wire.has_arrived = false;
                 events.push((client.id, readiness));
             }
         }

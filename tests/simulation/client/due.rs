@@ -113,7 +113,7 @@ pub(crate) enum Cause {
 }
 
 /// The id that a text tells, up to which its reader has all that is for it.
-pub(super) fn id_told_by(text: &str) -> Option<&str> {
+pub(crate) fn id_told_by(text: &str) -> Option<&str> {
     let (kind, members) = text.split_once(',')?;
     let members = match kind {
         r#"{"type":"subscribed""# => members.split_once(r#""heartbeat":25,"#)?.1,

@@ -55,12 +55,19 @@ pub(crate) enum Said {
 }
 
 impl Said {
+    /// A text that can't be followed.
+    pub(crate) fn bad(dice: &mut Dice) -> Self {
+        let (text, code) = dice.pick(&BAD_TEXTS);
+        Self::Bad(text, code)
+    }
+
     /// Whether it is what the server's application has to be handed.
     pub(super) fn is_message(&self) -> bool {
         !matches!(self, Self::Request | Self::Close(_) | Self::Violation(_))
     }
 
-    pub(super) fn payload(&self) -> &[u8] {
+    /// What it is in bytes, if it is a message.
+    pub(crate) fn payload(&self) -> &[u8] {
         match self {
             Self::Subscribe(text, ..) | Self::Ping(text) => text.as_bytes(),
             Self::Publish(publication) => publication.text.as_bytes(),
@@ -152,8 +159,8 @@ impl Client {
                 self.write(&bytes, None);
             }
             _ => {
-                let (text, code) = dice.pick(&BAD_TEXTS);
-                self.say(Said::Bad(text, code), dice);
+                let said = Said::bad(dice);
+                self.say(said, dice);
             }
         }
     }

@@ -3,11 +3,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::io::Write;
 use std::rc::Rc;
 
 use crieur::config::{Console, HubConfig, Timeouts};
-use crieur::handover::{Fields, Incoming, Members, Outgoing};
+use crieur::handover::{Fields, Incoming, Members};
 use crieur::hub::Hub;
 use crieur::journal::Journal;
 use crieur::journal::id::Generation;
@@ -20,7 +19,8 @@ use crieur::routes::Routes;
 use crieur::time::Clock;
 
 use crate::clock::VirtualClock;
-use crate::wire::{Socket, Wire};
+use crate::state::write;
+use crate::wire::Socket;
 use crate::witness::Witness;
 
 use super::{SECOND, World, WorldEngine};
@@ -88,6 +88,7 @@ impl World {
             routes: Rc::clone(&self.routes),
             notes: Rc::clone(&self.notes),
             replaying: HashSet::new(),
+            tape: None,
         };
         let jitter = self.dice.next_u64();
         Engine::new(witness, clock, self.limits, Timeouts::default(), jitter)
@@ -214,6 +215,7 @@ impl World {
             routes: Rc::clone(&self.routes),
             notes: Rc::clone(&self.notes),
             replaying,
+            tape: None,
         };
         let (clock, timeouts) = (self.virtual_clock(), Timeouts::default());
         let mut incoming = Incoming::begin(&state[..]).expect("a state");
@@ -336,13 +338,4 @@ impl World {
         self.tally.displaced += metrics.connections_displaced;
         self.tally.throttled += metrics.reads_throttled;
     }
-}
-
-/// What a successor must know, and its connections, in order.
-fn write(engine: &mut WorldEngine) -> (Vec<u8>, Vec<Rc<RefCell<Wire>>>) {
-    let mut bytes = Vec::new();
-    let mut state = Outgoing::begin(&mut bytes as &mut dyn Write).expect("memory");
-    engine.save(&mut state).expect("memory");
-    state.finish().expect("memory");
-    (bytes, engine.transports().map(Socket::wire).collect())
 }
