@@ -13,3 +13,4 @@ mod load;
 mod notifications;
 mod operation;
 mod protocol;
+mod redis;

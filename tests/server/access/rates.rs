@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
-use crate::helpers::http::Http;
+use crate::helpers::http::{Http, figures};
 use crate::helpers::secrets::SecretFile;
 use crate::helpers::{
     Client, Received, Server, close_frame, close_reason, delivery, frame, message, publish,
@@ -40,13 +40,12 @@ fn throttle(client: &mut Client, seconds: usize) {
     client.expect_texts(&vec![PONG; seconds + 2]);
 }
 
-/// Stops the server and says how often it did not read.
-fn throttled_reads(mut server: Server) -> u64 {
-    server.terminate();
-    let log = server.wait().stderr;
-    let (_, rest) = log.split_once("reads_throttled: ").expect("it is counted");
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).expect("an end");
-    rest[..digits].parse().expect("a number")
+/// How often the server has not read.
+fn throttled_reads(server: &Server) -> u64 {
+    let figures = figures(server);
+    let mut lines = figures.lines();
+    let count = lines.find_map(|line| line.strip_prefix("crieur_reads_throttled_total "));
+    count.expect("it is counted").parse().expect("a number")
 }
 
 #[test]
@@ -59,7 +58,7 @@ fn nothing_is_delayed_at_the_rate() {
     client.send_bytes(&ping().repeat(98));
     client.expect_texts(&[PONG; 98]);
     client.leave();
-    assert_eq!(throttled_reads(server), 0);
+    assert_eq!(throttled_reads(&server), 0);
 }
 
 #[test]
@@ -78,7 +77,7 @@ fn one_more_makes_the_next_one_wait() {
         }
         assert!(since.elapsed() >= Duration::from_secs(1), "{flags:?}");
         drop(client);
-        assert!(throttled_reads(server) >= 1);
+        assert!(throttled_reads(&server) >= 1);
     }
 }
 
@@ -143,7 +142,7 @@ fn a_publisher_is_not_limited() {
         assert_eq!(publisher.text(), r#"{"type":"published","delivered":0}"#);
     }
     publisher.leave();
-    assert_eq!(throttled_reads(server), 0);
+    assert_eq!(throttled_reads(&server), 0);
 }
 
 #[test]

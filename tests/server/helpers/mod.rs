@@ -11,6 +11,7 @@ pub(crate) mod installed;
 pub(crate) mod numbered;
 mod program;
 pub(crate) mod receipts;
+pub(crate) mod redis;
 pub(crate) mod replay;
 mod scene;
 pub(crate) mod secrets;

@@ -11,6 +11,7 @@ use crate::helpers::{Client, Server, delivery, message, publish, subscriber};
 
 mod half_done;
 mod kept;
+mod redis;
 mod refused;
 mod signals;
 mod under_load;

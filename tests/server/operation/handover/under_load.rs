@@ -177,11 +177,19 @@ impl Readers {
     }
 }
 
-/// A client that comes back again and again, and says what it got.
-fn read_with_interruptions(server: &Server) -> Vec<(String, String)> {
+/// A client that numbers what it gets, and the id from which it does.
+fn numbering(server: &Server) -> (Client, String) {
     let mut client = Client::connect(server);
     let answer = client.subscribe_since(r#"["c"]"#, "");
-    let mut since = id_of(&answer);
+    let since = id_of(&answer);
+    (client, since)
+}
+
+/// Has a client come back again and again, and says what it got.
+fn read_with_interruptions(
+    server: &Server,
+    (mut client, mut since): (Client, String),
+) -> Vec<(String, String)> {
     let mut got = Vec::new();
     loop {
         for _ in 0..25 {
@@ -205,13 +213,19 @@ fn read_with_interruptions(server: &Server) -> Vec<(String, String)> {
 
 #[test]
 fn ten_handovers_in_a_fan_out_are_noticed_by_nobody() {
+    ten_handovers(&Server::with(&["--ping-interval", "3600"]));
+}
+
+/// Has a server that pings nobody handed over while it has much to do.
+pub(super) fn ten_handovers(server: &Server) {
     raise_descriptor_limit();
     let count = setting("HANDOVER_SUBSCRIBERS", SUBSCRIBERS);
     let rate = setting("HANDOVER_RATE", RATE);
-    let server = Server::with(&["--ping-interval", "3600"]);
-    let mut readers = [(); 2].map(|()| Readers::connect(&server, count / 2));
+    let mut readers = [(); 2].map(|()| Readers::connect(server, count / 2));
+    // It has subscribed before anything is published, as they have: all get the same.
+    let interrupted = numbering(server);
     let publishers = Publishers {
-        server: &server,
+        server,
         is_over: AtomicBool::new(false),
         published: Mutex::default(),
         count: AtomicUsize::new(0),
@@ -230,14 +244,7 @@ fn ten_handovers_in_a_fan_out_are_noticed_by_nobody() {
             .iter_mut()
             .map(|readers| scope.spawn(move || readers.read()))
             .collect();
-        let interrupted = scope.spawn(|| read_with_interruptions(&server));
-        wait_until("it has come", || {
-            let line = format!(
-                r#"crieur_connections{{role="client"}} {}"#,
-                count / 2 * 2 + 1
-            );
-            figures(&server).lines().any(|got| got == line)
-        });
+        let interrupted = scope.spawn(|| read_with_interruptions(server, interrupted));
         let publishing = [
             scope.spawn(|| new("once").publish_once_each()),
             scope.spawn(|| new("another once").publish_once_each()),
@@ -259,7 +266,7 @@ fn ten_handovers_in_a_fan_out_are_noticed_by_nobody() {
         for publisher in publishing {
             publisher.join().expect("each has its receipt");
         }
-        let id = publish_kept(&server, LAST);
+        let id = publish_kept(server, LAST);
         new("nobody").record(LAST.to_owned(), id);
         let mut got: Vec<_> = reading
             .into_iter()
@@ -292,7 +299,7 @@ fn ten_handovers_in_a_fan_out_are_noticed_by_nobody() {
         assert!(before.is_none_or(|before| before < n), "{notification}");
     }
     assert!(of_publishers.is_empty(), "nobody got {of_publishers:?}");
-    let text = figures(&server);
+    let text = figures(server);
     for line in [
         "crieur_slow_consumers_total 0",
         "crieur_deliveries_dropped_total 0",
