@@ -3,7 +3,7 @@
 declare(strict_types=1);
 
 /**
- * Tells every crieur what has happened.
+ * Tells every crieur what has happened. A server may be several nodes that share a Redis: one of them is told.
  *
  * What is to be told is written to the outbox, in the transaction of the change, and published behind the COMMIT. What
  * could not be published stays there: the next request that publishes takes it along, and outbox.php looks every
@@ -35,7 +35,7 @@ final class Notifier
     /** What was reported last, by server. @var array<int, ?string> */
     private static array $faults = [];
 
-    /** @param list<Crieur> $servers */
+    /** @param list<non-empty-list<Crieur>> $servers the nodes of each server */
     public function __construct(private readonly Database $database, private readonly array $servers)
     {
     }
@@ -45,16 +45,16 @@ final class Notifier
         $token = trim(file_get_contents(getenv('PUBLISH_TOKEN_FILE')) ?: '');
         $addresses = preg_split('~\s+~', getenv('CRIEUR_PUBLISH') ?: '', flags: PREG_SPLIT_NO_EMPTY);
         $way = getenv('CRIEUR_WAY') ?: Crieur::WEBSOCKET;
-        return new self($database, array_map(
-            static fn (string $address): Crieur => new Crieur($address, $token, totalSeconds: self::SECONDS, way: $way),
-            $addresses,
-        ));
+        $node = static fn (string $address): Crieur => new Crieur($address, $token, totalSeconds: self::SECONDS, way: $way);
+        $nodes = static fn (string $addresses): array => array_map($node, explode(',', $addresses));
+        return new self($database, array_map($nodes, $addresses));
     }
 
     /** The position of the page's server; `null` if that isn't to be had. */
     public function position(): ?string
     {
-        $result = ($this->servers[self::OF_THE_PAGE] ?? null)?->position();
+        $ask = static fn (Crieur $node, float $seconds): CrieurResult => $node->position($seconds);
+        $result = $this->ask(self::OF_THE_PAGE, self::now() + self::SECONDS, $ask);
         if ($result?->error !== null) {
             error_log("no position: $result->error: $result->detail");
         }
@@ -86,7 +86,7 @@ final class Notifier
     {
         $who = ['login' => $user['login'], 'name' => $user['name']];
         $message = ['type' => 'typing', 'keep' => false, 'notification' => self::at(self::TYPING, $channel) + $who];
-        ($this->servers[self::OF_THE_PAGE] ?? null)?->publishAll([$message], self::TYPING_SECONDS);
+        $this->publishOne(self::OF_THE_PAGE, $message, self::now() + self::TYPING_SECONDS);
     }
 
     /** Publishes what this request has added, and before it what is left over. Says whether all servers have all of it. */
@@ -138,7 +138,7 @@ final class Notifier
         $removed = [];
         foreach ($isFull ? $left : $left + $own as $id => $json) {
             $message = json_decode($json, true, flags: JSON_THROW_ON_ERROR);
-            [$result] = $this->servers[$server]->publishAll([$message], $deadline - self::now());
+            $result = $this->publishOne($server, $message, $deadline);
             $this->report($server, $result);
             if ($result->isSent()) {
                 $told[] = $id;
@@ -152,6 +152,32 @@ final class Notifier
         $this->database->removeFromOutbox($removed);
         $this->database->releaseInOutbox(array_values(array_diff(array_keys($own), $removed)));
         return array_diff(array_keys($own), $told) === [];
+    }
+
+    private function publishOne(int $server, array $message, float $deadline): ?CrieurResult
+    {
+        $publish = static fn (Crieur $node, float $seconds): CrieurResult => $node->publishAll([$message], $seconds)[0];
+        return $this->ask($server, $deadline, $publish);
+    }
+
+    /**
+     * Asks the nodes of a server, in their order, until one has done it. The next may publish what the one before has
+     * not confirmed: they know each other's keys. What has no key may come twice then. `null` if there is no such server.
+     *
+     * @param callable(Crieur, float): CrieurResult $ask with the seconds that it may take
+     */
+    private function ask(int $server, float $deadline, callable $ask): ?CrieurResult
+    {
+        $result = null;
+        $nodes = $this->servers[$server] ?? [];
+        foreach ($nodes as $index => $node) {
+            // One that is silent leaves the others their share of the time.
+            $result = $ask($node, ($deadline - self::now()) / (count($nodes) - $index));
+            if ($result->isSent() || $result->error === CrieurResult::INVALID) {
+                break;
+            }
+        }
+        return $result;
     }
 
     /** Once for many that fail alike: outbox.php tries twice a second. */

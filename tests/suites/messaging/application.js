@@ -84,7 +84,7 @@ export class Application {
     return user;
   }
 
-  /** Kills one of the crieurs, does what there is to do while it is down, and waits until it is back. */
+  /** Kills one of the crieurs, or their Redis, does what there is to do while it is down, and waits until it is back. */
   async kill(name = 'crieur', meanwhile = async () => {}) {
     const pid = this.pid(name);
     // Nobody starts it before that is done.
@@ -95,7 +95,7 @@ export class Application {
     } finally {
       this.process.kill('SIGCONT');
     }
-    const lane = name === 'crieur' ? 'publish.sock' : 'apps-publish.sock';
+    const lane = name === 'redis' ? 'publish.sock' : `${name.replace('crieur', 'publish')}.sock`;
     const token = this.read('publish.token').trim();
     const position = async () => (await publish(`unix://${this.data}/${lane}`, null, { position: true, token })).id;
     await until(async () => this.pid(name) !== pid && (await position()) !== null, `${name} is back`);

@@ -2,16 +2,15 @@
 // becomes of messages when crieur, its history, the API or the page's connection is gone for a while.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { chromium } from 'playwright-core';
 import { Application, Client, PACKAGE, PRODUCTION, reader, until } from './application.js';
+import {
+  chat, chatIn, comesBack, commandIn, count, cut, enter as enterAt, launch, say, says, shot, shows, texts,
+} from './pages.js';
 
-const executablePath = process.env.CHROMIUM;
-const screenshots = process.env.SCREENSHOTS;
-const DEADLINE_MS = 30_000;
 const RESTART_SECONDS = 0.3;
 const MESSAGES = 100;
 
@@ -19,21 +18,8 @@ let application;
 let browser;
 
 before(async () => {
-  if (screenshots) mkdirSync(screenshots, { recursive: true });
   application = await Application.start(['--restart-seconds', RESTART_SECONDS]);
-  browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
+  browser = await launch();
 });
 
 after(async () => {
@@ -41,91 +27,7 @@ after(async () => {
   await application?.stop();
 });
 
-/** A browser of someone's own, logged in, with a channel open and in force; and all that it complained about. */
-async function enter(t, login, channel, options = {}, where = application) {
-  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1100, height: 720 }, ...options });
-  t.after(() => context.close());
-  context.setDefaultTimeout(DEADLINE_MS);
-  const page = await context.newPage();
-  await page.addInitScript(gate);
-  page.complaints = [];
-  page.frames = [];
-  /** What the API was asked. */
-  page.asked = [];
-  page.on('request', (request) => request.url().endsWith('/ic.php') && page.asked.push(commandIn(request)));
-  page.on('pageerror', (error) => page.complaints.push(String(error)));
-  page.on('console', (message) => message.type() === 'error' && page.complaints.push(message.text()));
-  page.on('websocket', (socket) => {
-    page.frames.push({ opened: socket.url() });
-    socket.on('framesent', ({ payload }) => page.frames.push({ sent: JSON.parse(payload) }));
-    socket.on('framereceived', ({ payload }) => page.frames.push({ received: JSON.parse(payload) }));
-    socket.on('close', () => page.frames.push({ closed: true }));
-  });
-  page.isSubscribed = (from = 0) =>
-    until(() => page.frames.slice(from).some(({ received }) => received?.type === 'subscribed'), 'the page is subscribed');
-  await page.goto(`${where.url}#${channel}`);
-  await page.fill('[name=login]', login);
-  await page.fill('[name=password]', 'demo');
-  await page.click('#login [type=submit]');
-  await says(page, '#status', 'Live');
-  await says(page, '#channel-name', channel);
-  await page.isSubscribed();
-  return page;
-}
-
-/** In the page: lets a test cut its connections, and let new ones through. */
-function gate() {
-  const { WebSocket } = globalThis;
-  const sockets = new Set();
-  let isCut = false;
-  globalThis.WebSocket = class extends WebSocket {
-    constructor(url) {
-      super(isCut ? `${url}-nowhere` : url);
-      sockets.add(this);
-    }
-  };
-  globalThis.cut = () => {
-    isCut = true;
-    for (const socket of sockets) socket.close();
-  };
-  globalThis.mend = () => {
-    isCut = false;
-  };
-}
-
-async function cut(page) {
-  await page.evaluate(() => cut());
-  await says(page, '#status', 'Reconnecting');
-}
-/** What was cut is back; its client tries at once, as it does when a device is online again. */
-async function comesBack(page, status = 'Live') {
-  await page.evaluate(() => mend());
-  await until(() => page.evaluate((status) => {
-    const { textContent } = document.querySelector('#status');
-    if (textContent === 'Reconnecting…') dispatchEvent(new Event('online'));
-    return textContent.startsWith(status);
-  }, status), `the page is back, ${status}`);
-}
-
-/** `object/action` of a request to the API. */
-function commandIn(request) {
-  const [{ amaiia_msg_srv: objects }] = request.postDataJSON().cmd;
-  const [[object, actions]] = Object.entries(objects);
-  return `${object}/${Object.keys(actions)[0]}`;
-}
-const count = (page, command) => page.asked.filter((each) => each === command).length;
-
-const says = (page, selector, text) =>
-  page.waitForFunction(([selector, text]) => document.querySelector(selector).textContent.includes(text), [selector, text]);
-const shows = (page, text) => says(page, '#messages', text);
-const texts = (page) => page.$$eval('#messages p', (all) => all.map((each) => each.textContent));
-const shot = async (page, name) => {
-  if (screenshots) await page.screenshot({ path: path.join(screenshots, `${name}.png`) });
-};
-async function say(page, text) {
-  await page.fill('[name=details]', text);
-  await page.click('#composer [type=submit]');
-}
+const enter = (t, login, channel, options = {}, where = application) => enterAt(where, t, login, channel, options);
 
 test('sequence 1: connection and subscription', async (t) => {
   const page = await enter(t, 'alice', PRODUCTION);
@@ -252,15 +154,6 @@ test('sequence 5: connection lost, backoff, back, subscriptions renewed, missed 
   assert.deepEqual(lines.slice(-4), ['before the loss', 'missed 1', 'missed 2', 'after the loss'], 'each once, in order');
   assert.ok(!page.asked.slice(asked).includes('message/list'), 'and the API was not asked');
 });
-
-/** Says these, one after the other, each as soon as the one before is shown. */
-async function chat(page, lines) {
-  for (const text of lines) {
-    await say(page, text);
-    await shows(page, text);
-  }
-}
-const chatIn = (page, from) => page.frames.slice(from).flatMap(({ received }) => received?.notification?.message?.text ?? []);
 
 test('crieur is killed again and again while A and B talk: each message comes, once, and the API is not asked', async (t) => {
   const own = await Application.start(['--restart-seconds', RESTART_SECONDS]);
