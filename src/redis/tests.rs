@@ -351,7 +351,7 @@ impl Drop for Seed {
 
 #[test]
 fn every_node_passes_on_the_same_and_each_append_is_answered_once() {
-    pass_on(250, |_| None);
+    pass_on(100, |_| None);
 }
 
 /// Lives of nodes, which become other processes once in so many turns.
@@ -417,7 +417,7 @@ fn pass_on(count: u64, handover_turns: fn(&mut Rng) -> Option<u32>) {
 
 #[test]
 fn a_stream_that_is_another_one_is_told_and_nothing_is_passed_on_twice() {
-    pass_on_forks(250, |_| None);
+    pass_on_forks(100, |_| None);
 }
 
 /// The same where Redis loses something.

@@ -52,7 +52,7 @@ impl Node {
 #[test]
 fn twins_cannot_be_told_apart() {
     let mut seen = [0; 6];
-    for seed in seeds(120) {
+    for seed in seeds(50) {
         let _seed = Seed(seed);
         let mut twins = [World::new(seed, 2), World::new(seed, 2)];
         twins.iter_mut().for_each(World::rest);
@@ -111,12 +111,12 @@ fn twins_cannot_be_told_apart() {
 
 #[test]
 fn a_node_that_is_handed_over_passes_on_the_same() {
-    pass_on(250, |rng| Some(*rng.choice(&[3, 8, 30]).expect("one")));
+    pass_on(100, |rng| Some(*rng.choice(&[3, 8, 30]).expect("one")));
 }
 
 #[test]
 fn a_node_that_is_handed_over_notices_what_is_lost() {
-    pass_on_forks(250, |rng| Some(*rng.choice(&[3, 8, 30]).expect("one")));
+    pass_on_forks(100, |rng| Some(*rng.choice(&[3, 8, 30]).expect("one")));
 }
 
 /// A node that has something of everything to hand over.
