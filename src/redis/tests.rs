@@ -310,7 +310,7 @@ impl World {
                     }
                     Answer::Refused(refusal) => {
                         assert!(
-                            entry.is_none() || refusal.may_have_been_taken(),
+                            entry.is_none() || *refusal == Refusal::Unanswered,
                             "{refusal}"
                         );
                     }

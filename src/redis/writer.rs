@@ -46,14 +46,6 @@ pub enum Refusal {
     ByRedis(Box<str>),
 }
 
-impl Refusal {
-    /// Whether Redis may have taken it.
-    #[must_use]
-    pub const fn may_have_been_taken(&self) -> bool {
-        matches!(self, Self::Unanswered)
-    }
-}
-
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
