@@ -199,6 +199,8 @@ class PersistentPublisher(Publisher):
 
 
 class _Post(Stream):
+    is_sent = False
+
     def __init__(self, publisher, body):
         self._publisher, self._body, self._answer = publisher, body.encode(), b""
         self.dial(publisher.loop, publisher.address)
@@ -206,6 +208,7 @@ class _Post(Stream):
     def on_connected(self):
         head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
         self.send(f"{head}Content-Length: {len(self._body)}\r\n\r\n".encode() + self._body)
+        self.is_sent = True
 
     def on_data(self, data):
         self._answer += data
@@ -233,6 +236,11 @@ class ArrayPublisher:
     @property
     def is_idle(self):
         return self.left == 0 and not self._notes
+
+    @property
+    def is_waiting(self):
+        """A request has gone out, and has no answer yet."""
+        return self._post is not None and self._post.is_sent
 
     def publish(self, count):
         """So many more notifications, or a few more than that."""
