@@ -52,8 +52,7 @@ pub struct Readiness {
 /// What is known of a connection's socket, and of the input that was taken from it.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct IoState {
-    /// The last write would have blocked, and no writable edge was seen since.
-    pub(super) is_blocked: bool,
+    pub(super) room: Room,
     /// An edge was seen whose bytes have not all been read.
     pub(super) is_readable: bool,
     /// Some of what was read is held back for a later turn.
@@ -66,6 +65,29 @@ pub(super) struct IoState {
     pub(super) is_write_failed: bool,
     /// A turn took something of its input, beside an upgrade: others come first.
     pub(super) is_served: bool,
+}
+
+/// What is known of the room for what is written.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Room {
+    /// All was taken so far, and no edge would tell of room.
+    #[default]
+    Unwatched,
+    /// There may be some, and edges tell.
+    Watched,
+    /// The last write would have blocked, and no writable edge was seen since.
+    Full,
+}
+
+impl IoState {
+    /// Takes it that there may be room; says whether there was known to be none.
+    pub(super) fn unblock(&mut self) -> bool {
+        let was_full = self.room == Room::Full;
+        if was_full {
+            self.room = Room::Watched;
+        }
+        was_full
+    }
 }
 
 /// What the application has granted to a connection.
@@ -629,7 +651,7 @@ impl<T: Transport> Connection<T> {
     /// Writes as much of the send queue as the transport takes, unless it is known to take
     /// nothing.
     pub(super) fn write_queue(&mut self, writer: &mut Writer, now: Timestamp) {
-        if self.io.is_write_failed || self.io.is_blocked {
+        if self.io.is_write_failed || self.io.room == Room::Full {
             return;
         }
         if self.write(writer, now).is_err() {
@@ -643,7 +665,7 @@ impl<T: Transport> Connection<T> {
     /// The same for a connection that is about to be cut off: that there is room again may be among what
     /// has come and is yet to be looked at.
     pub(super) fn write_queue_at_last(&mut self, writer: &mut Writer, now: Timestamp) {
-        self.io.is_blocked = false;
+        self.io.unblock();
         self.write_queue(writer, now);
     }
 
@@ -662,12 +684,12 @@ impl<T: Transport> Connection<T> {
                 Ok((offered, sent)) => {
                     self.protocol.handle_sent(sent, now);
                     if sent < offered {
-                        self.handle_blocked(now);
+                        self.handle_blocked(writer, now);
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.handle_blocked(now);
+                    self.handle_blocked(writer, now);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -677,8 +699,10 @@ impl<T: Transport> Connection<T> {
         Ok(())
     }
 
-    fn handle_blocked(&mut self, now: Timestamp) {
-        self.io.is_blocked = true;
+    fn handle_blocked(&mut self, writer: &mut Writer, now: Timestamp) {
+        if mem::replace(&mut self.io.room, Room::Full) == Room::Unwatched {
+            writer.note_blocked(self.id);
+        }
         self.protocol.handle_blocked(now);
     }
 }

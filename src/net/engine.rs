@@ -223,6 +223,12 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         Some(&mut connection.transport)
     }
 
+    /// The next connection that is to be watched for room to write from now on, as a write to it was refused, in whole
+    /// or in part. To be asked before each wait, until there is none.
+    pub fn next_blocked(&mut self) -> Option<ConnectionId> {
+        self.shell.context.writer.next_blocked()
+    }
+
     /// Drops a connection that never came to life.
     pub fn discard(&mut self, id: ConnectionId) {
         self.shell.remove(id);
@@ -308,10 +314,10 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         self.gather(driver, began)?;
         driver.handle_commands(self)?;
         driver.observe(self, Step::Commands);
-        self.continue_work(driver.step_time(self.now()));
+        // What has come due since is found due by the next iteration: to read the clock costs more than most steps.
+        self.continue_work(driver.step_time(began));
         driver.observe(self, Step::Work);
-        self.flush_slice(driver);
-        let now = driver.step_time(self.now());
+        let now = driver.step_time(self.flush_slice(driver).unwrap_or(began));
         self.handle_drained(now);
         // What the application has said since the input was taken.
         self.flush_replies(now);
@@ -369,10 +375,11 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         Ok(came || is_reading_on)
     }
 
-    /// Writes deliveries for a slice of time; what is left comes in the next iteration.
-    fn flush_slice(&mut self, driver: &impl Driver<T, A, C>) {
+    /// Writes deliveries for a slice of time; what is left comes in the next iteration. Returns the time then, if there
+    /// were some.
+    fn flush_slice(&mut self, driver: &impl Driver<T, A, C>) -> Option<Timestamp> {
         if !self.has_deliveries() {
-            return;
+            return None;
         }
         let start = self.now();
         let mut now = start;
@@ -380,6 +387,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             self.flush_deliveries(FLUSHES_A_CHUNK, driver.step_time(now));
             now = self.now();
         }
+        Some(now)
     }
 
     // Input.
@@ -417,7 +425,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
         };
         connection.note(readiness);
         let priority = connection.priority();
-        if readiness.is_writable && mem::replace(&mut connection.io.is_blocked, false) {
+        if readiness.is_writable && connection.io.unblock() {
             connection.mark_delivery(context);
         }
         // Served connections may cause much; the others mostly say one thing, which is soon done.
@@ -632,7 +640,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             return true;
         }
         // That there is room may have been seen, and the flush be yet to come.
-        connection.io.is_blocked = false;
+        connection.io.unblock();
         connection.flush(context, now);
         connection.io.is_readable = true;
         self.shell.conclude(&mut self.application, now);

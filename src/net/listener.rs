@@ -1,15 +1,19 @@
 //! A listening socket: accepts within a budget, and survives running out of descriptors.
+//!
+//! It is watched by level, unlike connections: the next poll tells of a connection that was left, so that none has
+//! to be asked for in vain. While nobody can be accepted, it isn't watched.
 
 use std::io;
 use std::net::{self, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix;
 use std::path::Path;
 use std::time::Duration;
 
 use log::warn;
-use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
+use mio::{Registry, Token};
+use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::{Domain, Protocol, SockRef, Socket as Unbound, Type};
 
 use crate::application::{Lane, Peer, PeerAddress};
@@ -38,14 +42,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long the next word about it waits.
 const PAUSE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A socket that listens, registered for edges.
+/// Connections that are accepted at one event at most: one at the first, and twice as many as before at each that
+/// comes in the very next poll.
+const BURST_MAX: usize = 256;
+
+/// A socket that listens.
 #[derive(Debug)]
 pub struct Listener {
     socket: ListenerSocket,
     /// The lane that it is.
     lane: Lane,
-    /// An edge was seen, and no accept has said since that there are no more.
+    /// An event was seen, and neither has an accept said since that there are no more, nor is it left to the next
+    /// event to tell of them.
     is_ready: bool,
+    /// What the poll knows it by, once it does.
+    token: Option<Token>,
+    /// Whether the poll tells of connections.
+    is_watched: bool,
+    /// How many connections are accepted before it is left to the next event whether there are more.
+    burst: usize,
+    /// The last poll that told of it.
+    told_in: u64,
     paused_until: Option<Timestamp>,
     pause_logged: Option<Timestamp>,
 }
@@ -104,6 +121,10 @@ impl Listener {
             socket,
             lane,
             is_ready: false,
+            token: None,
+            is_watched: false,
+            burst: 1,
+            told_in: 0,
             paused_until: None,
             pause_logged: None,
         }
@@ -126,12 +147,36 @@ impl Listener {
         }
     }
 
-    /// The socket, to be registered with a poll.
-    pub const fn source(&mut self) -> &mut dyn Source {
-        match &mut self.socket {
-            ListenerSocket::Tcp(socket) => socket,
-            ListenerSocket::Unix(socket, _) => socket,
+    /// Has `registry` watch it from now on.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let data = EventData::new_u64(token.0 as u64);
+        epoll::add(registry, self.socket.as_fd(), data, EventFlags::IN)?;
+        self.token = Some(token);
+        self.is_watched = true;
+        Ok(())
+    }
+
+    /// Has `registry` tell of connections, but not as long as those that it has told of can't be accepted.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn update_watch(&mut self, registry: &Registry) -> io::Result<()> {
+        let is_wanted = !self.is_ready;
+        if let Some(token) = self.token
+            && is_wanted != self.is_watched
+        {
+            let flags = match is_wanted {
+                true => EventFlags::IN,
+                false => EventFlags::empty(),
+            };
+            let data = EventData::new_u64(token.0 as u64);
+            epoll::modify(registry, self.socket.as_fd(), data, flags)?;
+            self.is_watched = is_wanted;
         }
+        Ok(())
     }
 
     /// The lane that this is.
@@ -140,9 +185,26 @@ impl Listener {
         self.lane
     }
 
-    /// An edge was seen.
-    pub const fn handle_ready(&mut self) {
+    /// The poll with this number has told of it.
+    pub fn handle_ready(&mut self, poll: u64) {
+        let is_next = poll.wrapping_sub(self.told_in) == 1;
+        self.burst = match is_next {
+            true => BURST_MAX.min(self.burst * 2),
+            false => 1,
+        };
+        self.told_in = poll;
         self.is_ready = true;
+    }
+
+    /// How many connections are to be accepted before the next poll tells whether there are more.
+    #[must_use]
+    pub const fn burst(&self) -> usize {
+        self.burst
+    }
+
+    /// It is left to the next poll whether there are more.
+    pub const fn leave(&mut self) {
+        self.is_ready = false;
     }
 
     /// When accepting goes on, if it is paused.
@@ -174,6 +236,7 @@ impl Listener {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_ready = false;
+                    self.burst = 1;
                     return None;
                 }
                 // The connection failed before we came to it, or a signal came: the next.
@@ -200,6 +263,13 @@ impl Listener {
 }
 
 impl ListenerSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+
     fn accept(&self) -> io::Result<(Socket, PeerAddress)> {
         match self {
             Self::Tcp(socket) => {
@@ -267,6 +337,8 @@ fn is_passing(error: &io::Error) -> bool {
 mod tests {
     use std::net::Shutdown;
 
+    use mio::{Events, Poll};
+
     use super::*;
 
     #[test]
@@ -280,11 +352,67 @@ mod tests {
         SockRef::from(socket)
             .shutdown(Shutdown::Both)
             .expect("it listens");
-        listener.handle_ready();
+        listener.handle_ready(1);
         let now = Timestamp::ZERO;
         assert!(listener.accept(now).is_none());
         assert!(listener.is_paused(now) && !listener.is_paused(now + PAUSE));
         assert!(listener.accept(now + PAUSE).is_none());
+    }
+
+    /// How many of the listener's events a poll tells of that doesn't wait.
+    fn told(poll: &mut Poll) -> usize {
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::ZERO))
+            .expect("a poll");
+        events.iter().count()
+    }
+
+    #[test]
+    fn what_is_left_is_told_again_unless_nobody_can_be_accepted() {
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&address, Lane::Clients, &ServerConfig::default());
+        let mut listener = listener.expect("a free port");
+        let Ok(ListenAddress::Tcp(address)) = listener.local_addr() else {
+            unreachable!("it is TCP");
+        };
+        let mut poll = Poll::new().expect("a poll");
+        listener
+            .register(poll.registry(), Token(7))
+            .expect("registered");
+        let _clients = [(); 3].map(|()| net::TcpStream::connect(address).expect("connected"));
+        let now = Timestamp::ZERO;
+        assert_eq!(told(&mut poll), 1);
+        listener.handle_ready(1);
+        // There is no room for it.
+        listener.update_watch(poll.registry()).expect("changed");
+        assert_eq!(told(&mut poll), 0);
+        assert!(listener.is_ready(now));
+        // Now there is.
+        assert!(listener.accept(now).is_some());
+        listener.leave();
+        listener.update_watch(poll.registry()).expect("changed");
+        assert_eq!(told(&mut poll), 1);
+        assert!(listener.accept(now).is_some() && listener.accept(now).is_some());
+        assert_eq!(told(&mut poll), 0);
+        assert!(listener.accept(now).is_none() && !listener.is_ready(now));
+    }
+
+    #[test]
+    fn as_many_are_accepted_as_seem_to_come() {
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&address, Lane::Clients, &ServerConfig::default());
+        let mut listener = listener.expect("a free port");
+        let mut burst_at = |poll| {
+            listener.handle_ready(poll);
+            listener.burst()
+        };
+        assert_eq!([3, 4, 5].map(&mut burst_at), [1, 2, 4]);
+        assert_eq!(burst_at(7), 1, "there was a poll without");
+        let last = (8..100).map(&mut burst_at).last();
+        assert_eq!(last, Some(BURST_MAX));
+        assert!(listener.accept(Timestamp::ZERO).is_none());
+        listener.handle_ready(100);
+        assert_eq!(listener.burst(), 2, "one was asked for in vain");
     }
 
     #[test]

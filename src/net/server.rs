@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, info};
+use log::{debug, info, warn};
 use mio::{Events, Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -38,9 +38,7 @@ pub use inherited::Inherited;
 /// Events that one poll may bring.
 const EVENTS_MAX: usize = 1024;
 
-/// Connections that one listener accepts before others have their turn, and those that it accepts
-/// however little time there is.
-const ACCEPTS_A_TURN_MAX: usize = 256;
+/// Connections that one listener accepts however little time there is.
 const ACCEPTS_A_TURN_MIN: usize = 16;
 
 /// How often the loop looks for input that came before it was told to stop.
@@ -53,10 +51,19 @@ const SIGNALS_TAKEN: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
 const SIGNALS: Token = Token(u32::MAX as usize);
 const FIRST_LISTENER: usize = u32::MAX as usize - 3;
 
-/// What connections are registered for.
-const CONNECTION_INTEREST: Interest = Interest::READABLE
-    .add(Interest::WRITABLE)
-    .add(Interest::PRIORITY);
+/// What connections are registered for: edges of input. Most take whatever is written to them; those that don't are
+/// registered for both.
+const INPUT_INTEREST: Interest = Interest::READABLE.add(Interest::PRIORITY);
+const BOTH_INTERESTS: Interest = INPUT_INTEREST.add(Interest::WRITABLE);
+
+/// What is taken for granted of a connection that was just accepted.
+const FIRST_READINESS: Readiness = Readiness {
+    is_readable: true,
+    is_writable: false,
+    is_ending: false,
+    is_failed: false,
+    is_urgent: false,
+};
 
 /// The system's monotonic clock, which goes on across `exec`.
 fn monotonic() -> Duration {
@@ -117,6 +124,8 @@ struct Sources {
     events: Events,
     /// Whether the events are those of a poll that has waited, which nobody has looked at.
     has_polled: bool,
+    /// How many polls there have been; wraps.
+    polls: u64,
     signals: Signals,
     /// Those that it was given alone, unwatched, until it listens.
     listeners: Vec<Listener>,
@@ -230,6 +239,7 @@ impl<A: Application> Server<A> {
             handover,
             host,
         })?;
+        sources.watch_writes(engine);
         if let Some(signal) = sources.forced_by {
             return Ok(Some(Stopped::Forced(signal)));
         }
@@ -278,6 +288,7 @@ impl Sources {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             has_polled: false,
+            polls: 0,
             signals,
             listeners,
             unbound: Some(Box::new(config.clone())),
@@ -315,7 +326,7 @@ impl Sources {
         let registry = self.poll.registry();
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             let token = Token(FIRST_LISTENER - number);
-            registry.register(listener.source(), token, Interest::READABLE)?;
+            listener.register(registry, token)?;
         }
         Ok(())
     }
@@ -360,6 +371,7 @@ impl Sources {
 
     /// Waits for events. A signal that comes meanwhile is one of them.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.polls = self.polls.wrapping_add(1);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
@@ -387,7 +399,7 @@ impl Sources {
                 Token(token)
                     if token <= FIRST_LISTENER && FIRST_LISTENER - token < self.listeners.len() =>
                 {
-                    self.listeners[FIRST_LISTENER - token].handle_ready();
+                    self.listeners[FIRST_LISTENER - token].handle_ready(self.polls);
                 }
                 token => {
                     let readiness = Readiness {
@@ -411,12 +423,14 @@ impl Sources {
         engine: &mut Engine<Socket, A, MonotonicClock>,
         now: Timestamp,
     ) {
+        let registry = self.poll.registry();
         for listener in &mut self.listeners {
-            for accepted in 0..ACCEPTS_A_TURN_MAX {
-                if accepted >= ACCEPTS_A_TURN_MIN && engine.is_input_over(engine.now()) {
-                    break;
-                }
-                if !listener.is_ready(now) || !engine.has_room(listener.lane()) {
+            let mut accepted = 0;
+            while listener.is_ready(now) && engine.has_room(listener.lane()) {
+                let is_over =
+                    || accepted >= ACCEPTS_A_TURN_MIN && engine.is_input_over(engine.now());
+                if accepted >= listener.burst() || is_over() {
+                    listener.leave();
                     break;
                 }
                 let Some((socket, peer)) = listener.accept(now) else {
@@ -425,15 +439,35 @@ impl Sources {
                     }
                     break;
                 };
+                accepted += 1;
                 let id = engine.insert(socket, peer, now);
                 let Some(socket) = engine.transport_mut(id) else {
                     continue;
                 };
-                let registry = self.poll.registry();
-                if let Err(error) = registry.register(socket, token_of(id), CONNECTION_INTEREST) {
+                if let Err(error) = registry.register(socket, token_of(id), INPUT_INTEREST) {
                     debug!(connection:% = id, peer:% = peer, reason:% = error; "{peer}: not registered: {error}");
                     engine.discard(id);
+                    continue;
                 }
+                // Whoever connects has something to say, and has mostly said it.
+                engine.handle_ready(id, FIRST_READINESS, now);
+            }
+            if let Err(error) = listener.update_watch(registry) {
+                warn!("a listening socket is not watched: {error}");
+            }
+        }
+    }
+
+    /// Has the poll tell when those can be written to again that took no more.
+    fn watch_writes<A: Application>(&mut self, engine: &mut Engine<Socket, A, MonotonicClock>) {
+        while let Some(id) = engine.next_blocked() {
+            let Some(socket) = engine.transport_mut(id) else {
+                continue;
+            };
+            let registry = self.poll.registry();
+            if let Err(error) = registry.reregister(socket, token_of(id), BOTH_INTERESTS) {
+                // It is cut off when its writes are overdue.
+                warn!("{id} is not watched for writing: {error}");
             }
         }
     }

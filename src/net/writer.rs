@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice};
 
 use crate::application::WriteBarrier;
+use crate::id::ConnectionId;
 use crate::wire::send_queue::{SLICES_MAX, SendQueue};
 
 use super::transport::Transport;
@@ -22,6 +23,8 @@ pub(super) struct Writer {
     barrier: Option<Box<dyn WriteBarrier>>,
     /// Where small frames are copied together; empty in between.
     scratch: Vec<u8>,
+    /// Connections that took less than they were offered for the first time.
+    blocked: Vec<ConnectionId>,
 }
 
 impl Writer {
@@ -29,7 +32,18 @@ impl Writer {
         Self {
             barrier,
             scratch: Vec::new(),
+            blocked: Vec::new(),
         }
+    }
+
+    /// Has whoever watches the transports watch that of `id` for room to write.
+    pub(super) fn note_blocked(&mut self, id: ConnectionId) {
+        self.blocked.push(id);
+    }
+
+    /// The next of those that are to be watched for room to write.
+    pub(super) fn next_blocked(&mut self) -> Option<ConnectionId> {
+        self.blocked.pop()
     }
 
     /// Offers what waits in `queue` to `transport`, once; returns how many bytes it offered, and how many were

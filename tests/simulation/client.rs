@@ -388,6 +388,8 @@ impl Client {
     pub(crate) fn check_at_rest(&self) {
         let wire = self.wire.borrow();
         let id = self.id;
+        let is_told_of_room = wire.is_dropped || !wire.is_refused || !wire.has_room();
+        assert!(is_told_of_room, "{id}: it isn't watched for room");
         // A client that can't be answered may have been refused already.
         let is_refused = self.is_refused_http || self.stage == Stage::Connecting && wire.is_refused;
         if self.stage != Stage::Gone && !is_refused && !self.is_limited && !self.is_held() {

@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
+use crieur::application::Application;
 use crieur::journal::simulated::SimulatedDisk;
-use crieur::net::engine::Readiness;
+use crieur::net::engine::{Engine, Readiness};
 use crieur::net::transport::{Received, Transport};
+use crieur::time::Clock;
 
 /// How a peer has ended its side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +37,8 @@ pub(crate) struct Wire {
     pub(crate) room: usize,
     /// A write was refused, in whole or in part, and no edge has told of room since.
     pub(crate) is_refused: bool,
+    /// The server is told of edges of room.
+    pub(crate) is_write_watched: bool,
     /// Something arrived that no edge has told of.
     pub(crate) has_arrived: bool,
     /// What one read returns at most; the rest counts as arriving just afterwards.
@@ -60,7 +64,7 @@ impl Wire {
     pub(crate) fn take_readiness(&mut self, is_spurious: bool) -> Readiness {
         Readiness {
             is_readable: std::mem::take(&mut self.has_arrived) || is_spurious,
-            is_writable: self.has_writable_edge() || is_spurious,
+            is_writable: self.is_write_watched && (self.has_writable_edge() || is_spurious),
             is_ending: self.end != End::None,
             is_failed: self.end == End::Reset,
             is_urgent: false,
@@ -69,7 +73,12 @@ impl Wire {
 
     /// Whether the server waits for an edge that it would get now.
     pub(crate) fn has_writable_edge(&self) -> bool {
-        self.is_refused && (self.room > 0 || self.end == End::Reset)
+        self.is_write_watched && self.is_refused && self.has_room()
+    }
+
+    /// Whether a write would not block.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room > 0 || self.end == End::Reset
     }
 }
 
@@ -89,6 +98,7 @@ impl Socket {
             from_server: Vec::new(),
             room: usize::MAX,
             is_refused: false,
+            is_write_watched: false,
             has_arrived: false,
             read_max: usize::MAX,
             interrupts: 0,
@@ -115,9 +125,19 @@ impl Socket {
         {
             let wire = &mut *wire.borrow_mut();
             wire.is_dropped = false;
+            wire.is_write_watched = true;
             wire.has_arrived |= !wire.to_server.is_empty() || wire.end != End::None;
         }
         Self { wire, disk }
+    }
+}
+
+/// What a server does before it waits: it has those watched for room that took no more.
+pub(crate) fn watch_writes<A: Application, C: Clock>(engine: &mut Engine<Socket, A, C>) {
+    while let Some(id) = engine.next_blocked() {
+        if let Some(socket) = engine.transport_mut(id) {
+            socket.wire.borrow_mut().is_write_watched = true;
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::dice::Dice;
 use crate::log::Log;
 use crate::texts::Style;
 use crate::trust::{Papers, Trust};
-use crate::wire::{End, Socket};
+use crate::wire::{End, Socket, watch_writes};
 use crate::witness::{Note, Witness};
 
 use self::post::Post;
@@ -392,6 +392,7 @@ impl World {
     fn iterate(&mut self, engine: &mut WorldEngine) -> bool {
         self.came = false;
         engine.run_iteration(self).expect("no poll fails here");
+        watch_writes(engine);
         let came = self.came;
         if self.is_killed() {
             return false;
@@ -399,6 +400,7 @@ impl World {
         while engine.next_timer().is_some_and(|next| next <= self.now()) {
             self.told = (0, 1);
             engine.run_iteration(self).expect("no poll fails here");
+            watch_writes(engine);
         }
         self.drop_the_dropped();
         self.check_turn(engine);

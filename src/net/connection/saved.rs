@@ -14,7 +14,7 @@ use crate::net::throttle::Throttle;
 use crate::time::Timestamp;
 use crate::wire::carried::{FrameNumbers, Frames};
 
-use super::{Connection, Grants, IoState};
+use super::{Connection, Grants, IoState, Room};
 
 // Members of a connection, beside those of its protocol, which begin at 13.
 const INDEX: u8 = 1;
@@ -208,7 +208,7 @@ impl IoState {
     /// Each has its bit for ever.
     fn to_bits(self) -> u64 {
         let Self {
-            is_blocked,
+            room,
             is_readable,
             has_input,
             read_to_end,
@@ -217,7 +217,7 @@ impl IoState {
             is_served,
         } = self;
         to_bits([
-            is_blocked,
+            room == Room::Full,
             is_readable,
             has_input,
             read_to_end,
@@ -229,7 +229,11 @@ impl IoState {
 
     const fn from_bits(bits: u64) -> Self {
         Self {
-            is_blocked: bits & 1 != 0,
+            // A successor watches all that it is given.
+            room: match bits & 1 {
+                0 => Room::Watched,
+                _ => Room::Full,
+            },
             is_readable: bits & 1 << 1 != 0,
             has_input: bits & 1 << 2 != 0,
             read_to_end: bits & 1 << 3 != 0,

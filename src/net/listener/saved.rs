@@ -34,6 +34,11 @@ impl Listener {
             lane,
             // To be registered tells it again.
             is_ready: _,
+            token: _,
+            is_watched: _,
+            // Begin anew.
+            burst: _,
+            told_in: _,
             // A pause is short.
             paused_until: _,
             // Begins anew.

@@ -360,6 +360,7 @@ impl<A: Application> Server<A> {
             poll: _,
             events: _,
             has_polled: _,
+            polls: _,
             signals: _,
             listeners,
             // None: it isn't handed over before it listens.

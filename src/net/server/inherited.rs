@@ -10,8 +10,7 @@ use log::{info, warn};
 
 use super::handover::{HOST, LISTENER, MONOTONIC, PROCESS, UPTIME};
 use super::{
-    CONNECTION_INTEREST, MonotonicClock, SIGNALS_TAKEN, Server, Sources, StartError, monotonic,
-    token_of,
+    BOTH_INTERESTS, MonotonicClock, SIGNALS_TAKEN, Server, Sources, StartError, monotonic, token_of,
 };
 use crate::application::{Application, Lane};
 use crate::config::{ListenAddress, ServerConfig};
@@ -195,7 +194,7 @@ impl<A: Application> Server<A> {
         sources.listen_if(engine.application().is_ready())?;
         for (id, socket) in engine.transports_mut() {
             let registry = sources.poll.registry();
-            if let Err(error) = registry.register(socket, token_of(id), CONNECTION_INTEREST) {
+            if let Err(error) = registry.register(socket, token_of(id), BOTH_INTERESTS) {
                 // Its peer is taken for dead after a while.
                 warn!("{id} is not registered: {error}");
             }

@@ -27,7 +27,7 @@ use crate::clock::VirtualClock;
 use crate::dice::Dice;
 use crate::state::write;
 use crate::tape::Tape;
-use crate::wire::{End, Socket};
+use crate::wire::{End, Socket, watch_writes};
 use crate::witness::Witness;
 
 use super::peer::{Kind, Memory, Peer};
@@ -153,6 +153,7 @@ impl Node {
             engine
                 .run_iteration(&mut drive)
                 .expect("no poll fails here");
+            watch_writes(&mut engine);
             percent = 0;
             let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= self.now());
             let work = engine.application().next_work();
