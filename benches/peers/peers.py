@@ -16,6 +16,8 @@ SOCKETIFY = ("socketify==0.0.31", "cffi==2.1.1", "pycparser==3.12")
 
 RUST = ("tokio-tungstenite", "fastwebsockets")
 PEERS = (*RUST, "ws", "socketify")
+# The last of them without its logic, which is no peer: it delivers nothing.
+BARE = "socketify-bare"
 
 
 def rust_target_dir():
@@ -29,7 +31,8 @@ def command(name):
         return [rust_target_dir() / "release" / name]
     if name == "ws":
         return ["node", HERE / "node" / "server.js"]
-    return [harness.target_dir() / "venv" / "socketify" / "bin" / "python", "-B", HERE / "socketify" / "server.py"]
+    python = harness.target_dir() / "venv" / "socketify" / "bin" / "python"
+    return [python, "-B", HERE / "socketify" / "server.py", *(["--bare"] if name == BARE else [])]
 
 
 def is_built(name):

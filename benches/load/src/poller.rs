@@ -91,6 +91,12 @@ impl Poller {
         )?)
     }
 
+    /// Registers a listening socket by level: each wait tells of connections that were left.
+    pub(crate) fn add_listener(&self, listener: impl AsFd, token: u64) -> io::Result<()> {
+        let data = EventData::new_u64(token);
+        Ok(epoll::add(&self.epoll, listener, data, EventFlags::IN)?)
+    }
+
     /// Gives a descriptor another token and interest.
     pub(crate) fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;

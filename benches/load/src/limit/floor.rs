@@ -1,5 +1,5 @@
-//! The floor's loop: epoll with both edges, as a server's sockets are registered, one read a
-//! readable connection, one write a recipient, one write an answer.
+//! The floor's loop: epoll with the edges of input, and with both of a socket that once took no more; one read
+//! a readable connection, the first of them right behind the accept; one write a recipient, one write an answer.
 
 mod handover;
 
@@ -30,6 +30,8 @@ const EVENTS_MAX: usize = 1024;
 /// The token of the signal that asks for a handover; no descriptor's number.
 const SIGNAL_TOKEN: u64 = u64::MAX;
 const BACKLOG: i32 = 4096;
+/// Connections accepted at one event, at most.
+const BURST_MAX: usize = 256;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Looks for more input before deliveries are written, with and without waiting.
@@ -51,6 +53,8 @@ struct Connection {
     tail: Vec<u8>,
     /// What the socket didn't take.
     unsent: Vec<u8>,
+    /// Whether the epoll tells of room to write.
+    is_write_watched: bool,
 }
 
 /// Connections that all get the same, with ids and without.
@@ -73,6 +77,11 @@ struct Floor {
     settings: Settings,
     poller: Poller,
     listener: TcpListener,
+    /// Connections that are accepted before it is left to the next wait whether there are more: twice as many as
+    /// before if that told of some, too.
+    burst: usize,
+    /// Whether the last wait told of the listener.
+    was_told: bool,
     /// By descriptor.
     connections: Vec<Option<Connection>>,
     groups: HashMap<u32, Group>,
@@ -113,7 +122,7 @@ fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
 impl Floor {
     fn new(settings: Settings, listener: TcpListener, handovers: Handovers) -> io::Result<Self> {
         let poller = Poller::with_events(Waiting::Sleep, EVENTS_MAX)?;
-        poller.add(&listener, listener.as_raw_fd() as u64, Interest::Read)?;
+        poller.add_listener(&listener, listener.as_raw_fd() as u64)?;
         Self::with_poller(settings, poller, listener, handovers)
     }
 
@@ -129,6 +138,8 @@ impl Floor {
             settings,
             poller,
             listener,
+            burst: 1,
+            was_told: false,
             connections: Vec::new(),
             groups: HashMap::new(),
             dirty: Vec::new(),
@@ -169,41 +180,56 @@ impl Floor {
     }
 
     fn take_input(&mut self, count: usize, buffer: &mut [u8]) -> io::Result<()> {
+        let mut is_told = false;
         for number in 0..count {
             let event = self.poller.event(number);
             if event.token == self.listener.as_raw_fd() as u64 {
-                self.accept()?;
+                is_told = true;
                 continue;
             }
             if event.token == SIGNAL_TOKEN {
                 self.handovers.ask();
                 continue;
             }
-            let index = event.token as usize;
-            let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take)
-            else {
-                continue;
-            };
-            match self.handle(&mut connection, event, buffer) {
-                Ok(true) => self.connections[index] = Some(connection),
-                // Whoever leaves, however it leaves, leaves.
-                Ok(false) | Err(_) => self.leave(&connection),
-            }
+            self.handle_event(event, buffer);
         }
+        if is_told {
+            self.burst = match self.was_told {
+                true => BURST_MAX.min(self.burst * 2),
+                false => 1,
+            };
+            self.accept(buffer)?;
+        }
+        self.was_told = is_told;
         Ok(())
     }
 
-    fn accept(&mut self) -> io::Result<()> {
-        loop {
+    fn handle_event(&mut self, event: Readiness, buffer: &mut [u8]) {
+        let index = event.token as usize;
+        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        match self.handle(&mut connection, event, buffer) {
+            Ok(true) => self.connections[index] = Some(connection),
+            // Whoever leaves, however it leaves, leaves.
+            Ok(false) | Err(_) => self.leave(&connection),
+        }
+    }
+
+    fn accept(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        for _ in 0..self.burst {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let socket = match accept_with(&self.listener, flags) {
                 Ok(socket) => socket,
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => {
+                    self.burst = 1;
+                    return Ok(());
+                }
                 Err(Errno::CONNABORTED | Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            self.poller
-                .add(&socket, socket.as_raw_fd() as u64, Interest::Both)?;
+            let token = socket.as_raw_fd() as u64;
+            self.poller.add(&socket, token, Interest::Read)?;
             self.put(Connection {
                 socket,
                 is_open: false,
@@ -213,8 +239,17 @@ impl Floor {
                 is_numbered: false,
                 tail: Vec::new(),
                 unsent: Vec::new(),
+                is_write_watched: false,
             });
+            let first = Readiness {
+                token,
+                is_readable: true,
+                is_writable: false,
+                is_ending: false,
+            };
+            self.handle_event(first, buffer);
         }
+        Ok(())
     }
 
     fn put(&mut self, connection: Connection) {
@@ -277,6 +312,7 @@ impl Floor {
             if !self.out.is_empty() {
                 let out = mem::take(&mut self.out);
                 connection.write(&out)?;
+                connection.watch_writes(&self.poller)?;
                 self.out = out;
             }
             if stays.is_none() {
@@ -519,7 +555,10 @@ impl Floor {
         {
             let victim = self.connections[first].as_mut();
             // A victim that has left needs no fault.
-            let _ = victim.map(|victim| victim.write(&bytes));
+            let _ = victim.map(|victim| {
+                victim.write(&bytes)?;
+                victim.watch_writes(&self.poller)
+            });
             members = others;
         }
         let segments: Vec<IoSlice<'_>> = if self.settings.is_one_copy {
@@ -530,7 +569,8 @@ impl Floor {
         for &member in members {
             if let Some(connection) = &mut self.connections[member] {
                 // What failed shows in the next event.
-                let _ = connection.write_segments(&segments, &batch.frames);
+                let written = connection.write_segments(&segments, &batch.frames);
+                let _ = written.and_then(|()| connection.watch_writes(&self.poller));
             }
         }
         batch.frames.clear();
@@ -546,6 +586,15 @@ impl Connection {
             0
         };
         self.unsent.extend_from_slice(&bytes[taken..]);
+        Ok(())
+    }
+
+    /// Has `poller` tell of room from now on, if there was none.
+    fn watch_writes(&mut self, poller: &Poller) -> io::Result<()> {
+        if !self.unsent.is_empty() && !mem::replace(&mut self.is_write_watched, true) {
+            let token = self.socket.as_raw_fd() as u64;
+            poller.change(&self.socket, token, Interest::Both)?;
+        }
         Ok(())
     }
 

@@ -197,7 +197,8 @@ impl Floor {
         floor.replay_fault = settings.replay_fault.filter(|fault| fault.at >= replayed);
         floor.history = settings.has_history.then(|| History::begin_at(newest));
         for _ in 0..connections {
-            let connection = read_connection(state.next()?, &mut descriptors)?;
+            let mut connection = read_connection(state.next()?, &mut descriptors)?;
+            connection.is_write_watched = !keeps_epoll;
             floor.join(&connection);
             if !keeps_epoll {
                 let token = connection.socket.as_raw_fd() as u64;
@@ -304,6 +305,8 @@ fn push_connection(connection: &Connection, record: &mut Vec<u8>) {
         is_numbered,
         tail,
         unsent,
+        // A successor watches for room whenever there is none.
+        is_write_watched: _,
     } = connection;
     push_u32(socket.as_raw_fd().cast_unsigned(), record);
     record.extend([*is_open, *stays, *has_closed, *is_numbered].map(u8::from));
@@ -325,6 +328,7 @@ fn read_connection(record: &[u8], descriptors: &mut Descriptors) -> io::Result<C
         is_numbered,
         tail: take_bytes(rest)?,
         unsent: take_bytes(rest)?,
+        is_write_watched: false,
     })
 }
 
@@ -466,6 +470,7 @@ mod tests {
                 is_numbered: number.is_multiple_of(11),
                 tail: vec![1; number % 13],
                 unsent: vec![2; number % 17],
+                is_write_watched: false,
             };
             (connection, peer)
         };
