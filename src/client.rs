@@ -1,196 +1,35 @@
-//! A small blocking WebSocket client on `ws`, for the command line.
+//! A small blocking WebSocket client on `ws`, for the command line; and one that posts.
 //!
 //! Speaks RFC 6455 from the client's side: masks what it sends, answers Pings and the Close.
 //! Knows nothing of what the messages mean.
 
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
+use std::mem;
 use std::time::Duration;
 
-use crate::http::head::ResponseHead;
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::error::ProtocolError;
 use crate::ws::frame::{Opcode, Role, decode_header, encode_masked_frame};
-use crate::ws::handshake::{ClientHandshake, ClientHandshakeError};
+use crate::ws::handshake::ClientHandshake;
 use crate::ws::mask::MaskingKey;
 use crate::ws::message::{Message, MessageAssembler, Progress};
 
+mod answer;
+mod error;
+mod http;
+mod stream;
+mod url;
+
+pub use answer::Answer;
+pub use error::ClientError;
+pub use http::Post;
+pub use url::Url;
+
+use http::{parse_head, read_answer, read_head};
+use stream::Stream;
+
 /// The largest message that is taken from a server.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// The largest head that is taken as the answer to the handshake.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// How long connecting and the handshake may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where to connect to: `ws://host[:port][/path][?query]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Url {
-    /// Name or address, an IPv6 address in brackets.
-    host: String,
-    port: u16,
-    /// The request target, with the query.
-    target: String,
-    /// What is shown to the server; never part of what is printed.
-    token: Option<String>,
-}
-
-impl Url {
-    /// Reads a URL.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words for the user.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let rest = match text.split_once("://") {
-            Some(("ws", rest)) => rest,
-            Some(("wss", _)) => {
-                return Err("wss:// needs TLS, which is not spoken here: use ws://".to_owned());
-            }
-            _ => return Err(format!("{:?} is not a ws:// URL", without_secrets(text))),
-        };
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(end);
-        if authority.contains('@') {
-            return Err("names and passwords in a URL are not sent: use --token-file".to_owned());
-        }
-        let target = target.split('#').next().unwrap_or("");
-        let target = if target.starts_with('/') {
-            target.to_owned()
-        } else {
-            format!("/{target}")
-        };
-        let port_at = authority
-            .rfind(':')
-            .filter(|&colon| !authority[colon..].contains(']'));
-        let (host, port) = match port_at {
-            Some(colon) => {
-                let port = authority[colon + 1..]
-                    .parse()
-                    .map_err(|_| format!("{:?} has no valid port", without_secrets(text)))?;
-                (&authority[..colon], port)
-            }
-            None => (authority, 80),
-        };
-        if host.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("{:?} is not a ws:// URL", without_secrets(text)));
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            target,
-            token: None,
-        })
-    }
-
-    /// The same server, shown `token`, which is visible ASCII.
-    #[must_use]
-    pub fn with_token(self, token: String) -> Self {
-        Self {
-            token: Some(token),
-            ..self
-        }
-    }
-
-    /// The same server with another request target.
-    #[must_use]
-    pub fn with_target(&self, target: &str) -> Self {
-        Self {
-            target: target.to_owned(),
-            ..self.clone()
-        }
-    }
-
-    /// The request target.
-    #[must_use]
-    pub fn target(&self) -> &str {
-        &self.target
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let target = without_token(&self.target);
-        write!(f, "ws://{}:{}{target}", self.host, self.port)
-    }
-}
-
-/// A URL, or a part of one, as it may be printed: the values of `token` in its query are left out.
-fn without_token(url: &str) -> String {
-    let mut shown = String::new();
-    let mut rest = url;
-    while let Some(at) = rest.find("token=") {
-        let is_name = rest[..at].ends_with(['?', '&']);
-        let (before, value) = rest.split_at(at + "token=".len());
-        shown.push_str(before);
-        rest = value;
-        if is_name {
-            let end = rest.find(['&', '#', ' ']).unwrap_or(rest.len());
-            shown.push('…');
-            rest = &rest[end..];
-        }
-    }
-    shown + rest
-}
-
-/// What was taken for a URL, as it may be printed: without what may be a name and a password too.
-fn without_secrets(text: &str) -> String {
-    match text.rsplit_once('@') {
-        Some((_, rest)) => format!("…@{}", without_token(rest)),
-        None => without_token(text),
-    }
-}
-
-/// Why the client can't go on.
-#[derive(Debug)]
-pub enum ClientError {
-    /// The system, or the peer by way of it.
-    Io(io::Error),
-    /// Nothing came within the time that was given.
-    TimedOut,
-    /// The peer hung up without a Close.
-    HungUp,
-    /// The server does not take us.
-    Handshake(ClientHandshakeError),
-    /// The server's answer is no HTTP.
-    NotHttp,
-    /// The server broke the protocol.
-    Protocol(ProtocolError),
-}
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                f.write_str("connection refused (is the server running?)")
-            }
-            Self::Io(error) => fmt::Display::fmt(error, f),
-            Self::TimedOut => f.write_str("no answer in time"),
-            Self::HungUp => f.write_str("the server hung up"),
-            Self::Handshake(error) => fmt::Display::fmt(error, f),
-            Self::NotHttp => f.write_str("the server does not speak HTTP"),
-            Self::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {}
-
-impl From<io::Error> for ClientError {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Io(error),
-        }
-    }
-}
-
-impl From<ProtocolError> for ClientError {
-    fn from(error: ProtocolError) -> Self {
-        Self::Protocol(error)
-    }
-}
 
 /// What the server sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -204,7 +43,7 @@ pub enum Received {
 /// An open connection to a server.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes that were read and not used yet.
     unused: Vec<u8>,
     assembler: MessageAssembler,
@@ -216,12 +55,8 @@ impl Client {
     /// # Errors
     /// Why there is no connection.
     pub fn connect(url: &Url) -> Result<Self, ClientError> {
-        let stream = connect_any(url)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-        stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
         let mut client = Self {
-            stream,
+            stream: Stream::connect(url)?,
             unused: Vec::new(),
             assembler: MessageAssembler::default(),
         };
@@ -233,21 +68,21 @@ impl Client {
         let mut nonce = [0; 16];
         fill_random(&mut nonce)?;
         let handshake = ClientHandshake::new(nonce);
-        let host = format!("{}:{}", url.host, url.port);
-        self.stream
-            .write_all(&handshake.request(&host, &url.target, url.token.as_deref()))?;
-        loop {
-            if let Some((head, length)) = ResponseHead::parse(&self.unused, HEAD_BYTES_MAX)
-                .map_err(|_| ClientError::NotHttp)?
-            {
-                handshake
-                    .check_response(&head)
-                    .map_err(ClientError::Handshake)?;
-                self.unused.drain(..length);
-                return Ok(());
-            }
-            self.read_more()?;
+        let request = handshake.request(&url.host_field(), url.target(), url.token());
+        self.stream.write_all(&request)?;
+        let length = read_head(&mut self.stream, &mut self.unused)?;
+        let Some((head, _)) = parse_head(&self.unused)? else {
+            return Err(ClientError::NotHttp);
+        };
+        if head.status_code != 101 {
+            let answer = read_answer(&mut self.stream, mem::take(&mut self.unused))?;
+            return Err(ClientError::Refused(answer));
         }
+        handshake
+            .check_response(&head)
+            .map_err(ClientError::Handshake)?;
+        self.unused.drain(..length);
+        Ok(())
     }
 
     /// How long [`Client::receive`] waits for a byte; `None` is for ever.
@@ -255,7 +90,7 @@ impl Client {
     /// # Errors
     /// As the operating system's.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), ClientError> {
-        Ok(self.stream.set_read_timeout(timeout)?)
+        self.stream.set_read_timeout(timeout)
     }
 
     /// Sends a text message.
@@ -283,7 +118,7 @@ impl Client {
         fill_random(&mut key)?;
         let mut frame = Vec::new();
         encode_masked_frame(&mut frame, opcode, payload, MaskingKey(key));
-        Ok(self.stream.write_all(&frame)?)
+        self.stream.write_all(&frame)
     }
 
     /// Waits for the next text message, or for the Close. Binary messages are skipped.
@@ -296,7 +131,7 @@ impl Client {
             let header = decode_header(&self.unused, Role::Client, remaining)?;
             let Some(header) = header.filter(|header| self.unused.len() >= header.frame_len())
             else {
-                self.read_more()?;
+                self.stream.read_more(&mut self.unused)?;
                 continue;
             };
             let payload = self.unused[header.header_len..header.frame_len()].to_vec();
@@ -334,86 +169,8 @@ impl Client {
             }
         }
     }
-
-    fn read_more(&mut self) -> Result<(), ClientError> {
-        let mut buffer = [0; 16 * 1024];
-        match self.stream.read(&mut buffer)? {
-            0 => Err(ClientError::HungUp),
-            received => {
-                self.unused.extend_from_slice(&buffer[..received]);
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Tries every address of the host; the last error counts.
-fn connect_any(url: &Url) -> io::Result<TcpStream> {
-    let host = url.host.trim_start_matches('[').trim_end_matches(']');
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in (host, url.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls() {
-        for (text, shown) in [
-            ("ws://localhost:8000", "ws://localhost:8000/"),
-            ("ws://localhost", "ws://localhost:80/"),
-            ("ws://[::1]:8000/a?b=c#d", "ws://[::1]:8000/a?b=c"),
-            ("ws://[::1]/", "ws://[::1]:80/"),
-            ("ws://host?x", "ws://host:80/?x"),
-            ("ws://host/a?token=secret", "ws://host:80/a?token=…"),
-            (
-                "ws://host?a=b&token=secret&c",
-                "ws://host:80/?a=b&token=…&c",
-            ),
-            ("ws://host?token=a&token=b", "ws://host:80/?token=…&token=…"),
-            (
-                "ws://host/token=a?mytoken=b",
-                "ws://host:80/token=a?mytoken=b",
-            ),
-        ] {
-            assert_eq!(Url::parse(text).expect("valid").to_string(), shown);
-        }
-        for text in [
-            "",
-            "localhost:8000",
-            "http://localhost",
-            "ws://",
-            "ws://:80",
-            "ws://host:port",
-            "ws://a b/",
-        ] {
-            assert!(Url::parse(text).is_err(), "{text}");
-        }
-        assert!(Url::parse("wss://host").expect_err("TLS").contains("TLS"));
-        for text in [
-            "http://host/?token=secret",
-            "ws://:80/?token=secret",
-            "ws://host:port/?token=secret",
-            "ws://host/?token=secret\u{e9}",
-            "ws://somebody:secret@host/",
-            "ws://somebody:sec/secret@host/",
-            "http://somebody:secret@host/",
-            "somebody:secret@host",
-            "http://host/?token=secret@a",
-        ] {
-            let error = Url::parse(text).expect_err("a mistake");
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{env, fmt};
 
-use log::{error, info, warn};
+use log::{error, info};
 
 use crate::config::Config;
 use crate::handover::{Fields, Malformed};
@@ -38,7 +38,6 @@ pub(super) fn open(config: &Config, hub: Hub, generation: Generation) -> Result<
             let mut directory = directory.map_err(CliError::failure)?;
             discard(&mut directory).map_err(|error| CliError::failure(failure(error)))?;
         }
-        warn!("--history-directory is of no use: the history is off");
         return Ok(hub);
     }
     let boot = Boot::find(env::var(RUNTIME_DIRECTORY).ok().as_deref());

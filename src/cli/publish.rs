@@ -7,43 +7,41 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use lexopt::ValueExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::client::{Client, ClientError, Received, Url};
+use crate::client::{Client, ClientError, Post, Received, Url};
 use crate::ws::close::{CloseCode, CloseFrame};
 
+use super::arguments::{self, unexpected};
 use super::environment::from_environment;
 use super::error::CliError;
 use super::output::{print, write_line};
-use super::remote::{ServerError, default_url, error_of, failed, server};
+use super::remote::{ServerError, default_url, error_of, failed, refusal, server};
 
-const HELP: &str = "\
-Usage: crieur publish [--url URL] [--token-file FILE] [--type TYPE]
-                      [--key KEY | --no-keep] NOTIFICATION
+pub(super) const HELP: &str = "\
+Usage: crieur publish [OPTIONS] NOTIFICATION
 
-Sends a notification, prints how many connections it was delivered to as
-{\"delivered\":N}, with the notification's \"id\" if the server keeps it, and exits;
-1 if it was refused.
+Sends a notification and prints the server's receipt: {\"delivered\":N}, the number of connections
+that it went to, with an \"id\" if the server keeps it. If the server refuses it, the status is 1.
 
-  NOTIFICATION    a JSON object with package and page, or channel, or all three;
-                  or - to read one a line from standard input and to send them all
-                  over one connection, where /publish takes the place of the
-                  path of URL
-  --url URL       the server [ws://127.0.0.1:8000/, or CRIEUR_URL]
-  --token-file FILE
-                  the first line is a publisher's token, to be shown to the server
-                  [none, or CRIEUR_TOKEN_FILE]
-  --type TYPE     the type that subscribers see [notification]
-  --key KEY       of 1 to 128 bytes: while the server keeps the notification, another
-                  with the same key is not delivered, and \"repeated\":true is
-                  printed. Where no answer comes it is sent once more
-  --no-keep       for those who are there now: it is not kept for clients that
-                  come back
+  NOTIFICATION       A JSON object with package and page, or channel, or all three. With - each
+                     line of standard input is one; by ws:// and unix: all go over one connection
 
-Example:
+  --url URL          The server [ws://127.0.0.1:8000/, or CRIEUR_URL]:
+                       ws://HOST:PORT/    by WebSocket; for lines of standard input, at /publish
+                       unix:PATH          the same on a Unix socket of --publish-listen
+                       http://HOST:PORT/  by POST /publish, or to another path that is given
+  --token-file FILE  A file whose first line is a publisher's token [none, or CRIEUR_TOKEN_FILE]
+  --type TYPE        The type that subscribers see [notification]
+  --key KEY          1 to 128 bytes. While the server keeps the notification, another one with the
+                     same key is not delivered and \"repeated\":true is printed. If no answer comes,
+                     the notification is sent once more
+  --no-keep          Deliver only to clients that are connected now, not to those that come back
+
+Examples:
   crieur publish '{\"channel\":\"Production\",\"message\":{\"text\":\"Bonjour\"}}'
+  crieur publish --url unix:/run/crieur/publish.sock '{\"package\":\"shop\",\"page\":\"orders\"}'
 ";
 
 /// How long the server may take to answer a notification.
@@ -82,27 +80,30 @@ struct Options {
 enum Failure {
     /// The connection was lost before an answer: the server may have taken the notification.
     Unanswered(ClientError),
-    /// There was no connection, or the server refused.
+    /// The server refused the notification, for this reason.
+    Refused(String),
+    /// There was no connection, or the server refused to go on.
     Final(CliError),
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
-    use lexopt::Arg::{Long, Short, Value};
+    let valued = ["url", "token-file", "type", "key"];
+    let Some(given) = arguments::read(arguments, &valued, &["no-keep"])? else {
+        return print(HELP);
+    };
     let mut url = default_url()?;
     let mut token_file = from_environment("token-file")?;
     let mut options = Options::default();
     let mut notification = None;
-    let mut parser = lexopt::Parser::from_args(arguments);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("help") | Short('h') => return print(HELP),
-            Long("url") => url = parser.value()?.string()?,
-            Long("token-file") => token_file = Some(parser.value()?.string()?),
-            Long("type") => options.kind = Some(parser.value()?.string()?),
-            Long("key") => options.key = Some(key(parser.value()?.string()?)?),
-            Long("no-keep") => options.is_not_kept = true,
-            Value(value) if notification.is_none() => notification = Some(value.string()?),
-            _ => return Err(argument.unexpected().into()),
+    for (name, value) in given {
+        match name {
+            "url" => url = value,
+            "token-file" => token_file = Some(value),
+            "type" => options.kind = Some(value),
+            "key" => options.key = Some(key(value)?),
+            "no-keep" => options.is_not_kept = true,
+            _ if notification.is_some() => return Err(unexpected(&value)),
+            _ => notification = Some(value),
         }
     }
     let Some(notification) = notification else {
@@ -112,6 +113,12 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     };
     check(&options, &notification)?;
     let url = server(&url, token_file.as_deref())?;
+    let url = match url.target() {
+        target if url.is_http() && target.ends_with('/') => {
+            url.with_target(&format!("{}publish", url.target()))
+        }
+        _ => url,
+    };
     match notification.as_str() {
         "-" => publish_lines(&url, &options),
         notification => publish_one(&url, &options, notification),
@@ -132,12 +139,12 @@ fn key(text: String) -> Result<String, CliError> {
 fn check(options: &Options, notification: &str) -> Result<(), CliError> {
     if options.key.is_some() && options.is_not_kept {
         return Err(CliError::usage(
-            "--key and --no-keep exclude each other: a repetition is known by what is kept",
+            "give --key or --no-keep, not both: the server knows the key of a notification only while it keeps it",
         ));
     }
     if options.key.is_some() && notification == "-" {
         return Err(CliError::usage(
-            "--key is for one notification: of many with the same key only the first is delivered",
+            "--key is for one notification, not for lines of standard input: only the first would be delivered",
         ));
     }
     Ok(())
@@ -164,17 +171,42 @@ fn message(options: &Options, notification: &str) -> Result<String, CliError> {
 /// the first was taken, the server knows the second as its repetition.
 fn publish_one(url: &Url, options: &Options, notification: &str) -> Result<ExitCode, CliError> {
     let message = message(options, notification)?;
-    let mut result = publish_message(url, &message);
+    let publish = match url.is_http() {
+        true => post,
+        false => publish_message,
+    };
+    let mut result = publish(url, &message);
     if let (Some(_), Err(Failure::Unanswered(error))) = (&options.key, &result) {
         let again = format!("crieur: {url}: {error}; sending it once more with its key");
         let _ = write_line(&mut io::stderr(), &again);
         thread::sleep(RETRY_AFTER);
-        result = publish_message(url, &message);
+        result = publish(url, &message);
     }
     match result {
         Ok(receipt) => print_line(&receipt),
-        Err(Failure::Unanswered(error)) => Err(failed(url, error)),
-        Err(Failure::Final(error)) => Err(error),
+        Err(failure) => Err(failure.into_error(url)),
+    }
+}
+
+impl Failure {
+    fn into_error(self, url: &Url) -> CliError {
+        match self {
+            Self::Unanswered(error) => failed(url, error),
+            Self::Refused(reason) => CliError::failure(reason),
+            Self::Final(error) => error,
+        }
+    }
+}
+
+/// Sends `message` as a request of its own, and returns the receipt, which is the content of the answer.
+fn post(url: &Url, message: &str) -> Result<String, Failure> {
+    let failure = |error| Failure::Final(failed(url, error));
+    let post = Post::connect(url, ANSWER_TIMEOUT).map_err(failure)?;
+    match post.send(message) {
+        Ok(answer) if answer.status == 200 => Ok(answer.body),
+        Ok(answer) => Err(Failure::Refused(refusal(url, &answer))),
+        Err(error @ (ClientError::NotHttp | ClientError::Tls)) => Err(failure(error)),
+        Err(error) => Err(Failure::Unanswered(error)),
     }
 }
 
@@ -190,7 +222,9 @@ fn publish_message(url: &Url, message: &str) -> Result<String, Failure> {
                 return receipt(frame, refusal).map_err(Failure::Final);
             }
             // What was refused has been answered, however the connection ends.
-            (Err(_), Some(error)) => return Err(Failure::Final(CliError::failure(error))),
+            (Err(_), Some(error)) => {
+                return Err(Failure::Final(CliError::failure(error.to_publisher())));
+            }
             (Err(error @ ClientError::Protocol(_)), None) => {
                 return Err(Failure::Final(failed(url, error)));
             }
@@ -203,7 +237,7 @@ fn publish_message(url: &Url, message: &str) -> Result<String, Failure> {
 fn receipt(frame: CloseFrame, refusal: Option<ServerError>) -> Result<String, CliError> {
     Err(match (frame.code, refusal) {
         (Some(CloseCode::NORMAL), _) => return Ok(frame.reason),
-        (_, Some(error)) => CliError::failure(error),
+        (_, Some(error)) => CliError::failure(error.to_publisher()),
         (Some(code), None) => {
             CliError::failure(format!("the server closed with {code} {}", frame.reason))
         }
@@ -212,15 +246,19 @@ fn receipt(frame: CloseFrame, refusal: Option<ServerError>) -> Result<String, Cl
 }
 
 fn publish_lines(url: &Url, options: &Options) -> Result<ExitCode, CliError> {
-    let url = &url.with_target("/publish");
-    let mut client = connect(url)?;
+    // By HTTP, each has a request of its own.
+    let kept = (!url.is_http()).then(|| url.with_target("/publish"));
+    let url = kept.as_ref().unwrap_or(url);
+    let mut client = kept.as_ref().map(connect).transpose()?;
     let lines = read_input()?;
     let mut status = ExitCode::SUCCESS;
     loop {
         let line = match lines.recv_timeout(QUIET_INTERVAL) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => {
-                answer_pings(&mut client, url)?;
+                if let Some(client) = &mut client {
+                    answer_pings(client, url)?;
+                }
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -230,12 +268,18 @@ fn publish_lines(url: &Url, options: &Options) -> Result<ExitCode, CliError> {
             continue;
         }
         let answer = match message(options, &line) {
-            Ok(message) => {
-                client
-                    .send_text(&message)
-                    .map_err(|error| failed(url, error))?;
-                next_answer(&mut client, url)?
-            }
+            Ok(message) => match &mut client {
+                Some(client) => {
+                    let sent = client.send_text(&message);
+                    sent.map_err(|error| failed(url, error))?;
+                    next_answer(client, url)?
+                }
+                None => match post(url, &message) {
+                    Ok(receipt) => Ok(receipt),
+                    Err(Failure::Refused(reason)) => Err(reason),
+                    Err(failure) => return Err(failure.into_error(url)),
+                },
+            },
             // One bad line is no reason to lose those after it, be it bad here or for the server.
             Err(error) => Err(error.message),
         };
@@ -247,7 +291,9 @@ fn publish_lines(url: &Url, options: &Options) -> Result<ExitCode, CliError> {
             }
         }
     }
-    let _ = client.close();
+    if let Some(client) = &mut client {
+        let _ = client.close();
+    }
     Ok(status)
 }
 
@@ -261,9 +307,11 @@ fn read_input() -> Result<Receiver<io::Result<String>>, CliError> {
             }
         }
     };
-    thread::Builder::new()
-        .spawn(read)
-        .map_err(|error| CliError::failure(format!("no thread for standard input: {error}")))?;
+    thread::Builder::new().spawn(read).map_err(|error| {
+        CliError::failure(format!(
+            "cannot start a thread that reads standard input: {error}"
+        ))
+    })?;
     Ok(receiver)
 }
 
@@ -293,7 +341,7 @@ fn next_answer(client: &mut Client, url: &Url) -> Result<Result<String, String>,
             Received::Text(text) => {
                 if let Some(error) = error_of(&text) {
                     let is_final = error.code == "forbidden";
-                    let error = error.to_string();
+                    let error = error.to_publisher();
                     if is_final {
                         refusal = Some(error);
                         continue;

@@ -40,14 +40,16 @@ pub(super) fn read(config: &Config, secrets: &Secrets) -> Result<Option<Wanted>,
     }
     if config.history_directory.is_some() {
         return Err(CliError::usage(
-            "--history-directory and --redis: leave one out, with Redis the stream is the history",
+            "give --history-directory or --redis, not both: with --redis, the stream in Redis is the history",
         ));
     }
     if stream.is_empty() {
-        return Err(CliError::usage("--redis-stream: there is no key"));
+        return Err(CliError::usage("--redis-stream: the key must not be empty"));
     }
     if *timeout < TIMEOUT_MIN {
-        return Err(CliError::usage("--redis-timeout: at least 0.002 seconds"));
+        return Err(CliError::usage(
+            "--redis-timeout must be at least 0.002 seconds",
+        ));
     }
     let has_file = password_file.is_some();
     let addresses = urls.iter().enumerate().map(|(number, url)| {
@@ -87,7 +89,7 @@ pub(super) fn read(config: &Config, secrets: &Secrets) -> Result<Option<Wanted>,
 fn refuse_alone(config: &Config) -> Result<(), CliError> {
     if config.server.reuse_port {
         return Err(CliError::usage(
-            "--reuse-port needs --redis: it would split the clients between processes that don't know each other",
+            "--reuse-port needs --redis: without it, each process would have only a part of the clients",
         ));
     }
     let defaults = RedisConfig::default();
@@ -253,11 +255,11 @@ mod tests {
     #[test]
     fn what_contradicts_redis_is_refused_with_it() {
         let set: [(&str, Set); 3] = [
-            ("--history-directory and --redis: ", |c| {
+            ("give --history-directory or --redis, not both", |c| {
                 c.history_directory = Some("/var/lib/crieur".into());
             }),
             ("--redis-stream: ", |c| c.redis.stream.clear()),
-            ("--redis-timeout: at least 0.002 ", |c| {
+            ("--redis-timeout must be at least 0.002 ", |c| {
                 c.redis.timeout = Duration::from_micros(1_999);
             }),
         ];

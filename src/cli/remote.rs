@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::client::Url;
+use crate::client::{Answer, Url};
 
 use super::environment::from_environment;
 use super::error::CliError;
@@ -34,6 +34,17 @@ pub(super) struct ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl ServerError {
+    /// The same, and what a publisher can do.
+    pub(super) fn to_publisher(&self) -> String {
+        let remedy = match self.code.as_str() {
+            "forbidden" => " (--url with the address of --publish-listen or --token-file may help)",
+            _ => "",
+        };
+        format!("{self}{remedy}")
     }
 }
 
@@ -68,6 +79,14 @@ pub(super) fn error_of(text: &str) -> Option<ServerError> {
             error,
         }) => error,
         _ => None,
+    }
+}
+
+/// Why an answer of the server at `url`, to a publisher, isn't what was hoped for.
+pub(super) fn refusal(url: &Url, answer: &Answer) -> String {
+    match error_of(&answer.body) {
+        Some(error) => error.to_publisher(),
+        None => failed(url, answer).message,
     }
 }
 

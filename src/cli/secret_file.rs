@@ -42,7 +42,7 @@ impl fmt::Display for SecretFileError {
             Fault::NotRegular => write!(f, "{path} is not a regular file"),
             Fault::Exposed(mode) => write!(
                 f,
-                "{path} has secrets, and its mode {mode:03o} lets others at them: chmod 600 {path}"
+                "{path} has secrets, but with mode {mode:03o} others get at them: run chmod 600 {path}"
             ),
             Fault::TooLarge => write!(f, "{path} is larger than {FILE_BYTES_MAX} bytes"),
             Fault::NotUtf8 => write!(f, "{path} is not UTF-8"),
@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(
                 fault(&path),
                 format!(
-                    "FILE has secrets, and its mode {mode:o} lets others at them: chmod 600 FILE"
+                    "FILE has secrets, but with mode {mode:o} others get at them: run chmod 600 FILE"
                 )
             );
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use std::{fmt, mem};
 
 use log::{LevelFilter, info, warn};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::application::Lane;
 use crate::config::{Config, Console, ListenAddress};
@@ -21,7 +20,7 @@ use crate::journal::Journal;
 use crate::journal::id::Generation;
 use crate::memory;
 use crate::metrics::LOG_LINES_DROPPED;
-use crate::net::engine::{Carried, SPARE_CONNECTIONS};
+use crate::net::engine::Carried;
 use crate::net::listener::Listener;
 use crate::net::server::{Inherited, Server, Stopped, answer};
 use crate::redis::Redis;
@@ -34,13 +33,10 @@ use super::notify::Notifier;
 use super::output::print;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
-use super::trust::{REDIS_PASSWORD_FILE, Secrets};
-use super::{activation, history, redis, trust};
+use super::trust::{self, Secrets};
+use super::{activation, check, descriptors, history, redis, warnings};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Descriptors that aren't connections: standard streams, poll, signals, listeners.
-const DESCRIPTORS_RESERVED: usize = 32;
 
 /// How long the last lines of the log may take at the end.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -50,13 +46,15 @@ pub(super) fn help() -> String {
         "\
 Usage: crieur [serve] [OPTIONS]
 
-Runs the server until SIGTERM or SIGINT. SIGHUP has it read its files again; SIGUSR2 does too, and
-then has it become the program that is at its path now, with all its connections. Each option can
-be given as an environment variable too: --max-connections as CRIEUR_MAX_CONNECTIONS; one that is
-none of them is an error. Defaults are in brackets.
+Runs the server until SIGTERM or SIGINT. On SIGHUP it reads its files again. On SIGUSR2 it does so
+too, and then becomes the program that is at its path now, without closing a connection.
 
-  --check                          Say whether the options and the files that they name are in
-                                   order, and run no server (not from the environment)
+Every option is an environment variable too: CRIEUR_MAX_CONNECTIONS is --max-connections. The
+command line wins. An unknown CRIEUR_ variable is an error. Defaults are in brackets, times in
+seconds.
+
+  --check                          Check the options, files and addresses that a start would use,
+                                   and run no server; on the command line only
 {}",
         settings::help()
     )
@@ -65,7 +63,7 @@ none of them is an error. Defaults are in brackets.
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     let config = match settings::read(arguments)? {
         Wanted::Help => return print(&help()),
-        Wanted::Check(config) => return check(&config),
+        Wanted::Check(config) => return check::run(config),
         Wanted::Server(config) => config,
     };
     memory::fix_mmap_threshold();
@@ -86,7 +84,8 @@ fn rehearse(mut config: Config, inherited: Inherited) -> Result<ExitCode, CliErr
     let given = inherited.addresses();
     activation::replace_addresses(&mut config.server, given);
     let lanes = publish_lanes(&config, given);
-    fit_descriptors(&mut config, lanes.len())?;
+    // The server that asks has said already that they are few.
+    let _ = descriptors::fit(&mut config, lanes.len())?;
     let left = inherited.host().map_err(cannot_take_over)?;
     if let Some(directory) = handover::directory(&left).map_err(cannot_take_over)? {
         history::check_carried(&directory).map_err(cannot_take_over)?;
@@ -176,28 +175,15 @@ impl Start {
     }
 }
 
-/// Reads all that a server would read, and leaves the system as it is: whether an address can be
-/// listened on shows only when it is.
-fn check(config: &Config) -> Result<ExitCode, CliError> {
-    read_level(&config.log)?;
-    let secrets = Secrets::default().read(config)?;
-    trust::read_policy(config, &secrets, &config.server.publish_listen)?;
-    redis::read(config, &secrets)?;
-    print("ok\n")
-}
-
 fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stopped, CliError> {
+    check::refuse_double(&config.server)?;
     let lanes = publish_lanes(config, &start.given);
-    fit_descriptors(config, lanes.len())?;
+    let fewer = descriptors::fit(config, lanes.len())?;
     let secrets = start.secrets.read(config)?;
     let policy = trust::read_policy(config, &secrets, &lanes)?;
-    let publish_warning = trust::publish_warning(&policy);
+    let mut warnings = warnings::of_settings(config, &policy);
+    warnings.extend(fewer);
     let (redis, redis_addresses) = open_redis(config, &secrets, &start.redis_addresses)?;
-    if redis::shows_password(config) {
-        warn!(
-            "whoever lists processes sees the password in --redis: {REDIS_PASSWORD_FILE} keeps it from them"
-        );
-    }
     let reload = Rc::new(Reload::new(config, secrets));
     let generation = Generation(draw()?);
     let mut inherited = start.inherited;
@@ -219,7 +205,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         write_ahead: write_ahead.clone(),
         redis_addresses,
         left_lines: Vec::new(),
-        announce: announce(config, publish_warning),
+        announce: announce(config, warnings),
     };
     let application = Routes::new(hub, config.console);
     let seed = draw()?;
@@ -293,14 +279,17 @@ fn run_server(mut server: Server<Routes>, mut process: Process) -> Result<Stoppe
     // but can't be replaced.
     match Program::of_this_process() {
         Ok(program) => server = server.with_program(program).map_err(CliError::failure)?,
-        Err(error) => warn!("SIGUSR2 ends this program: it is not known where it is: {error}"),
+        Err(error) => warn!(
+            "SIGUSR2 would end this program instead of upgrading it, because its path is unknown: {error}"
+        ),
     }
     server.run(&mut process).map_err(CliError::failure)
 }
 
 /// What is said once it listens.
-fn announce(config: &Config, publish_warning: Option<&'static str>) -> Announce {
+fn announce(config: &Config, warnings: Vec<String>) -> Announce {
     let limits = config.server.limits;
+    let trust = config.trust.clone();
     let has_console = config.console != Console::Off;
     Box::new(move |addresses| {
         for (address, lane) in addresses {
@@ -318,7 +307,12 @@ fn announce(config: &Config, publish_warning: Option<&'static str>) -> Announce 
             "crieur {}: at most {} connections, {} bytes a send queue, {} bytes in all buffers",
             VERSION, limits.connections_max, limits.send_queue_bytes_max, limits.buffer_bytes_max
         );
-        if let Some(warning) = publish_warning {
+        let clients = addresses.iter().filter_map(|address| match address {
+            (ListenAddress::Tcp(address), Lane::Clients) => Some(*address),
+            _ => None,
+        });
+        let open = warnings::of_addresses(&trust, clients);
+        for warning in warnings.iter().chain(&open) {
             warn!("{warning}");
         }
     })
@@ -328,7 +322,7 @@ fn announce(config: &Config, publish_warning: Option<&'static str>) -> Announce 
 fn draw() -> Result<u64, CliError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes)
-        .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
+        .map_err(|error| CliError::failure(format!("the system has no random numbers: {error}")))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
@@ -349,45 +343,4 @@ fn publish_lanes(config: &Config, given: &[(ListenAddress, Lane)]) -> Vec<Listen
         .chain(&config.server.publish_listen)
         .cloned()
         .collect()
-}
-
-/// Raises the soft limit of descriptors to the hard one, and lowers the number of connections
-/// to what that allows, with so many `lanes` of publishers.
-fn fit_descriptors(config: &mut Config, lanes: usize) -> Result<(), CliError> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        // What is not granted shows in the limit that is read next.
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: limit.maximum,
-                ..limit
-            },
-        );
-    }
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
-        return Ok(());
-    };
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let publishers = match lanes {
-        0 => 0,
-        _ => config.server.limits.publishers_max + SPARE_CONNECTIONS,
-    };
-    let listeners = config.server.listen.len() + lanes;
-    let reserved = DESCRIPTORS_RESERVED + SPARE_CONNECTIONS + listeners + publishers;
-    let connections_max = descriptors.saturating_sub(reserved);
-    if connections_max == 0 {
-        return Err(CliError::failure(format!(
-            "{descriptors} descriptors are too few: {} are needed (ulimit -n)",
-            reserved + 1
-        )));
-    }
-    let wanted = &mut config.server.limits.connections_max;
-    if *wanted > connections_max {
-        warn!(
-            "{descriptors} descriptors allow {connections_max} connections, not {wanted} (ulimit -n)"
-        );
-        *wanted = connections_max;
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The settings of the server, from its command line and its environment.
 //!
-//! [`table`] has them all; the help, the command line and the environment follow from it. What is
+//! The table has them all; the help, the command line and the environment follow from it. What is
 //! set that isn't there is an error: a misspelt restriction must not be ignored.
 
 mod kind;
@@ -12,11 +12,13 @@ use std::fmt::Write;
 use crate::config::Config;
 use crate::handover::program;
 
+use super::arguments::{self, VALUE, unexpected};
 use super::environment::{PREFIX, from_environment, variable};
-use super::error::CliError;
+use super::error::{CliError, did_you_mean};
+use super::suggest::nearest;
 
 use self::kind::Kind;
-use self::table::{SETTINGS, Setting};
+use self::table::{GROUPS, Setting, settings};
 
 /// Variables that are those of other commands.
 const OTHER_VARIABLES: [&str; 2] = ["url", "token-file"];
@@ -24,24 +26,43 @@ const OTHER_VARIABLES: [&str; 2] = ["url", "token-file"];
 /// Where the help of a setting begins in its line.
 const HELP_COLUMN: usize = 35;
 
-/// The help of all settings.
+/// How wide the help is.
+const COLUMNS_MAX: usize = 100;
+
+/// The help of all settings, in their groups.
 pub(super) fn help() -> String {
     let mut defaults = Config::default();
     let mut text = String::new();
-    for setting in SETTINGS {
-        let mut flag = format!("  --{}", setting.name);
-        if let Some(value) = setting.kind.shown() {
-            flag = format!("{flag} {value}");
-        }
-        let line_start = format!("\n{:HELP_COLUMN$}", "");
-        let help = setting.help.replace('\n', &line_start);
-        let default = setting.kind.default(&mut defaults);
-        let default = default.map_or_else(String::new, |default| format!(" [{default}]"));
-        let width = HELP_COLUMN - 1;
+    for group in GROUPS {
         // Writing to a string can't fail.
-        let _ = writeln!(text, "{flag:<width$} {help}{default}");
+        let _ = writeln!(text, "\n{}:", group.heading);
+        for setting in group.settings {
+            let mut flag = format!("  --{}", setting.name);
+            if let Some(value) = setting.kind.shown() {
+                flag = format!("{flag} {value}");
+            }
+            let default = setting.kind.default(&mut defaults);
+            let default = default.map_or_else(String::new, |default| format!(" [{default}]"));
+            write_entry(&mut text, flag, &(setting.help.to_owned() + &default));
+        }
     }
     text
+}
+
+/// Writes what is said of `flag` beside it, in lines that fit.
+fn write_entry(text: &mut String, flag: String, help: &str) {
+    let mut line = flag;
+    for (number, word) in help.split(' ').enumerate() {
+        if number > 0 && line.len() + 1 + word.len() > COLUMNS_MAX {
+            text.push_str(&line);
+            text.push('\n');
+            line.clear();
+        }
+        let column = HELP_COLUMN - 1;
+        line = format!("{line:column$} {word}");
+    }
+    text.push_str(&line);
+    text.push('\n');
 }
 
 /// What a command line asks for.
@@ -78,40 +99,37 @@ pub(super) fn read(arguments: Vec<OsString>) -> Result<Wanted, CliError> {
 
 /// Says whether it is only to be checked.
 fn read_arguments(config: &mut Config, arguments: Vec<OsString>) -> Result<bool, CliError> {
-    use lexopt::Arg::Long;
+    let is_switch = |setting: &&Setting| matches!(setting.kind, Kind::Switch { .. });
+    let names = |of: bool| settings().filter(move |setting| is_switch(setting) == of);
+    let valued: Vec<_> = names(false).map(|setting| setting.name).collect();
+    let switches: Vec<_> = names(true).map(|setting| setting.name).collect();
     let mut is_check = false;
     let mut seen = Vec::new();
-    let mut parser = lexopt::Parser::from_args(arguments);
-    while let Some(argument) = parser.next()? {
-        let Long(name) = argument else {
-            return Err(argument.unexpected().into());
-        };
-        if name == "check" {
+    let given = arguments::read(arguments, &valued, &[&switches[..], &["check"]].concat())?;
+    for (name, value) in given.unwrap_or_default() {
+        let Some(setting) = settings().find(|setting| setting.name == name) else {
+            if name == VALUE {
+                return Err(unexpected(&value));
+            }
             is_check = true;
             continue;
-        }
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            return Err(CliError::usage(format!(
-                "there is no option --{name}: see crieur --help"
-            )));
         };
         if let Kind::Switch { turn } = setting.kind {
             turn(config, true);
             continue;
         }
-        let value = lexopt::ValueExt::string(parser.value()?)?;
         // The command line wins over the environment, and adds to itself.
-        if !seen.contains(&setting.name) {
-            seen.push(setting.name);
+        if !seen.contains(&name) {
+            seen.push(name);
             setting.kind.clear(config);
         }
-        apply(setting, config, &value, &format!("--{} ", setting.name))?;
+        apply(setting, config, &value, &format!("--{name} "))?;
     }
     Ok(is_check)
 }
 
 fn read_environment(config: &mut Config) -> Result<(), CliError> {
-    for setting in SETTINGS {
+    for setting in settings() {
         if let Some(value) = from_environment(setting.name)? {
             setting.kind.clear(config);
             let source = format!("{}=", variable(setting.name));
@@ -133,17 +151,17 @@ fn apply(
 
 /// Checks that every variable that looks like one of ours is one.
 fn check_variables(variables: impl Iterator<Item = (String, String)>) -> Result<(), CliError> {
+    let names = settings().map(|setting| setting.name);
+    let known: Vec<_> = names.chain(OTHER_VARIABLES).map(variable).collect();
     for (name, value) in variables {
-        let names = SETTINGS.iter().map(|setting| setting.name);
-        let mut known = names.chain(OTHER_VARIABLES).map(variable);
         if name.starts_with(PREFIX)
-            && !known.any(|known| known == name)
+            && !known.contains(&name)
             && name != program::VARIABLE
             && !is_service_link(&name, &value)
         {
-            return Err(CliError::usage(format!(
-                "there is no setting {name}: see crieur --help"
-            )));
+            let meant = nearest(&name, known.iter().map(String::as_str));
+            let hint = did_you_mean(meant, "crieur serve --help lists the settings");
+            return Err(CliError::usage(format!("there is no setting {name}{hint}")));
         }
     }
     Ok(())
@@ -295,10 +313,7 @@ mod tests {
                 &["--console", "yes"],
                 r#"--console "yes": expected local, public or off"#,
             ),
-            (
-                &["--nonsense"],
-                "there is no option --nonsense: see crieur --help",
-            ),
+            (&["--nonsense"], "there is no option --nonsense"),
         ] {
             let error = parse(arguments).expect_err("a mistake");
             assert_eq!((error.status, error.message.as_str()), (2, expected));
@@ -311,7 +326,7 @@ mod tests {
     #[test]
     fn every_default_is_within_its_bounds() {
         let mut defaults = Config::default();
-        for setting in SETTINGS {
+        for setting in settings() {
             let default = setting.kind.default(&mut defaults);
             let Some(default) = default.filter(|default| default != NONE) else {
                 continue;
@@ -367,15 +382,18 @@ mod tests {
         ] {
             assert!(check(name, value).is_ok(), "{name}={value}");
         }
-        for (name, value) in [
-            ("CRIEUR_PUBLISH_TOKEN_FIEL", "/run/token"),
-            ("CRIEUR_PORT", "8000"),
-            ("CRIEUR_PORT_PUBLISH", "8001"),
-            ("CRIEUR_", ""),
-            ("CRIEUR_CHECK", "1"),
+        const LISTS: &str = "crieur serve --help lists the settings";
+        let file = "did you mean CRIEUR_PUBLISH_TOKEN_FILE?";
+        for (name, value, hint) in [
+            ("CRIEUR_PUBLISH_TOKEN_FIEL", "/run/token", file),
+            ("CRIEUR_ULR", "ws://h/", "did you mean CRIEUR_URL?"),
+            ("CRIEUR_PORT", "8000", LISTS),
+            ("CRIEUR_PORT_PUBLISH", "8001", LISTS),
+            ("CRIEUR_", "", LISTS),
+            ("CRIEUR_CHECK", "1", LISTS),
         ] {
             let error = check(name, value).expect_err("a mistake");
-            let expected = format!("there is no setting {name}: see crieur --help");
+            let expected = format!("there is no setting {name}: {hint}");
             assert_eq!((error.status, error.message), (2, expected));
         }
     }

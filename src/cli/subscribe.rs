@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lexopt::ValueExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -14,32 +13,33 @@ use crate::client::{Client, ClientError, Received, Url};
 use crate::ws::close::{CloseCode, CloseFrame};
 use fastrand::Rng;
 
+use super::arguments;
 use super::environment::from_environment;
 use super::error::CliError;
 use super::output::{print, write_line};
 use super::position::Position;
 use super::remote::{ServerError, default_url, error_of, failed, server};
 
-const HELP: &str = "\
-Usage: crieur subscribe [--url URL] [--token-file FILE] [--since ID] SUBSCRIPTION...
+pub(super) const HELP: &str = "\
+Usage: crieur subscribe [OPTIONS] SUBSCRIPTION...
 
-Prints each notification that arrives as a line of JSON, until stopped. A connection
-that is lost is made again, with growing pauses, and what came meanwhile is printed
-too. Where the server can't say what that was, a line on standard error says so.
+Prints each notification that arrives as a line of JSON, until it is stopped. When the connection is
+lost, it connects again, with growing pauses, and prints what came meanwhile too. If the server does
+not know what that was, a line on standard error says so.
 
-  SUBSCRIPTION    the name of a channel; or a JSON object with package, page and,
-                  if not everything of that page is wanted, filters
-  --url URL       the server [ws://127.0.0.1:8000/, or CRIEUR_URL]
-  --token-file FILE
-                  the first line is a client's token, to be shown to the server
-                  [none, or CRIEUR_TOKEN_FILE]
-  --since ID      begins with what came behind the notification of this id, and
-                  prints ids; with an empty ID, prints ids from now on
+  SUBSCRIPTION       The name of a channel, or a JSON object with package, page and, unless all of
+                     the page is wanted, filters
+
+  --url URL          The server [ws://127.0.0.1:8000/, or CRIEUR_URL]: ws://HOST:PORT/, or unix:PATH
+                     where the server's service manager listens for clients on a Unix socket
+  --token-file FILE  A file whose first line is a client's token [none, or CRIEUR_TOKEN_FILE]
+  --since ID         Begin behind the notification with this id, and print ids; with an empty ID,
+                     begin now and print ids
 
 Examples:
   crieur subscribe Production
+  crieur subscribe '{\"package\":\"shop\",\"page\":\"orders\",\"filters\":{\"values\":{\"state\":\"new\"}}}'
   crieur subscribe --since \"$(jq -r '.id // empty' seen | tail -n 1)\" Production >> seen
-  crieur subscribe '{\"package\":\"shop\",\"page\":\"orders\",\"filters\":{\"values\":{\"state\":[\"new\",\"paid\"]}}}'
 ";
 
 /// The first pause before a new try, and the longest.
@@ -115,20 +115,19 @@ struct Follower {
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
-    use lexopt::Arg::{Long, Short, Value};
+    let Some(given) = arguments::read(arguments, &["url", "token-file", "since"], &[])? else {
+        return print(HELP);
+    };
     let mut url = default_url()?;
     let mut token_file = from_environment("token-file")?;
     let mut since = None;
     let mut subscriptions = Vec::new();
-    let mut parser = lexopt::Parser::from_args(arguments);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("help") | Short('h') => return print(HELP),
-            Long("url") => url = parser.value()?.string()?,
-            Long("token-file") => token_file = Some(parser.value()?.string()?),
-            Long("since") => since = Some(parser.value()?.string()?),
-            Value(value) => subscriptions.push(subscription(&value.string()?)?),
-            _ => return Err(argument.unexpected().into()),
+    for (name, value) in given {
+        match name {
+            "url" => url = value,
+            "token-file" => token_file = Some(value),
+            "since" => since = Some(value),
+            _ => subscriptions.push(subscription(&value)?),
         }
     }
     if subscriptions.is_empty() {
@@ -137,6 +136,13 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
         ));
     }
     let url = server(&url, token_file.as_deref())?;
+    if url.is_http() {
+        let shown = url.to_string();
+        let websocket = url.with_websocket();
+        return Err(CliError::usage(format!(
+            "--url: {shown} is for publishing: subscribe at {websocket}"
+        )));
+    }
     follow(&url, Follower::new(&subscriptions, since))
 }
 
@@ -155,7 +161,7 @@ fn subscription(argument: &str) -> Result<String, CliError> {
 fn follow(url: &Url, mut follower: Follower) -> Result<ExitCode, CliError> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
-        .map_err(|error| CliError::failure(format!("no randomness: {error}")))?;
+        .map_err(|error| CliError::failure(format!("the system has no random numbers: {error}")))?;
     let mut random = Rng::with_seed(u64::from_ne_bytes(seed));
     let mut client = Client::connect(url).map_err(|error| failed(url, error))?;
     let mut tries = 0;

@@ -120,24 +120,12 @@ fn refuse_open_lanes(lanes: &[ListenAddress]) -> Result<(), CliError> {
             && !address.ip().to_canonical().is_loopback()
         {
             return Err(CliError::usage(format!(
-                "--publish-listen {address}: everybody who reaches it could publish: \
-                 use a loopback address, a Unix socket, or --publish-token-file"
+                "--publish-listen {address}: everybody who reaches this address could publish. \
+                 Use a loopback address or a Unix socket, or set --publish-token-file"
             )));
         }
     }
     Ok(())
-}
-
-/// What an operator should know about publishing when the server starts.
-pub(super) fn publish_warning(policy: &Policy) -> Option<&'static str> {
-    if policy.trusts_local() {
-        return Some(
-            "local peers may publish: a proxy on this machine that adds no forwarding header and rewrites Host \
-             would open this to the world (--publish-listen, --publish-token-file or --no-local-publish turn it off)",
-        );
-    }
-    let is_closed = !policy.has_lane && policy.publish_tokens.is_none();
-    is_closed.then_some("nobody may publish: give --publish-listen or --publish-token-file")
 }
 
 fn read_networks(flag: &str, written: &[String]) -> Result<Vec<Cidr>, CliError> {

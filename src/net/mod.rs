@@ -19,6 +19,7 @@ mod eviction;
 pub mod fuzzing;
 pub mod listener;
 mod places;
+pub mod probe;
 pub mod protocol;
 mod requests;
 mod schedule;

@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, open};
+use rustix::fs::{Access, FlockOperation, Mode, OFlags, access, fchmod, flock, open};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -117,16 +117,43 @@ fn identity(file: &fs::Metadata) -> Identity {
 /// or what is no socket at all, stays and is found in use.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket {
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // Where it is listened on, but nobody accepts, connecting would wait.
-        probe.set_nonblocking(true)?;
-        let probed = probe.connect(&SockAddr::unix(path)?);
-        if probed.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            fs::remove_file(path)?;
-        }
+    if is_socket && !is_listened_on(path)? {
+        fs::remove_file(path)?;
     }
     Ok(())
+}
+
+/// Whether somebody may listen on the socket at `path`.
+fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Where it is listened on, but nobody accepts, connecting would wait.
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(&SockAddr::unix(path)?);
+    Ok(!connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+/// Looks whether [`SocketFile::listen`] could have `path`, and leaves everything as it is. The lock isn't tried: to have it
+/// even for a moment would keep a server from starting.
+///
+/// # Errors
+/// Why not; [`io::ErrorKind::AddrInUse`] if a server listens there.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    // It has to fit.
+    SockAddr::unix(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            let why = "there is a file that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        Ok(_) if is_listened_on(path)? => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// The right to bind a socket at a path, or to remove it from there.

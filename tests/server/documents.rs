@@ -17,10 +17,14 @@ const FROM_PHP: &str = include_str!("../../docs/from-php.md");
 const CLOSE_CODES: &str = include_str!("../../src/ws/close_code.rs");
 
 /// Options of other programs and of the other commands, which the documents use as well.
-const FOREIGN_OPTIONS: [&str; 13] = [
+const FOREIGN_OPTIONS: [&str; 18] = [
+    "--address",
     "--bench",
+    "--connection",
     "--full",
     "--help",
+    "--id",
+    "--json",
     "--key",
     "--no-keep",
     "--nocapture",
@@ -31,6 +35,7 @@ const FOREIGN_OPTIONS: [&str; 13] = [
     "--token-file",
     "--ulimit",
     "--url",
+    "--user",
 ];
 
 /// What ends a connection without a code of its own (RFC 6455 §7.4.1).
@@ -66,6 +71,8 @@ fn options() -> BTreeMap<String, String> {
     entries
         .map(|entry| {
             let name = entry.split_whitespace().next().expect("it has a name");
+            // The last of a group has the next heading behind it.
+            let entry = entry.split("\n\n").next().unwrap_or_default();
             let default = entry.trim_end().rsplit_once('[');
             let default = default.and_then(|(_, rest)| rest.strip_suffix(']'));
             (format!("--{name}"), default.unwrap_or_default().to_owned())

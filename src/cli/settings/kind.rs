@@ -279,7 +279,14 @@ fn read_rate(value: &str) -> Result<Option<f64>, String> {
 
 /// Every address that a name has here.
 fn resolve(value: &str) -> Option<Vec<SocketAddr>> {
-    Some(value.to_socket_addrs().ok()?.collect())
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in value.to_socket_addrs().ok()? {
+        // A name can have an address twice, as localhost in some files of hosts.
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Some(addresses)
 }
 
 fn read_publish_address(value: &str) -> Option<Vec<ListenAddress>> {

@@ -22,19 +22,26 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: ")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => match address {
-                        ListenAddress::Tcp(_) => f.write_str("the port is in use"),
-                        ListenAddress::Unix(_) => f.write_str("it is in use"),
-                    },
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("this machine does not have the address")
+                let is_unix = matches!(address, ListenAddress::Unix(_));
+                f.write_str(match (error.kind(), is_unix) {
+                    (io::ErrorKind::AddrInUse, false) => {
+                        "the port is in use: stop what listens there, or choose another one"
                     }
-                    io::ErrorKind::PermissionDenied => f.write_str(
-                        "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)",
-                    ),
-                    _ => write!(f, "{error}"),
-                }
+                    (io::ErrorKind::AddrInUse, true) => {
+                        "it is in use: stop the server that listens there, or choose another path"
+                    }
+                    (io::ErrorKind::AddrNotAvailable, _) => {
+                        "this machine does not have the address"
+                    }
+                    (io::ErrorKind::PermissionDenied, false) => {
+                        "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
+                    }
+                    (io::ErrorKind::PermissionDenied, true) => {
+                        "permission denied: this user must be allowed to write into its folder"
+                    }
+                    (io::ErrorKind::NotFound, true) => "its folder is missing: create it",
+                    _ => return fmt::Display::fmt(error, f),
+                })
             }
             Self::System(error) => write!(f, "cannot set up the event loop: {error}"),
             Self::State(error) => write!(f, "cannot take over: {error}"),

@@ -309,7 +309,9 @@ fn an_address_that_is_taken_meanwhile_is_the_end() {
             break error;
         }
     };
-    let said = format!("cannot listen on {address}: the port is in use");
+    let said = format!(
+        "cannot listen on {address}: the port is in use: stop what listens there, or choose another one"
+    );
     assert_eq!(error.to_string(), said);
     assert_eq!(bench.noted(), [""; 0]);
 }

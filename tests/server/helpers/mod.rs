@@ -6,6 +6,7 @@
 
 mod client;
 mod crowd;
+pub(crate) mod folder;
 pub(crate) mod http;
 pub(crate) mod installed;
 pub(crate) mod numbered;

@@ -78,7 +78,9 @@ fn a_wrong_command_line_is_status_2_and_one_line() {
         &["--max-connections"],
         &["publish"],
         &["publish", "--nonsense", C],
-        &["publish", "--url", "http://127.0.0.1/", C],
+        &["publish", "--url", "https://127.0.0.1/", C],
+        &["publish", "--url", "wss://127.0.0.1/", C],
+        &["subscribe", "--url", "http://127.0.0.1/", "c"],
         &["publish", C, C],
         &["publish", "--key", "", C],
         &["publish", "--key", "k", "--no-keep", C],
@@ -107,7 +109,9 @@ fn a_port_in_use_is_status_1_and_one_line() {
     assert_eq!(ended.status, Some(1));
     assert_eq!(
         ended.stderr,
-        format!("crieur: cannot listen on {address}: the port is in use\n")
+        format!(
+            "crieur: cannot listen on {address}: the port is in use: stop what listens there, or choose another one\n"
+        )
     );
 }
 

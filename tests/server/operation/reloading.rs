@@ -125,7 +125,7 @@ fn a_bad_file_leaves_the_old_one_in_force() {
     server.hang_up();
     for (flag, why) in [
         ("--publish-token-file: ", "the secret on line 1 has 8 bytes"),
-        ("--client-key-file: ", "lets others at them"),
+        ("--client-key-file: ", "others get at them"),
         ("--log @", "expected error, warn, info, debug"),
     ] {
         let line = server.wait_for_line(flag);

@@ -458,7 +458,7 @@ fn a_failed_write_is_told_once_and_the_files_are_not_believed_later() {
 fn a_directory_is_of_no_use_without_a_history() {
     let directory = Directory::new();
     let server = directory.server(&["--history-bytes", "0"]);
-    server.wait_for_line("--history-directory is of no use");
+    server.wait_for_line("--history-directory has no effect");
     publish_kept(&server, C);
     assert!(!directory.0.exists());
 }
