@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[cfg(no_unwinding)]
+mod no_unwinding;
+
 fn main() -> ExitCode {
     crieur::cli::main(std::env::args_os().skip(1))
 }

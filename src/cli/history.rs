@@ -56,7 +56,8 @@ pub(super) fn open(config: &Config, hub: Hub, generation: Generation) -> Result<
     let write_ahead = WriteAhead::new(segments);
     let hub = hub.with_history(config.history, &restored, write_ahead, unix_now());
     let (path, entries) = (path.display(), hub.journal().history().len());
-    info!("the history in {path} is taken over, with {entries} notifications");
+    let s = if entries == 1 { "" } else { "s" };
+    info!("the history in {path} is taken over, with {entries} notification{s}");
     Ok(hub)
 }
 

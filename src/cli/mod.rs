@@ -14,6 +14,7 @@ mod explain;
 mod handover;
 mod history;
 mod json_line;
+mod keygen;
 mod logging;
 mod notify;
 mod output;
@@ -27,6 +28,7 @@ mod serve;
 mod settings;
 mod subscribe;
 mod suggest;
+mod token;
 mod trust;
 mod warnings;
 
@@ -44,7 +46,7 @@ struct Command {
     run: fn(Vec<OsString>) -> Result<ExitCode, CliError>,
 }
 
-const COMMANDS: [Command; 4] = [
+const COMMANDS: [Command; 6] = [
     Command {
         name: "serve",
         summary: "Run the server, on 127.0.0.1:8000 by default; the same as no command",
@@ -68,6 +70,18 @@ const COMMANDS: [Command; 4] = [
         summary: "Say who would get a notification, and why others would not",
         help: || explain::HELP.to_owned(),
         run: explain::run,
+    },
+    Command {
+        name: "token",
+        summary: "Make a client's token, or explain one",
+        help: || token::HELP.to_owned(),
+        run: token::run,
+    },
+    Command {
+        name: "keygen",
+        summary: "Make a file with a key or a token",
+        help: || keygen::HELP.to_owned(),
+        run: keygen::run,
     },
 ];
 

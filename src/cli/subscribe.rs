@@ -147,7 +147,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
 }
 
 /// A subscription as JSON: an object or a string as it is given, else the name of a channel.
-fn subscription(argument: &str) -> Result<String, CliError> {
+pub(super) fn subscription(argument: &str) -> Result<String, CliError> {
     if !argument.starts_with(['{', '"']) {
         return Ok(serde_json::Value::from(argument).to_string());
     }

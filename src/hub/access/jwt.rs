@@ -1,5 +1,5 @@
 //! The tokens by which a client proves what it may subscribe to: JWT (RFC 7519) in the compact
-//! form of JWS (RFC 7515), signed with HS256 (RFC 7518 §3.2) and with nothing else.
+//! form of JWS (RFC 7515), signed with HS256, ES256 or EdDSA, as the key has it ([`Algorithm`]).
 //!
 //! Two claims are this server's business: `exp`, which has to be there, and `nbf`; and `allow`,
 //! a list of subscriptions as a client would send it, with `history`, which may withhold what was published
@@ -10,24 +10,19 @@ use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{
-    STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD, URL_SAFE_PAD_INDIFFERENT,
-};
-use hmac::{Hmac, KeyInit, Mac};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use sha2::Sha256;
 
-use super::secret_lines::{Exchange, SecretsError, check_len, read_lines};
+use self::key::{Algorithm, Key};
+use super::secret_lines::{Exchange, SecretsError, read_entries};
 use crate::config::HubLimits;
 use crate::hub::command::{ErrorCode, parse_subscriptions};
 use crate::hub::filter::Subscription;
 
-/// RFC 7518 §3.2: a key is at least as long as the hash.
-const KEY_BYTES_MIN: usize = 32;
-
-/// What a key begins with that is written in Base64.
-const BASE64_PREFIX: &str = "base64:";
+pub mod key;
+mod pem;
+pub mod signer;
 
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -35,9 +30,9 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// How far the clocks of the signer and of this server may be apart.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The keys that sign the tokens of clients.
+/// What the signatures of clients' tokens are checked with.
 #[derive(Clone)]
-pub struct ClientKeys(Vec<Hmac<Sha256>>);
+pub struct ClientKeys(Vec<Key>);
 
 /// What a token grants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,7 +53,7 @@ pub enum TokenError {
     /// Not three parts in base64url, of which two are JSON objects; or a member that counts
     /// is a duplicate.
     Malformed,
-    /// Signed in another way than HS256, or not at all.
+    /// Signed in a way that no key is for, or not at all.
     Algorithm,
     /// Has extensions that must be understood (RFC 7515 §4.1.11); none is.
     Critical,
@@ -81,7 +76,7 @@ impl fmt::Display for TokenError {
         f.write_str(match self {
             Self::TooLong => "the token is longer than 8 KiB",
             Self::Malformed => "the token is not a JWT in the compact form",
-            Self::Algorithm => "the token must be signed with HS256",
+            Self::Algorithm => "the token's alg is not that of a key here",
             Self::Critical => "the token has critical extensions, and none is known here",
             Self::Signature => "the token is signed with no key that is known here",
             Self::NoExpiry => "the token has no exp",
@@ -111,30 +106,25 @@ impl Grant {
 }
 
 impl ClientKeys {
-    /// Reads one key or two, one a line. The characters of a line, visible ASCII, are the bytes
-    /// of the key; a key of other bytes is written `base64:` and then in Base64, of either
-    /// alphabet, with padding or without. A key has 32 bytes or more. Blank lines don't count.
+    /// Reads one key or two. A secret of HS256 is a line, whose characters, visible ASCII, are the bytes of the secret; one
+    /// of other bytes is written `base64:` and then in Base64, of either alphabet, with padding or without. It has 32
+    /// bytes or more. A public key, of P-256 for ES256 or of Ed25519 for EdDSA, is a PEM block. Blank lines don't count.
     ///
     /// # Errors
     /// The first line that is no key.
     pub fn parse(text: &str) -> Result<Self, SecretsError> {
-        let keys = read_lines(text, |line, text| {
-            let key = match text.strip_prefix(BASE64_PREFIX) {
-                Some(text) => decode_key(text).ok_or(SecretsError::NotBase64 { line })?,
-                None => text.as_bytes().to_vec(),
-            };
-            check_len(line, &key, KEY_BYTES_MIN)?;
-            Ok(Hmac::new_from_slice(&key).expect("HMAC takes keys of any length"))
-        });
-        keys.map(Self)
+        read_entries(text, true, Key::parse).map(Self)
     }
 
     /// What it takes from the keys of `old` to these.
     #[must_use]
     pub fn exchange(&self, old: &Self) -> Exchange {
-        // Keys are the same if they sign the same, be it nothing.
-        let sign = |key: &Hmac<Sha256>| key.clone().finalize();
-        Exchange::between(&old.0, &self.0, |one, other| sign(one) == sign(other))
+        Exchange::between(&old.0, &self.0, Key::is_same)
+    }
+
+    /// The algorithms of the keys, in their order.
+    pub fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        self.0.iter().map(Key::algorithm)
     }
 
     /// What `token` grants at `unix_now`, the time since the Unix epoch.
@@ -155,8 +145,11 @@ impl ClientKeys {
         if claims.contains('.') {
             return Err(TokenError::Malformed);
         }
-        Header::check(&decode(header)?)?;
-        if !self.have_signed(signed.as_bytes(), &decode(signature)?) {
+        let algorithm = Header::check(&decode(header)?)?;
+        // The keys say what is taken; a token only says which of them it means.
+        let algorithm = algorithm.filter(|named| self.algorithms().any(|known| known == *named));
+        let algorithm = algorithm.ok_or(TokenError::Algorithm)?;
+        if !self.have_signed(algorithm, signed.as_bytes(), &decode(signature)?) {
             return Err(TokenError::Signature);
         }
         let claims = decode(claims)?;
@@ -164,14 +157,20 @@ impl ClientKeys {
         claims.grant(unix_now, limits)
     }
 
-    /// Whether `signature` is that of `signed` under one of the keys, in a time that doesn't
+    /// Whether `signature` is that of `signed` under one of the keys for `algorithm`; of secrets, in a time that doesn't
     /// depend on how much of it is right.
-    fn have_signed(&self, signed: &[u8], signature: &[u8]) -> bool {
-        // No early exit: each is tried.
-        self.0.iter().fold(false, |is_any, key| {
-            let mac = Mac::chain_update(key.clone(), signed);
-            is_any | mac.verify_slice(signature).is_ok()
-        })
+    fn have_signed(&self, algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> bool {
+        let mut keys = self.0.iter().filter(|key| key.algorithm() == algorithm);
+        match algorithm {
+            // No early exit: each is tried.
+            Algorithm::Hs256 => keys.fold(false, |is_any, key| {
+                is_any | key.has_signed(signed, signature)
+            }),
+            // Nothing of a public key is secret, and a second look takes long.
+            Algorithm::Es256 | Algorithm::EdDsa => {
+                keys.any(|key| key.has_signed(signed, signature))
+            }
+        }
     }
 }
 
@@ -179,14 +178,6 @@ impl ClientKeys {
 impl fmt::Debug for ClientKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClientKeys({})", self.0.len())
-    }
-}
-
-fn decode_key(text: &str) -> Option<Vec<u8>> {
-    if text.contains(['-', '_']) {
-        URL_SAFE_PAD_INDIFFERENT.decode(text).ok()
-    } else {
-        STANDARD_PAD_INDIFFERENT.decode(text).ok()
     }
 }
 
@@ -221,14 +212,14 @@ struct Header<'a> {
 }
 
 impl Header<'_> {
-    fn check(json: &[u8]) -> Result<(), TokenError> {
+    /// The algorithm that it names, if that is one of ours.
+    fn check(json: &[u8]) -> Result<Option<Algorithm>, TokenError> {
         let header: Header<'_> = parse_object(json)?;
-        if header.alg.as_deref() != Some("HS256") {
-            return Err(TokenError::Algorithm);
-        }
+        let algorithm = header.alg.as_deref().and_then(Algorithm::from_name);
         match header.crit {
-            Some(_) => Err(TokenError::Critical),
-            None => Ok(()),
+            // What isn't taken anyway is told first.
+            Some(_) if algorithm.is_some() => Err(TokenError::Critical),
+            _ => Ok(algorithm),
         }
     }
 }

@@ -12,6 +12,10 @@ const SECRETS_MAX: usize = 2;
 /// More characters than any secret needs; what is longer is not meant to be one.
 const SECRET_CHARS_MAX: usize = 1024;
 
+/// What the first line of a PEM block begins with, and the last one.
+pub(super) const BEGIN: &str = "-----BEGIN ";
+pub(super) const END: &str = "-----END ";
+
 /// Why a text holds no secrets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SecretsError {
@@ -45,6 +49,13 @@ pub enum SecretsError {
     NotBase64 {
         /// The line.
         line: usize,
+    },
+    /// A key that can't be used.
+    BadKey {
+        /// Its first line.
+        line: usize,
+        /// What it is instead, in words.
+        why: &'static str,
     },
 }
 
@@ -81,6 +92,7 @@ impl fmt::Display for SecretsError {
             Self::NotBase64 { line } => {
                 write!(f, "line {line} must be Base64 behind base64:")
             }
+            Self::BadKey { line, why } => write!(f, "line {line}: {why}"),
         }
     }
 }
@@ -132,8 +144,18 @@ pub(super) fn read_lines<T>(
     text: &str,
     read: impl Fn(usize, &str) -> Result<T, SecretsError>,
 ) -> Result<Vec<T>, SecretsError> {
+    read_entries(text, false, read)
+}
+
+/// The same, where a PEM block is an entry too if `takes_pem`: `read` gets all of it, from its first line to its last.
+pub(super) fn read_entries<T>(
+    text: &str,
+    takes_pem: bool,
+    read: impl Fn(usize, &str) -> Result<T, SecretsError>,
+) -> Result<Vec<T>, SecretsError> {
     let mut secrets = Vec::new();
-    for (line, secret) in (1..).zip(text.lines()) {
+    let mut lines = (1..).zip(text.lines());
+    while let Some((line, secret)) = lines.next() {
         if secret.trim_ascii().is_empty() {
             continue;
         }
@@ -142,6 +164,10 @@ pub(super) fn read_lines<T>(
         }
         if secret.len() > SECRET_CHARS_MAX {
             return Err(SecretsError::TooLong { line });
+        }
+        if takes_pem && secret.starts_with(BEGIN) {
+            secrets.push(read(line, &read_block(line, secret, &mut lines)?)?);
+            continue;
         }
         if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(SecretsError::NotVisible { line });
@@ -153,6 +179,28 @@ pub(super) fn read_lines<T>(
     } else {
         Ok(secrets)
     }
+}
+
+/// The PEM block whose first line is `first`.
+fn read_block<'a>(
+    line: usize,
+    first: &str,
+    lines: &mut impl Iterator<Item = (usize, &'a str)>,
+) -> Result<String, SecretsError> {
+    let mut block = first.trim_ascii_end().to_owned();
+    for (_, next) in lines {
+        let next = next.trim_ascii();
+        block.push('\n');
+        block.push_str(next);
+        if block.len() > SECRET_CHARS_MAX {
+            return Err(SecretsError::TooLong { line });
+        }
+        if next.starts_with(END) {
+            return Ok(block);
+        }
+    }
+    let why = "this PEM block has no last line, which begins with -----END";
+    Err(SecretsError::BadKey { line, why })
 }
 
 /// Whether the `secret` on a line is long enough not to be guessed.

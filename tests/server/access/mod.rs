@@ -2,6 +2,7 @@
 
 mod client_tokens;
 mod history;
+mod key_commands;
 mod origins_and_addresses;
 mod permission;
 mod publish_lane;

@@ -44,6 +44,8 @@ fn version_and_help_go_to_standard_output() {
         &["serve", "--help"],
         &["publish", "--help"],
         &["subscribe", "-h"],
+        &["token", "--help"],
+        &["help", "keygen"],
     ] {
         let help = run(arguments, "");
         assert_eq!(help.status, Some(0), "{help:?}");

@@ -1,5 +1,8 @@
 //! Tokens that are right, and every way to be wrong.
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 use super::*;
 use crate::hub::filter::{Filter, Page};
 
