@@ -118,8 +118,36 @@ pub struct Admission {
 pub struct BodyPermit {
     /// The longest body that is taken.
     pub bytes_max: usize,
+    /// What the body is for.
+    pub body_use: BodyUse,
+}
+
+/// What the body of a request is for, as far as its head has shown that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyUse {
+    /// It publishes, which its head has shown that it may.
+    Publish,
+    /// It publishes, if the body shows that it may.
+    PublishByToken {
+        /// Whether its sender can be none but the operator's own.
+        is_own: bool,
+    },
+    /// It asks for an explanation, which its head has shown that it may.
+    Explain,
+}
+
+impl Default for BodyUse {
+    fn default() -> Self {
+        Self::PublishByToken { is_own: false }
+    }
+}
+
+impl BodyUse {
     /// Whether the head has shown all that it takes; else the body has to.
-    pub is_authorized: bool,
+    #[must_use]
+    pub const fn is_authorized(self) -> bool {
+        matches!(self, Self::Publish | Self::Explain)
+    }
 }
 
 /// Why the shell closes a connection on its own account.
@@ -178,6 +206,11 @@ pub trait Deliveries: Clock {
     /// that is gone or closing takes nothing and counts nowhere.
     fn deliver(&mut self, frame: &EncodedFrame, recipients: &[ConnectionId]) -> Delivered;
 
+    /// Whether a connection is about to be cut off, since its queue didn't take a delivery.
+    fn is_cut_off(&mut self, _id: ConnectionId) -> bool {
+        false
+    }
+
     /// Whether the send queue of a connection takes `frame` now; if it doesn't, it does when it has drained.
     fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool;
 
@@ -207,6 +240,16 @@ pub trait Replies: Clock {
 
     /// Whether nothing waits in the connection's send queue.
     fn is_drained(&mut self, id: ConnectionId) -> bool;
+
+    /// Bytes that wait in the connection's send queue.
+    fn unsent_bytes(&mut self, _id: ConnectionId) -> usize {
+        0
+    }
+
+    /// Where a connection comes from; for a request behind a proxy, where the proxy is.
+    fn peer(&mut self, _id: ConnectionId) -> Option<Peer> {
+        None
+    }
 
     /// Has [`Application::handle_drained`] called, once, when the connection's send queue is empty.
     fn await_drained(&mut self, id: ConnectionId);
@@ -281,6 +324,11 @@ pub trait Figures {
 
     /// How much there is of everything now.
     fn gauges(&self) -> Gauges;
+
+    /// Bytes that wait in a connection's send queue.
+    fn unsent_bytes(&self, _id: ConnectionId) -> usize {
+        0
+    }
 }
 
 /// Connections and bytes at one moment.
@@ -390,12 +438,12 @@ pub trait Application {
         figures: &dyn Figures,
     ) -> Decision;
 
-    /// Answers a request whose body was asked for; `is_authorized` as the permit said.
+    /// Answers a request whose body was asked for; `body_use` as the permit said.
     fn handle_body(
         &mut self,
         _id: ConnectionId,
         _body: &[u8],
-        _is_authorized: bool,
+        _body_use: BodyUse,
         _outbox: &mut dyn Outbox,
     ) -> Answer {
         Answer::Now(Response::new(Status::NOT_FOUND, "there is nothing here"))
@@ -442,6 +490,11 @@ pub trait Application {
     fn settle(&mut self, _is_held: bool) -> bool {
         true
     }
+
+    /// An admitted connection ends: for `cause`, if the shell closes it on its own account, else for a reason that the
+    /// application knows itself, or as its peer has left. [`Application::handle_gone`] follows. Each may be told twice,
+    /// the cause first. Of a server that stops no cause is told.
+    fn handle_end(&mut self, _id: ConnectionId, _cause: Option<CloseCause>, _now: Timestamp) {}
 
     /// An admitted connection is no longer open: it gets nothing from now on.
     fn handle_gone(&mut self, id: ConnectionId);

@@ -22,6 +22,19 @@ impl ConnectionId {
     pub const fn slot(self) -> usize {
         self.index as usize
     }
+
+    /// The one that is shown as `text`, if it is one.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (index, serial) = text.split_once('.')?;
+        // Digits only: `parse` would take a sign.
+        let number = |digits: &str| {
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse().ok().filter(|_| is_number)
+        };
+        let (index, serial) = (number(index)?, number(serial)?);
+        Some(Self { index, serial })
+    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -33,5 +46,31 @@ impl fmt::Display for ConnectionId {
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_shown() {
+        let id = ConnectionId {
+            index: 12,
+            serial: 3,
+        };
+        assert_eq!(ConnectionId::of_text(&id.to_string()), Some(id));
+        for text in [
+            "",
+            "12",
+            "12.",
+            ".3",
+            "+12.3",
+            "12.-3",
+            "12.3.4",
+            "4294967296.1",
+        ] {
+            assert_eq!(ConnectionId::of_text(text), None, "{text}");
+        }
     }
 }

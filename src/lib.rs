@@ -22,6 +22,7 @@ pub mod application;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod count;
 pub mod handover;
 pub mod http;
 pub mod hub;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use log::{Level, info, log};
 
+use crate::count::Count;
 use crate::id::ConnectionId;
 use crate::time::Timestamp;
 
@@ -81,7 +82,8 @@ impl LogLimit {
         match self.0.take(REFUSALS, now) {
             None => return Level::Debug,
             Some(0) => {}
-            Some(left_out) => info!("{left_out} lines like the next were left out"),
+            Some(1) => info!(left_out = 1; "1 line like the next was left out"),
+            Some(left_out) => info!(left_out; "{left_out} lines like the next were left out"),
         }
         Level::Info
     }
@@ -101,7 +103,8 @@ impl ListLog {
     /// Notes that a connection has sent a list of so many subscriptions.
     pub(crate) fn note(&mut self, id: ConnectionId, subscriptions: usize, now: Timestamp) {
         let level = self.level(id, now);
-        log!(level, connection:% = id; "{id} has {subscriptions} subscriptions");
+        let count = Count(subscriptions as u64, "subscription");
+        log!(level, connection:% = id, subscriptions; "{id} has {count}");
     }
 
     /// The connection is gone. Its lines that were left out since the last one are counted.
@@ -130,7 +133,9 @@ impl ListLog {
             Some((left_out, Some(of_all))) => {
                 say_left_out(id, left_out);
                 if of_all > 0 {
-                    info!("{of_all} lists of all connections were left out");
+                    let were = if of_all == 1 { "was" } else { "were" };
+                    let count = Count(of_all, "list");
+                    info!(left_out = of_all; "{count} of all connections {were} left out");
                 }
                 Level::Info
             }
@@ -157,7 +162,9 @@ impl ListLog {
 
 fn say_left_out(id: ConnectionId, left_out: u64) {
     if left_out > 0 {
-        info!(connection:% = id; "{left_out} lists of {id} were left out");
+        let were = if left_out == 1 { "was" } else { "were" };
+        let count = Count(left_out, "list");
+        info!(connection:% = id, left_out; "{count} of {id} {were} left out");
     }
 }
 

@@ -266,8 +266,10 @@ pub struct HubMetrics {
     pub replays_lost: u64,
     /// Notifications that broke a rule.
     pub notifications_invalid: u64,
-    /// Attempts to publish without permission.
+    /// Attempts of the operator's own programs to publish without permission.
     pub notifications_forbidden: u64,
+    /// The same of peers that may be anybody.
+    pub notifications_of_strangers: u64,
     /// Attempts to publish of addresses that had come too often.
     pub notifications_rate_limited: u64,
     /// Other requests of addresses that had come too often.

@@ -6,14 +6,14 @@
 use std::io;
 
 use crate::application::{
-    Action, Admission, Answer, Application, CloseCause, Decision, Figures, Framing, Lane, Message,
-    Outbox, Peer, Refused, Request, Response, State, Status, Uplinks, WriteBarrier,
+    Action, Admission, Answer, Application, BodyUse, CloseCause, Decision, Figures, Framing, Lane,
+    Message, Outbox, Peer, Refused, Request, Response, State, Status, Uplinks, WriteBarrier,
 };
 use crate::config::Console;
 use crate::handover::{Fields, Malformed, Members};
 use crate::http::head::Head;
 use crate::hub::access::policy;
-use crate::hub::{Hub, access};
+use crate::hub::{Hub, access, word_for};
 use crate::id::ConnectionId;
 use crate::metrics::text::CONTENT_TYPE;
 use crate::redis::Redis;
@@ -26,6 +26,9 @@ const PUBLISH_PATH: &str = "/publish";
 
 /// The path that tells publishers how far the log is.
 const POSITION_PATH: &str = "/position";
+
+/// The path that tells them who gets a notification, and why not.
+const EXPLAIN_PATH: &str = "/explain";
 
 /// Whether a request is one to publish, or pretends to be.
 fn publishes(head: &Head<'_>) -> bool {
@@ -71,6 +74,10 @@ impl Routes {
             return permit.map(Action::ReadBody);
         }
         self.hub.charge_request(request, trust)?;
+        if head.path() == EXPLAIN_PATH {
+            let permit = self.hub.permit_explain(request, framing, trust);
+            return permit.map(Action::ReadBody);
+        }
         let response = match head.path() {
             "/livez" => Response::new(Status::OK, "ok"),
             "/healthz" => match self.why_unhealthy(figures) {
@@ -79,6 +86,9 @@ impl Routes {
             },
             "/metrics" => self.metrics(request, figures),
             POSITION_PATH => self.hub.answer_position(request, trust),
+            "/connections" => self.hub.answer_connections(request, trust, figures),
+            "/notifications" => self.hub.answer_notifications(request, trust),
+            "/refusals" => self.hub.answer_refusals(request, trust),
             path => match web::find(path) {
                 Some(file) if self.shows(file, request) => response(file),
                 _ => return Err(nothing_at(head)),
@@ -186,10 +196,15 @@ impl Application for Routes {
         &mut self,
         id: ConnectionId,
         body: &[u8],
-        is_authorized: bool,
+        body_use: BodyUse,
         outbox: &mut dyn Outbox,
     ) -> Answer {
-        self.hub.handle_post(id, body, is_authorized, outbox)
+        match body_use {
+            BodyUse::Explain => Answer::Now(self.hub.explain(body, outbox)),
+            BodyUse::Publish | BodyUse::PublishByToken { .. } => {
+                self.hub.handle_post(id, body, body_use, outbox)
+            }
+        }
     }
 
     fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, outbox: &mut dyn Outbox) {
@@ -239,6 +254,10 @@ impl Application for Routes {
         } else {
             redis.is_idle()
         }
+    }
+
+    fn handle_end(&mut self, id: ConnectionId, cause: Option<CloseCause>, now: Timestamp) {
+        self.hub.note_end(id, cause.map(word_for), now);
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {

@@ -7,6 +7,7 @@ use std::{env, fmt};
 use log::{error, info};
 
 use crate::config::Config;
+use crate::count::Count;
 use crate::handover::{Fields, Malformed};
 use crate::hub::Hub;
 use crate::journal::boot::Boot;
@@ -56,8 +57,8 @@ pub(super) fn open(config: &Config, hub: Hub, generation: Generation) -> Result<
     let write_ahead = WriteAhead::new(segments);
     let hub = hub.with_history(config.history, &restored, write_ahead, unix_now());
     let (path, entries) = (path.display(), hub.journal().history().len());
-    let s = if entries == 1 { "" } else { "s" };
-    info!("the history in {path} is taken over, with {entries} notification{s}");
+    let count = Count(entries as u64, "notification");
+    info!(entries; "the history in {path} is taken over, with {count}");
     Ok(hub)
 }
 

@@ -47,9 +47,18 @@ impl Hub {
                     response: post::too_many(refused),
                 })?;
         }
-        let rights = Rights { publish, stays };
+        let rights = Rights {
+            publish,
+            stays,
+            is_own: decision.is_own,
+        };
         self.connections.insert(id, peer, rights);
-        debug!(connection:% = id, peer:% = peer; "{id} is {peer}, {rights:?}");
+        let may = match publish {
+            PublishRight::Granted => "may publish",
+            PublishRight::WithToken => "may publish with a token",
+            PublishRight::Never => "may not publish",
+        };
+        debug!(connection:% = id, peer:% = peer; "{id} is {peer}, and {may}");
         let deadline = match (peer.lane, publish) {
             (Lane::Clients, _) | (_, PublishRight::Granted) => {
                 self.await_token(id, request, publish)
@@ -66,7 +75,7 @@ impl Hub {
 
     /// What a connection may have that may publish, or not.
     pub(super) const fn admission(&self, rights: Rights, deadline: Option<Timestamp>) -> Admission {
-        let Rights { publish, stays } = rights;
+        let Rights { publish, stays, .. } = rights;
         Admission {
             message_bytes_max: self.message_bytes_max(publish),
             on_behalf_of: None,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::log;
 use sha2::{Digest, Sha256};
 
-use super::access::jwt::{ClientKeys, TokenError};
+use super::access::jwt::{ClientKeys, TokenError, USER_BYTES_MAX};
 use super::command;
 use super::filter::{Subscription, covers};
 use crate::config::HubLimits;
@@ -56,6 +56,8 @@ pub(super) struct Granted {
     allows_history: bool,
     /// By what the token is known again.
     shown: Shown,
+    /// Whose it is, for people.
+    user: Option<Box<str>>,
 }
 
 const SHOWN_BYTES: usize = 16;
@@ -200,8 +202,22 @@ impl Clearances {
 
     /// When the token of a connection expires.
     pub(super) fn expiry(&self, id: ConnectionId) -> Option<Timestamp> {
+        Some(self.granted(id)?.until)
+    }
+
+    /// Whose token a connection has shown, for people.
+    pub(super) fn user(&self, id: ConnectionId) -> Option<&str> {
+        self.granted(id)?.user.as_deref()
+    }
+
+    /// What a connection may subscribe to by its token; `None` if it has shown no good one.
+    pub(super) fn allowed(&self, id: ConnectionId) -> Option<&[Subscription<'static>]> {
+        Some(&self.granted(id)?.allowed)
+    }
+
+    fn granted(&self, id: ConnectionId) -> Option<&Granted> {
         match self.table.get(&id)? {
-            Clearance::Granted(granted) => Some(granted.until),
+            Clearance::Granted(granted) => Some(granted),
             Clearance::Awaited | Clearance::Refused(_) => None,
         }
     }
@@ -287,6 +303,7 @@ impl Clearances {
                 allowed: grant.allow,
                 allows_history: grant.history,
                 shown,
+                user: grant.user,
             }),
             Err(error) => {
                 let level = self.log.level(now);
@@ -304,6 +321,7 @@ const ALLOWED: u8 = 5;
 const UNTIL: u8 = 6;
 const SHOWN: u8 = 7;
 const ALLOWS_HISTORY: u8 = 18;
+const USER: u8 = 24;
 
 // What KIND says.
 const NONE: u64 = 0;
@@ -350,6 +368,7 @@ impl Granted {
             until,
             allows_history,
             shown: Shown(shown),
+            user,
         } = self;
         let mut list = Vec::new();
         command::write_subscriptions(allowed, &mut list);
@@ -357,16 +376,22 @@ impl Granted {
         members.time(UNTIL, Some(*until));
         members.number(ALLOWS_HISTORY, u64::from(*allows_history));
         members.bytes(SHOWN, shown);
+        members.bytes(USER, user.as_deref().unwrap_or_default().as_bytes());
     }
 
     fn restore(fields: &Fields<'_>) -> Result<Self, Malformed> {
         let allowed = command::parse_list(fields.text(ALLOWED)?)?;
         let shown = fields.bytes(SHOWN).try_into();
+        let user = fields.text(USER)?;
+        if user.len() > USER_BYTES_MAX {
+            return Err(Malformed("the label of a token is too long"));
+        }
         Ok(Self {
             allowed: allowed.into_iter().map(Subscription::into_owned).collect(),
             until: fields.time(UNTIL).ok_or(Malformed("a token has no end"))?,
             allows_history: fields.number(ALLOWS_HISTORY) != 0,
             shown: Shown(shown.map_err(|_| Malformed("a token's hash isn't as long as one"))?),
+            user: (!user.is_empty()).then(|| user.into()),
         })
     }
 }
@@ -568,6 +593,11 @@ mod tests {
         assert!(restored(&|members| members.bytes(ALLOWED, b"\xff")).is_err());
         assert!(restored(&|members| members.present_bytes(ALLOWED, b"")).is_err());
         assert!(restored(&|members| members.bytes(UNTIL, b"1")).is_err());
+        assert!(restored(&|members| members.bytes(USER, b"\xff")).is_err());
+        for (len, is_good) in [(USER_BYTES_MAX, true), (USER_BYTES_MAX + 1, false)] {
+            let is_there = restored(&|members| members.bytes(USER, "u".repeat(len).as_bytes()));
+            assert_eq!(is_there.is_ok(), is_good);
+        }
         for len in [0, SHOWN_BYTES - 1, SHOWN_BYTES + 1] {
             assert!(restored(&|members| members.present_bytes(SHOWN, &vec![7; len])).is_err());
         }

@@ -10,10 +10,12 @@
 //! without looking into it, so depth is harmless. `content` and what is below it are written
 //! against `serde`'s traits; they don't name `serde_json`.
 
+mod answer;
 mod content;
 mod error;
 mod json;
 mod path;
+mod question;
 mod replies;
 mod values;
 mod written;
@@ -24,11 +26,14 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
+pub use self::answer::{JsonText, clipped};
 use self::content::{read_notification, read_subscriptions};
 pub use self::error::{CommandError, ErrorCode};
 use self::json::{Json, next_member};
+use self::question::WHOM_NAMES;
+pub use self::question::{Query, Whom, read_query};
 pub use self::replies::*;
-pub use self::written::{parse_list, write_subscriptions};
+pub use self::written::{parse_list, subscription_text, write_subscriptions};
 use super::filter::{Notification, Subscription};
 use crate::config::HubLimits;
 use crate::journal::entry::Content;
@@ -150,6 +155,60 @@ pub fn parse_batch<'a>(text: &'a str) -> Result<Batch<'a>, CommandError> {
             .collect::<Result<_, _>>()?,
         is_array: true,
     })
+}
+
+/// A question about who gets a notification.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// Which notification.
+    pub asked: Asked<'a>,
+    /// About which connections.
+    pub whom: Whom<'a>,
+}
+
+/// Which notification is asked about.
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// This one, if it were published.
+    Publish(Publish<'a>),
+    /// The one that was published with this id.
+    Id(Cow<'a, str>),
+}
+
+/// The members of a question beside those of a publisher's message.
+const QUESTION_NAMES: [&str; 4] = {
+    let [connection, user, address] = WHOM_NAMES;
+    ["id", connection, user, address]
+};
+
+/// Reads the body of a request to explain. What it may have beside is that of a message which publishes.
+///
+/// # Errors
+/// [`CommandError`], to be sent to the peer.
+pub fn parse_question(text: &str) -> Result<Question<'_>, CommandError> {
+    let publish = Envelope::read(text)?.into_publish();
+    let members = read_members(text, &QUESTION_NAMES);
+    let mut whom = Whom::Anybody;
+    let mut id = None;
+    for (name, member) in QUESTION_NAMES.into_iter().zip(members) {
+        let text = match member {
+            Member::Absent => continue,
+            Member::Once(json) => json.text(),
+            Member::Duplicate => None,
+        };
+        let text = text.ok_or_else(|| unknown(&format!("{name} must be a string, once")))?;
+        match name {
+            "id" => id = Some(text),
+            name => whom.choose(name, text)?,
+        }
+    }
+    let asked = match (id, publish.notification) {
+        (Some(id), Member::Absent) => Asked::Id(id),
+        (Some(_), _) => return Err(unknown("notification and id exclude each other")),
+        (None, Member::Absent) => return Err(unknown("notification is missing, or id")),
+        (None, _) => Asked::Publish(publish),
+    };
+    Ok(Question { asked, whom })
 }
 
 /// Reads an entry of a stream: a message of a publisher, which may leave out `sender`. Whether it is valid depends on no
@@ -387,6 +446,46 @@ fn not_json(error: &serde_json::Error) -> CommandError {
 
 fn unknown(detail: &str) -> CommandError {
     CommandError::new(ErrorCode::UnknownMessage, detail)
+}
+
+/// Reads some members of an object. Nothing that isn't one has any.
+fn read_members<'a>(text: &'a str, names: &'static [&'static str]) -> Vec<Member<'a>> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let members = json.deserialize_map(MembersVisitor(names));
+    members.unwrap_or_else(|_| vec![Member::Absent; names.len()])
+}
+
+/// A member of an object that is a text, or a number without a sign; `None` if it is there twice.
+#[must_use]
+pub fn label<'a>(text: &'a str, names: &'static [&'static str; 1]) -> Option<Cow<'a, str>> {
+    match read_members(text, names)[..] {
+        [Member::Once(Json(digits))] if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(Cow::Borrowed(digits))
+        }
+        [Member::Once(json)] => json.text(),
+        _ => None,
+    }
+}
+
+struct MembersVisitor(&'static [&'static str]);
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Vec<Member<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut members = vec![Member::Absent; self.0.len()];
+        while let Some(name) = next_member(&mut map, self.0)? {
+            let value = map.next_value()?;
+            if let Some(at) = self.0.iter().position(|other| *other == name) {
+                members[at].put(value);
+            }
+        }
+        Ok(members)
+    }
 }
 
 struct EnvelopeVisitor;

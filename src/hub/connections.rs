@@ -10,6 +10,7 @@ use super::access::policy::PublishRight;
 use crate::application::{Peer, PeerAddress};
 use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
+use crate::journal::id::Position;
 
 /// What a connection may do, and what becomes of it when it publishes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,18 +19,26 @@ pub(super) struct Rights {
     pub(super) publish: PublishRight,
     /// Whether it stays when it has published.
     pub(super) stays: bool,
+    /// Whether it is the operator's own, whatever it may do ([`super::access::policy::Decision::is_own`]).
+    pub(super) is_own: bool,
 }
 
 // Members of a connection's record, among those of hub/saved.rs.
 const PUBLISH: u8 = 1;
 const STAYS: u8 = 2;
+const IS_OWN: u8 = 26;
 
 impl Rights {
     /// Writes them.
     pub(super) fn save(self, members: &mut Members<'_>) {
-        let Self { publish, stays } = self;
+        let Self {
+            publish,
+            stays,
+            is_own,
+        } = self;
         members.number(PUBLISH, number_of(publish));
         members.number(STAYS, u64::from(stays));
+        members.number(IS_OWN, u64::from(is_own));
     }
 
     /// Reads what was written.
@@ -47,6 +56,7 @@ impl Rights {
         Ok(Self {
             publish: publish.ok_or(Malformed("there is no such right to publish"))?,
             stays: fields.number(STAYS) != 0,
+            is_own: fields.number(IS_OWN) != 0,
         })
     }
 
@@ -131,8 +141,26 @@ pub(super) struct Connections {
 #[derive(Clone, Copy)]
 struct Record {
     address: CompactAddress,
+    publish: PublishRight,
+    /// Of what is told apart by a bit.
+    flags: u8,
     serial: u32,
-    rights: Rights,
+    covers_from: Position,
+}
+
+const STAYS_FLAG: u8 = 0b001;
+const IS_OWN_FLAG: u8 = 0b010;
+/// Its end has been noted already.
+const IS_ENDED_FLAG: u8 = 0b100;
+
+impl Record {
+    const fn rights(&self) -> Rights {
+        Rights {
+            publish: self.publish,
+            stays: self.flags & STAYS_FLAG != 0,
+            is_own: self.flags & IS_OWN_FLAG != 0,
+        }
+    }
 }
 
 impl Connections {
@@ -149,8 +177,10 @@ impl Connections {
         debug_assert!(self.records[id.slot()].is_none(), "the last tenant is gone");
         self.records[id.slot()] = Some(Record {
             address: peer.address.into(),
+            publish: rights.publish,
+            flags: u8::from(rights.stays) * STAYS_FLAG + u8::from(rights.is_own) * IS_OWN_FLAG,
             serial: id.serial,
-            rights,
+            covers_from: Position::default(),
         });
         self.publishers += usize::from(rights.is_kept_publisher());
     }
@@ -160,10 +190,49 @@ impl Connections {
         if let Some(Some(record)) = self.records.get_mut(id.slot())
             && record.serial == id.serial
         {
-            self.publishers -= usize::from(record.rights.is_kept_publisher());
-            record.rights.publish = PublishRight::Granted;
-            self.publishers += usize::from(record.rights.is_kept_publisher());
+            self.publishers -= usize::from(record.rights().is_kept_publisher());
+            record.publish = PublishRight::Granted;
+            self.publishers += usize::from(record.rights().is_kept_publisher());
         }
+    }
+
+    /// Notes from which position on the list of a connection counts.
+    pub(super) fn note_list(&mut self, id: ConnectionId, covers_from: Position) {
+        if let Some(record) = self.record_mut(id) {
+            record.covers_from = covers_from;
+        }
+    }
+
+    /// Behind which position a connection gets all that its list asks for.
+    pub(super) fn covers_from(&self, id: ConnectionId) -> Position {
+        self.record(id)
+            .map_or_else(Position::default, |record| record.covers_from)
+    }
+
+    /// Notes that it is known how a connection ends. Says whether it wasn't before.
+    pub(super) fn note_end(&mut self, id: ConnectionId) -> bool {
+        let Some(record) = self.record_mut(id) else {
+            return false;
+        };
+        let is_new = record.flags & IS_ENDED_FLAG == 0;
+        record.flags |= IS_ENDED_FLAG;
+        is_new
+    }
+
+    /// Whether it is known how a connection ends.
+    pub(super) fn is_ended(&self, id: ConnectionId) -> bool {
+        let record = self.record(id);
+        record.is_none_or(|record| record.flags & IS_ENDED_FLAG != 0)
+    }
+
+    fn record(&self, id: ConnectionId) -> Option<&Record> {
+        let record = self.records.get(id.slot())?.as_ref()?;
+        (record.serial == id.serial).then_some(record)
+    }
+
+    fn record_mut(&mut self, id: ConnectionId) -> Option<&mut Record> {
+        let record = self.records.get_mut(id.slot())?.as_mut()?;
+        (record.serial == id.serial).then_some(record)
     }
 
     /// Forgets a connection; returns what was known of it.
@@ -182,8 +251,13 @@ impl Connections {
 
     /// What a connection may do, and where it comes from.
     pub(super) fn find(&self, id: ConnectionId) -> Option<(Rights, CompactAddress)> {
-        let record = self.records.get(id.slot())?.as_ref()?;
-        (record.serial == id.serial).then_some((record.rights, record.address))
+        let record = self.record(id)?;
+        Some((record.rights(), record.address))
+    }
+
+    /// As many slots as there are up to the last that is taken.
+    pub(super) const fn slots_len(&self) -> usize {
+        self.records.len()
     }
 
     /// Which connection is in a slot.
@@ -216,7 +290,7 @@ impl Connections {
     /// Asserts what must hold between two calls.
     pub(super) fn check_invariants(&self) {
         let known = self.records.iter().flatten();
-        let publishers = known.filter(|record| record.rights.is_kept_publisher());
+        let publishers = known.filter(|record| record.rights().is_kept_publisher());
         assert_eq!(self.publishers, publishers.count());
         assert!(self.records.last().is_none_or(Option::is_some));
     }
@@ -242,6 +316,7 @@ mod tests {
     const RIGHTS: Rights = Rights {
         publish: PublishRight::Granted,
         stays: false,
+        is_own: true,
     };
 
     #[test]
@@ -284,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_record_is_small() {
-        assert_eq!(size_of::<Option<Record>>(), 24);
+        assert_eq!(size_of::<Option<Record>>(), 32);
     }
 
     #[test]
@@ -294,12 +369,24 @@ mod tests {
             PublishRight::WithToken,
             PublishRight::Granted,
         ] {
-            for stays in [false, true] {
-                let rights = Rights { publish, stays };
+            for (stays, is_own) in [(false, false), (false, true), (true, false), (true, true)] {
+                let rights = Rights {
+                    publish,
+                    stays,
+                    is_own,
+                };
                 let mut bytes = Vec::new();
                 rights.save(&mut Members::new(&mut bytes));
                 let fields = Fields::parse(&bytes).expect("members");
                 assert_eq!(Rights::restore(&fields), Ok(rights));
+                let mut connections = Connections::default();
+                let id = ConnectionId {
+                    index: 0,
+                    serial: 1,
+                };
+                connections.insert(id, peer("127.0.0.1:80"), rights);
+                let kept = connections.find(id).map(|(rights, _)| rights);
+                assert_eq!(kept, Some(rights));
             }
         }
         let mut bytes = Vec::new();

@@ -42,11 +42,16 @@ impl<'a> Values<'a> {
         self.0.iter().map(AsRef::as_ref)
     }
 
+    /// Whether `text` is one of these.
+    #[must_use]
+    pub fn contains(&self, text: &str) -> bool {
+        self.0.binary_search_by(|own| (**own).cmp(text)).is_ok()
+    }
+
     /// Whether all of these are among `others`.
     #[must_use]
     pub fn is_subset_of(&self, others: &Values<'_>) -> bool {
-        let is_among = |text: &str| others.0.binary_search_by(|other| (**other).cmp(text));
-        self.len() <= others.len() && self.iter().all(|text| is_among(text).is_ok())
+        self.len() <= others.len() && self.iter().all(|text| others.contains(text))
     }
 
     fn into_owned(self) -> Values<'static> {

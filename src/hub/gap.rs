@@ -10,6 +10,7 @@ use super::Hub;
 use super::command;
 use super::replays::GapMark;
 use crate::application::Outbox;
+use crate::count::Count;
 use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
 use crate::journal::id::Position;
@@ -78,9 +79,11 @@ impl Hub {
         for _ in 0..TOLD_AT_ONCE {
             let Some(slot) = self.numbered.next_from(gap.slot) else {
                 let Gap { mark, told, .. } = gap;
+                let (reason, clients) = (mark.reason(), Count(told, "client"));
+                let are = if told == 1 { "is" } else { "are" };
                 warn!(
-                    "something of the stream may be gone ({}): {told} clients are told",
-                    mark.reason()
+                    reason, told;
+                    "something of the stream may be gone ({reason}): {clients} {are} told"
                 );
                 return;
             };

@@ -14,6 +14,7 @@ mod answers;
 mod clearances;
 pub mod command;
 mod connections;
+mod explain;
 mod figures;
 pub mod filter;
 pub mod fingerprints;
@@ -22,15 +23,19 @@ pub mod fuzzing;
 mod gap;
 pub mod holdings;
 pub mod index;
+mod mismatch;
+mod operators;
 mod owed;
 mod post;
 mod publish;
+mod recent;
 mod remote;
 #[doc(hidden)]
 pub mod replay;
 mod replays;
 mod saved;
 mod slot_set;
+mod standing;
 mod subscribe;
 
 use std::time::Duration;
@@ -40,7 +45,8 @@ use log::{debug, log};
 use self::access::addresses::Addresses;
 use self::access::policy::{Decision, Policy};
 use self::ahead::Ahead;
-use self::answers::{close, reply_error, word_for};
+use self::answers::reply_error;
+pub use self::answers::word_for;
 use self::clearances::Clearances;
 use self::command::{Command, ErrorCode};
 use self::connections::Connections;
@@ -49,6 +55,7 @@ use self::gap::Gap;
 use self::holdings::Holdings;
 use self::index::SubscriptionIndex;
 use self::owed::{Line, OwedAnswers};
+use self::recent::Recent;
 use self::replay::Slice;
 use self::replays::Replays;
 use self::slot_set::SlotSet;
@@ -114,9 +121,13 @@ pub struct Hub {
     /// The connections that aren't read, since they wait for something.
     paused: SlotSet,
     metrics: HubMetrics,
+    /// For operators who ask.
+    recent: Recent,
     list_log: ListLog,
     /// Lines about peers that may not publish.
     forbidden_log: LogLimit,
+    /// The same of strangers, who take nothing from the others.
+    stranger_log: LogLimit,
     /// Lines about clients that don't get what they have missed.
     resume_log: LogLimit,
     /// Lines about entries of the stream that are no notifications.
@@ -159,6 +170,8 @@ impl Hub {
             metrics: HubMetrics::default(),
             list_log: ListLog::default(),
             forbidden_log: LogLimit::default(),
+            stranger_log: LogLimit::default(),
+            recent: Recent::default(),
             resume_log: LogLimit::default(),
             entry_log: LogLimit::default(),
         }
@@ -265,6 +278,7 @@ impl Hub {
             + self.owed.heap_bytes()
             + self.ahead.heap_bytes()
             + self.paused.heap_bytes()
+            + self.recent.heap_bytes()
             + self.recipients.capacity() * size_of::<ConnectionId>()
     }
 
@@ -332,7 +346,10 @@ impl Hub {
             ),
             Ok(Command::Ping) => self.answer_ping(id, outbox),
             Ok(Command::Publish(publish)) => self.handle_publish(id, &publish, outbox),
-            Err(error) => reply_error(id, &error, outbox),
+            Err(error) => {
+                self.note_bad_message(id, &error, outbox.now());
+                reply_error(id, &error, outbox);
+            }
         }
     }
 
@@ -360,7 +377,9 @@ impl Hub {
     ) {
         match message {
             Message::Text(text) => self.handle_text(id, text, outbox),
-            Message::Binary(_) => close(id, CloseCode::UNSUPPORTED_DATA, "binary-message", outbox),
+            Message::Binary(_) => {
+                self.close(id, CloseCode::UNSUPPORTED_DATA, "binary-message", outbox);
+            }
         }
     }
 
@@ -368,12 +387,15 @@ impl Hub {
     pub fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
         let Some(reason) = self.clearances.reason_to_close(id, outbox.now()) else {
             let level = self.forbidden_log.level(outbox.now());
-            log!(level, connection:% = id; "{id} is closed: it has not shown that it may publish");
             let forbidden = ErrorCode::Forbidden.as_str();
-            return close(id, CloseCode::POLICY_VIOLATION, forbidden, outbox);
+            log!(
+                level, connection:% = id, reason = forbidden;
+                "{id} is closed: it has not shown that it may publish"
+            );
+            return self.close(id, CloseCode::POLICY_VIOLATION, forbidden, outbox);
         };
         self.metrics.tokens_refused += 1;
-        close(id, CloseCode::UNAUTHORIZED, reason, outbox);
+        self.close(id, CloseCode::UNAUTHORIZED, reason, outbox);
     }
 
     /// What the policy says about a request.
@@ -384,7 +406,11 @@ impl Hub {
 
     /// Reads again what can be read again.
     pub fn reload(&mut self) {
+        let old = self.policy.publish_tokens.clone();
         (self.reload)(&mut self.policy, self.redis.as_deref_mut());
+        if let (Some(tokens), Some(old)) = (&mut self.policy.publish_tokens, &old) {
+            tokens.succeed(old);
+        }
     }
 
     /// An admitted connection is no longer open.

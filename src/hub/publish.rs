@@ -6,11 +6,14 @@ use log::{info, log};
 
 use super::Hub;
 use super::access::policy::PublishRight;
-use super::answers::{PUBLISHER_TOKEN_NEEDED, answer_publisher, refuse, unavailable};
+use super::answers::{PUBLISHER_TOKEN_NEEDED, unavailable, word_for};
 use super::command::{CommandError, ErrorCode, Publication, Publish, Receipt};
 use super::owed::Owed;
+use super::post::MAY_NOT_PUBLISH;
+use super::recent::{CUT_OFF_MAX, Notified, Tenant};
 use super::remote::append_of;
-use crate::application::{Admission, Delivered, Deliveries, Outbox};
+use crate::application::{Admission, CloseCause, Delivered, Deliveries, Outbox};
+use crate::count::Count;
 use crate::id::ConnectionId;
 use crate::journal::entry::{Content, Encoding};
 use crate::journal::id::{EntryId, Position, StreamId};
@@ -34,6 +37,15 @@ pub(super) enum Origin {
     Connection(ConnectionId),
     /// It was read of the stream, wherever it was published.
     Stream(StreamId),
+}
+
+impl Origin {
+    const fn connection(self) -> Option<ConnectionId> {
+        match self {
+            Self::Connection(id) => Some(id),
+            Self::Stream(_) => None,
+        }
+    }
 }
 
 /// What becomes of a notification that may be published.
@@ -62,26 +74,32 @@ impl Hub {
             PublishRight::Never => false,
         };
         if !may_publish {
-            self.metrics.notifications_forbidden += 1;
-            let level = self.forbidden_log.level(outbox.now());
-            log!(level, connection:% = id, peer:% = peer; "{id} from {peer} may not publish");
             let detail = match rights.publish {
                 PublishRight::WithToken => PUBLISHER_TOKEN_NEEDED,
-                _ => "this connection may not publish",
+                _ => MAY_NOT_PUBLISH,
             };
             let error = CommandError::new(ErrorCode::Forbidden, detail);
-            return refuse(id, &error, outbox);
+            let token = publish.token.as_deref().unwrap_or_default();
+            let is_own = rights.is_own || self.policy.has_accepted(token.as_bytes());
+            let level = self.count_forbidden(is_own, outbox.now());
+            log!(
+                level, connection:% = id, peer:% = peer, reason = detail;
+                "{id} from {peer} may not publish"
+            );
+            self.note_refusal_as(is_own, id, &error, outbox.now());
+            return self.refuse(id, &error, outbox);
         }
         let outcome = match self.publish(id, rights.stays, publish, outbox) {
             Ok(Published::Now(receipt)) => Ok(receipt),
             Ok(Published::Later) if rights.stays => return self.settle_input(id, outbox),
             Ok(Published::Later) => return self.await_last_receipt(id, outbox),
             Err(error) if rights.stays && self.owed.line(id).is_some() => {
+                self.note_refusal(id, &error, outbox.now());
                 return self.owe(id, Owed::Error(error), outbox);
             }
             Err(error) => Err(error),
         };
-        answer_publisher(id, rights.stays, outcome, outbox);
+        self.answer_publisher(id, rights.stays, outcome, outbox);
     }
 
     /// A connection that is closed when it has its receipt awaits that: a stop of the server doesn't come ahead of it.
@@ -212,7 +230,7 @@ impl Hub {
         deliveries: &mut dyn Deliveries,
     ) -> Receipt {
         let position = match place {
-            Place::Repeated(first) => return self.repeat(origin, first),
+            Place::Repeated(first) => return self.repeat(origin, first, start),
             Place::At(position) => Some(position),
             Place::Nowhere => None,
         };
@@ -237,20 +255,59 @@ impl Hub {
         }
         let micros = micros(end - start);
         let Delivered { queued, dropped } = delivered;
+        let id = position.map(|position| self.journal.entry_id(position));
+        let cut_off = match dropped {
+            0 => Box::default(),
+            _ => self.note_cut_off(end, deliveries),
+        };
+        self.recent.published.push(Notified {
+            at: end,
+            id,
+            from: origin.connection(),
+            delivered: queued,
+            dropped,
+            bytes: publication.content.notification.len(),
+            micros,
+            is_repeated: false,
+            cut_off,
+        });
+        let connections = Count(queued as u64, "connection");
         match origin {
             Origin::Connection(id) => {
-                info!(connection:% = id; "{id} published to {queued} connections, {dropped} dropped, in {micros} us");
+                info!(
+                    connection:% = id, delivered = queued, dropped, micros;
+                    "{id} published to {connections}, {dropped} dropped, in {micros} us"
+                );
             }
             Origin::Stream(id) => {
                 let id = EntryId::Stream(id);
-                info!(entry:% = id; "{id} went to {queued} connections, {dropped} dropped, in {micros} us");
+                info!(
+                    entry:% = id, delivered = queued, dropped, micros;
+                    "{id} went to {connections}, {dropped} dropped, in {micros} us"
+                );
             }
         }
         Receipt {
             delivered,
-            id: position.map(|position| self.journal.entry_id(position)),
+            id,
             is_repeated: false,
         }
+    }
+
+    /// Notes which of the recipients didn't take a notification, and are about to be cut off; names some.
+    fn note_cut_off(&mut self, now: Timestamp, deliveries: &mut dyn Deliveries) -> Box<[Tenant]> {
+        let mut named = Vec::new();
+        let recipients = std::mem::take(&mut self.recipients);
+        for &id in &recipients {
+            if deliveries.is_cut_off(id) && !self.connections.is_ended(id) {
+                if named.len() < CUT_OFF_MAX {
+                    named.extend(self.tenant(id));
+                }
+                self.note_end(id, Some(word_for(CloseCause::SlowConsumer)), now);
+            }
+        }
+        self.recipients = recipients;
+        named.into_boxed_slice()
     }
 
     /// Hands what is at `position` in the log to the recipients that were found, each in the encoding that it
@@ -287,16 +344,31 @@ impl Hub {
     }
 
     /// The answer to a notification whose key was there before.
-    fn repeat(&mut self, origin: Origin, first: Position) -> Receipt {
+    fn repeat(&mut self, origin: Origin, first: Position, now: Timestamp) -> Receipt {
         self.metrics.notifications_repeated += 1;
         let queued = self.journal.delivered(first);
         // By the stream nothing comes again.
         if let Origin::Connection(id) = origin {
-            info!(connection:% = id; "{id} published again what was published before, by its key");
+            info!(
+                connection:% = id, delivered = queued;
+                "{id} published again what was published before, by its key"
+            );
         }
+        let id = Some(self.journal.entry_id(first));
+        self.recent.published.push(Notified {
+            at: now,
+            id,
+            from: origin.connection(),
+            delivered: queued,
+            dropped: 0,
+            bytes: self.journal.notification_len(first),
+            micros: 0,
+            is_repeated: true,
+            cut_off: Box::default(),
+        });
         Receipt {
             delivered: Delivered { queued, dropped: 0 },
-            id: Some(self.journal.entry_id(first)),
+            id,
             is_repeated: true,
         }
     }

@@ -11,10 +11,11 @@ use log::{debug, log};
 
 use super::Hub;
 use super::ahead::Waiting;
-use super::answers::{answer_publisher, close, reply_error, unavailable};
+use super::answers::{reply_error, unavailable};
 use super::command::{self, Command, Publication, Receipt};
 use super::owed::{Known, Outcome, Owed, Settled};
 use super::publish::{Origin, Place};
+use super::recent::Notified;
 use crate::application::{Delivered, Outbox, Replies, Response, Status};
 use crate::id::ConnectionId;
 use crate::journal::NotResumed;
@@ -64,7 +65,10 @@ impl Hub {
         let owed = match command::parse(text, &self.config.limits) {
             Ok(Command::Publish(publish)) => return self.handle_publish(id, &publish, outbox),
             Ok(_) => Owed::Message(text.into()),
-            Err(error) => Owed::Error(error),
+            Err(error) => {
+                self.note_bad_message(id, &error, outbox.now());
+                Owed::Error(error)
+            }
         };
         self.owe(id, owed, outbox);
     }
@@ -103,7 +107,7 @@ impl Hub {
         if let Some((_, id)) = heaviest.into_iter().flatten().max() {
             self.replays.drop_held(id);
             self.forget_owed(id);
-            close(id, CloseCode::TRY_AGAIN_LATER, "overload", outbox);
+            self.close(id, CloseCode::TRY_AGAIN_LATER, "overload", outbox);
         }
     }
 
@@ -126,7 +130,10 @@ impl Hub {
                     Ok((receipts, is_array)) => {
                         Response::json(Status::OK, command::batch_reply(&receipts, is_array))
                     }
-                    Err(refusal) => unavailable_response(&refusal, outbox.retry_ms()),
+                    Err(refusal) => {
+                        self.note_post_refusal(id, &unavailable(&refusal), true, outbox);
+                        unavailable_response(&refusal, outbox.retry_ms())
+                    }
                 };
                 outbox.respond(id, &response);
             }
@@ -143,7 +150,7 @@ impl Hub {
                     let known = self.connections.find(id);
                     let stays = known.is_some_and(|(rights, _)| rights.stays);
                     let outcome = outcome.map_err(|refusal| unavailable(&refusal));
-                    answer_publisher(id, stays, outcome, outbox);
+                    self.answer_publisher(id, stays, outcome, outbox);
                 }
                 Known::Error(error) => reply_error(id, &error, outbox),
             }
@@ -280,7 +287,7 @@ impl Hub {
             self.metrics.entries_invalid += 1;
             let level = self.entry_log.level(outbox.now());
             log!(
-                level,
+                level, reason:% = why;
                 "entry {millis}-{sequence} of the stream is passed over: {why}"
             );
         });
@@ -327,7 +334,18 @@ impl Hub {
         self.metrics.notifications_repeated += 1;
         let position = self.journal.locate(id.text().as_str(), outbox.now()).ok();
         let queued = position.map_or(0, |position| self.journal.delivered(position));
-        debug!("{id} was to be published again, by its key");
+        debug!(entry:% = id, delivered = queued; "{id} was to be published again, by its key");
+        self.recent.published.push(Notified {
+            at: outbox.now(),
+            id: Some(id),
+            from: None,
+            delivered: queued,
+            dropped: 0,
+            bytes: position.map_or(0, |position| self.journal.notification_len(position)),
+            micros: 0,
+            is_repeated: true,
+            cut_off: Box::default(),
+        });
         let receipt = Receipt {
             delivered: Delivered { queued, dropped: 0 },
             id: Some(id),

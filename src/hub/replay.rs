@@ -9,11 +9,11 @@ use std::time::Duration;
 use log::{debug, log};
 
 use super::Hub;
-use super::answers::close;
 use super::command::{self, Resumption};
 use super::filter::Subscription;
 use super::replays::Cursor;
 use crate::application::Outbox;
+use crate::count::Count;
 use crate::id::ConnectionId;
 use crate::journal::NotResumed;
 use crate::journal::column::Search;
@@ -76,6 +76,11 @@ impl Hub {
             id,
             &command::subscribed_reply(subscriptions.len(), self.ping_interval, Some(resumption)),
         );
+        let covers_from = match shown {
+            Shown::Resumed(position) => position,
+            Shown::NotResumed(_) => self.journal.head(),
+        };
+        self.connections.note_list(id, covers_from);
         match shown {
             Shown::Resumed(position) => {
                 self.index.replace(id, &[]);
@@ -107,6 +112,7 @@ impl Hub {
         outbox: &mut dyn Outbox,
     ) {
         self.index.replace(id, subscriptions);
+        self.connections.note_list(id, self.journal.head());
         let position = self.numbered.contains(id).then(|| self.journal.head());
         let resumption = position.map(|position| Resumption::From(self.journal.id(position)));
         let reply = command::subscribed_reply(subscriptions.len(), self.ping_interval, resumption);
@@ -226,7 +232,7 @@ impl Hub {
         self.metrics.replays_lost += 1;
         // It has its list until it is gone.
         self.replays.await_drained(id);
-        close(id, CloseCode::TRY_AGAIN_LATER, "slow-consumer", outbox);
+        self.close(id, CloseCode::TRY_AGAIN_LATER, "slow-consumer", outbox);
     }
 
     /// A client has all that it missed: from now on it is one of those that get what is published.
@@ -240,7 +246,8 @@ impl Hub {
             id,
             &command::caught_up_message(self.journal.id(position), missed),
         );
-        debug!(connection:% = id; "{id} is caught up: it had missed {missed}");
+        let count = Count(missed, "notification");
+        debug!(connection:% = id, missed; "{id} is caught up: it had missed {count}");
         if let Some(held) = cursor.held {
             self.settle_input(id, outbox);
             self.handle_now(id, &held, true, outbox);

@@ -14,6 +14,9 @@
 //! | 16 | what is owed to it | `owed/saved.rs` |
 //! | 17, 20 | whether its deliveries are numbered; the rate of its address | here |
 //! | 21, 23 | how long its list waits for an id; whether it isn't read | here |
+//! | 24 | whose token it has shown | `clearances.rs` |
+//! | 25 | from which position on its list counts | here |
+//! | 26 | whether it is the operator's own | `connections.rs` |
 
 use std::io;
 use std::net::IpAddr;
@@ -34,6 +37,7 @@ use crate::application::{Peer, State};
 use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
 use crate::journal::entry::Entry;
+use crate::journal::id::Position;
 use crate::journal::saved::{ENTRY_RECORD, JOURNAL_RECORD};
 use crate::metrics::HubMetrics;
 use crate::metrics::saved::Counters;
@@ -60,6 +64,9 @@ const ADDRESS_FULL_AT: u8 = 20;
 const WAITS_UNTIL: u8 = 21;
 /// Of one that isn't read since much is owed to it, and goes on when half of that is left.
 const IS_PAUSED: u8 = 23;
+
+/// One more than the position from which on its list counts.
+const COVERS_FROM: u8 = 25;
 
 /// What a connection has subscribed to.
 enum Restored<'a> {
@@ -100,6 +107,8 @@ impl Hub {
             // Begin anew.
             list_log: _,
             forbidden_log: _,
+            stranger_log: _,
+            recent: _,
             resume_log: _,
             entry_log: _,
             // With each connection.
@@ -159,6 +168,7 @@ impl Hub {
             HUB => {
                 self.journal.check_carried()?;
                 self.metrics = HubMetrics::restore(fields.numbers(METRICS));
+                self.recent.since = now;
                 self.expiry_due = fields.time(EXPIRY_DUE);
                 self.schedule_expiry(now);
                 let gap = fields.nested(GAP)?;
@@ -183,6 +193,10 @@ impl Hub {
             return;
         };
         rights.save(members);
+        if self.holdings_of(id).subscriptions > 0 {
+            let Position(position) = self.connections.covers_from(id);
+            members.number(COVERS_FROM, position.saturating_add(1));
+        }
         self.clearances.save(id, members);
         members.number(IS_NUMBERED, u64::from(self.numbered.contains(id)));
         let counted = self.policy.counted_address(rights.publish, peer.into());
@@ -224,8 +238,13 @@ impl Hub {
         let restored = self.read_subscriptions(is_numbered, fields)?;
         let holds_list = matches!(&restored, Restored::Behind(cursor) if cursor.held.is_some());
         let owed = self.read_owed(id, holds_list, fields, now)?;
+        // An older program hasn't said it: what is known begins now.
+        let head = self.journal.head();
+        let covers_from = fields.number(COVERS_FROM).checked_sub(1);
+        let covers_from = covers_from.map_or(head, Position);
 
         self.connections.insert(id, peer, rights);
+        self.connections.note_list(id, covers_from);
         if let Some(address) = self.policy.counted_address(rights.publish, peer.address) {
             self.carry_address(address, &restored, fields, now);
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Hub;
 use super::access::policy::PublishRight;
-use super::answers::{close, reply_error};
+use super::answers::reply_error;
 use super::clearances::{Uncleared, Verifier};
 use super::command::{CommandError, ErrorCode};
 use super::filter::Subscription;
@@ -52,7 +52,7 @@ impl Hub {
             }
             Err(Uncleared::Unauthorized(why)) => {
                 self.metrics.tokens_refused += 1;
-                return close(id, CloseCode::UNAUTHORIZED, why.reason(), outbox);
+                return self.close(id, CloseCode::UNAUTHORIZED, why.reason(), outbox);
             }
         }
         if let Some(address) = change.counts_for {

@@ -350,6 +350,29 @@ impl Journal {
         self.history.time_left(micros(now))
     }
 
+    /// The position of the entry with this id, if the history has it.
+    #[must_use]
+    pub fn find(&self, id: &str, now: Timestamp) -> Option<Position> {
+        let position = self.locate(id, now).ok()?;
+        let entry = self.history.get(position)?;
+        let is_it = self.entry_id(position).text().as_str() == id;
+        (is_it && entry.age(micros(now)) <= self.history.limits().age_max).then_some(position)
+    }
+
+    /// Bytes of the notification at a position.
+    #[must_use]
+    pub fn notification_len(&self, position: Position) -> usize {
+        let entry = self.history.get(position);
+        entry.map_or(0, |entry| entry.content().notification.len())
+    }
+
+    /// How long ago the entry at a position was published.
+    #[must_use]
+    pub fn age_of(&self, position: Position, now: Timestamp) -> Duration {
+        let entry = self.history.get(position);
+        entry.map_or(Duration::ZERO, |entry| entry.age(micros(now)))
+    }
+
     /// The age of the oldest entry.
     #[must_use]
     pub fn age(&self, now: Timestamp) -> Duration {

@@ -331,6 +331,7 @@ static TABLE: &[Row] = &[
                 ("repeated", |s| s.hub.notifications_repeated),
                 ("invalid", |s| s.hub.notifications_invalid),
                 ("forbidden", |s| s.hub.notifications_forbidden),
+                ("stranger", |s| s.hub.notifications_of_strangers),
                 ("rate_limited", |s| s.hub.notifications_rate_limited),
             ],
         },

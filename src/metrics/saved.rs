@@ -121,6 +121,7 @@ impl Counters for HubMetrics {
             fan_out_micros,
             entries_invalid,
             gaps,
+            notifications_of_strangers,
         } = self;
         visit(tokens_refused);
         visit(subscriptions_refused_full);
@@ -140,6 +141,7 @@ impl Counters for HubMetrics {
         fan_out_micros.each(visit);
         visit(entries_invalid);
         visit(gaps);
+        visit(notifications_of_strangers);
     }
 }
 
@@ -203,7 +205,7 @@ mod tests {
         let hub = HubMetrics::restore(1001..);
         let numbers = (shell.save(), hub.save());
         assert_eq!(numbers.0, (1..=81).collect::<Vec<_>>());
-        assert_eq!(numbers.1, (1001..=1060).collect::<Vec<_>>());
+        assert_eq!(numbers.1, (1001..=1061).collect::<Vec<_>>());
         let restored = (Metrics::restore(numbers.0), HubMetrics::restore(numbers.1));
         assert_eq!(shown(&restored.0, &restored.1), shown(&shell, &hub));
         assert_ne!(shown(&Metrics::default(), &hub), shown(&shell, &hub));
@@ -273,6 +275,7 @@ mod tests {
             (hub.fan_out_micros.sum, 57),
             (hub.entries_invalid, 58),
             (hub.gaps, 59),
+            (hub.notifications_of_strangers, 60),
         ];
         for (number, place) in counted {
             assert_eq!(number, place);
@@ -298,7 +301,7 @@ mod tests {
         );
         assert_eq!((some.upgrades, some.loop_lag_micros.sum()), (0, 0));
         let more = HubMetrics::restore([3; 100]);
-        assert_eq!(more.save(), [3; 60]);
+        assert_eq!(more.save(), [3; 61]);
     }
 
     #[test]
@@ -314,7 +317,7 @@ mod tests {
             shell.bytes_read += 1;
             shell.closed.count(1000);
             shell.turn_micros.observe(u64::MAX);
-            let hub = HubMetrics::restore([number; 60]);
+            let hub = HubMetrics::restore([number; 61]);
             assert!(shown(&shell, &hub).contains("crieur_"));
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use log::{debug, log};
 
-use crate::application::{Admission, Lane, Peer};
+use crate::application::{Admission, BodyUse, Lane, Peer};
 use crate::config::Timeouts;
 use crate::id::ConnectionId;
 use crate::time::{Clock, Timestamp};
@@ -97,8 +97,8 @@ pub(super) struct Grants {
     pub(super) is_admitted: bool,
     /// It has published over HTTP: it has a place among those that are let in.
     pub(super) is_publisher: bool,
-    /// The head of the request whose body is read has shown that it may publish.
-    pub(super) is_body_authorized: bool,
+    /// What the body of the request is for that is read.
+    pub(super) body_use: BodyUse,
     /// What it has sent counts though it has hung up.
     pub(super) drains_after_hang_up: bool,
     /// It is told last that the server stops.

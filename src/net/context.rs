@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::application::{Figures, Gauges, Response, Status, WriteBarrier};
+use crate::application::{Gauges, Response, Status, WriteBarrier};
 use crate::config::{ServerLimits, Timeouts};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -119,16 +119,9 @@ impl<C: Clock> Context<C> {
     }
 }
 
-impl<C> Figures for Context<C> {
-    fn is_accepting(&self) -> bool {
-        !self.places.is_stopping()
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    fn gauges(&self) -> Gauges {
+impl<C> Context<C> {
+    /// How much there is of everything now.
+    pub(super) fn gauges(&self) -> Gauges {
         Gauges {
             open: self.places.count(Kind::Open),
             http: self.places.count(Kind::Http),

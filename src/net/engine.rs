@@ -682,7 +682,7 @@ impl<T: Transport, A: Application, C: Clock> Engine<T, A, C> {
             if bytes <= bytes_max / 8 * 7 {
                 break;
             }
-            self.shell.let_go(id, &self.application, now);
+            self.shell.let_go(id, &mut self.application, now);
             let connection = self.shell.connections.get(id);
             finishing_bytes += connection.map_or(0, |left| left.protocol.pinned_bytes());
         }

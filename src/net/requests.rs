@@ -7,8 +7,8 @@
 use log::debug;
 
 use crate::application::{
-    Action, Answer, Application, BodyPermit, Framing, Peer, Refusal, Refused, Request, Response,
-    Status,
+    Action, Answer, Application, BodyPermit, BodyUse, Framing, Peer, Refusal, Refused, Request,
+    Response, Status,
 };
 use crate::http::exchange::{Event, Rejection};
 use crate::http::head::Head;
@@ -135,7 +135,7 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
             // Nobody reads the answer; behind it may be what counts though its sender has gone.
             return self.pass_over(framing);
         }
-        let figures = &self.shell.context;
+        let figures = &*self.shell;
         let decision = self
             .application
             .handle_request(self.id, &request, framing, figures);
@@ -159,7 +159,7 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
             }
             Action::Later => {
                 if let Some((connection, _)) = self.shell.entry(id) {
-                    connection.grants.is_body_authorized = false;
+                    connection.grants.body_use = BodyUse::default();
                 }
                 self.await_answer(stays);
             }
@@ -187,8 +187,8 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
         self.check_place()?;
         let (id, now) = (self.id, self.now);
         if let Some((connection, context)) = self.shell.entry(id) {
-            connection.grants.is_body_authorized = permit.is_authorized;
-            if permit.is_authorized {
+            connection.grants.body_use = permit.body_use;
+            if permit.body_use.is_authorized() {
                 connection.take_place(context);
             }
             if let Some(exchange) = connection.protocol.exchange_mut() {
@@ -209,11 +209,12 @@ impl<T: Transport, A: Application, C: Clock> Turn<'_, T, A, C> {
         let Some((connection, _)) = self.shell.entry(id) else {
             return;
         };
-        let is_authorized = connection.grants.is_body_authorized;
+        let body_use = connection.grants.body_use;
         let mut outbox = ShellOutbox::new(self.shell, now);
         let answer = self
             .application
-            .handle_body(id, body, is_authorized, &mut outbox);
+            .handle_body(id, body, body_use, &mut outbox);
+        let is_authorized = body_use.is_authorized();
         let Some((connection, context)) = self.shell.entry(id) else {
             return;
         };

@@ -13,6 +13,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::application::{Application, Lane};
 use crate::config::{ListenAddress, ServerConfig};
+use crate::count::Count;
 use crate::handover::program::Program;
 use crate::handover::signals;
 use crate::id::ConnectionId;
@@ -245,9 +246,14 @@ impl<A: Application> Server<A> {
         }
         if engine.is_drained() {
             let metrics = engine.metrics();
+            let (connections, upgrades) = (metrics.connections_accepted, metrics.upgrades);
+            let delivered = metrics.deliveries;
             info!(
-                "stopped: {} connections, {} upgrades, {} deliveries since the start",
-                metrics.connections_accepted, metrics.upgrades, metrics.deliveries
+                connections, upgrades, delivered;
+                "stopped: {}, {}, {} since the start",
+                Count(connections, "connection"),
+                Count(upgrades, "upgrade"),
+                Count(delivered, "delivered notification")
             );
             return Ok(Some(Stopped::Drained));
         }
@@ -494,10 +500,10 @@ impl Sources {
             self.settling_until = None;
             // All of it takes no longer than without such answers.
             let drained_by = until + self.drain / 2;
-            info!(
-                "stopping: {} connections are told",
-                engine.connections_len()
-            );
+            let connections = engine.connections_len();
+            let count = Count(connections as u64, "connection");
+            let are = if connections == 1 { "is" } else { "are" };
+            info!(connections; "stopping: {count} {are} told");
             engine.shut_down(drained_by.saturating_since(now), now);
         }
     }

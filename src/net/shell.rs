@@ -9,11 +9,12 @@ use std::time::Duration;
 use log::{debug, log};
 
 use crate::application::{
-    Admission, Application, CloseCause, Delivered, Deliveries, Peer, Replies, Response, Status,
-    WriteBarrier,
+    Admission, Application, CloseCause, Delivered, Deliveries, Figures, Gauges, Peer, Replies,
+    Response, Status, WriteBarrier,
 };
 use crate::config::{ServerLimits, Timeouts};
 use crate::id::ConnectionId;
+use crate::metrics::Metrics;
 use crate::time::{Clock, Timestamp};
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::frame::{EncodedFrame, Opcode};
@@ -124,6 +125,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         }
         while let Some((connection, _)) = self.pop(List::Gone) {
             let id = connection.id;
+            application.handle_end(id, None, now);
             application.handle_gone(id);
         }
     }
@@ -133,7 +135,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         &mut self,
         id: ConnectionId,
         cause: CloseCause,
-        application: &A,
+        application: &mut A,
         now: Timestamp,
     ) {
         let Some((connection, context)) = self.entry(id) else {
@@ -144,6 +146,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
             return;
         };
         let code = cause.close_code();
+        application.handle_end(id, Some(cause), now);
         let reason = application.close_reason(cause, context.retry_ms());
         let frame = CloseFrame::new(code, reason);
         let level = context.fault_log.level(now);
@@ -201,7 +204,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
         }
         let is_good = response.status == Status::OK;
         connection.decide_place(is_good, context);
-        let may_stay = is_good || connection.grants.is_body_authorized;
+        let may_stay = is_good || connection.grants.body_use.is_authorized();
         if let Some(exchange) = connection.protocol.exchange_mut() {
             exchange.give_answer(response, may_stay, context.unix_now(), now);
             connection.check_answers(context, now);
@@ -244,7 +247,7 @@ impl<T: Transport, C: Clock> Shell<T, C> {
     pub(super) fn let_go<A: Application>(
         &mut self,
         id: ConnectionId,
-        application: &A,
+        application: &mut A,
         now: Timestamp,
     ) {
         let Some((connection, context)) = self.entry(id) else {
@@ -381,6 +384,25 @@ impl<T: Transport, C: Clock> Shell<T, C> {
     }
 }
 
+impl<T, C> Figures for Shell<T, C> {
+    fn is_accepting(&self) -> bool {
+        !self.context.places.is_stopping()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.context.metrics
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.context.gauges()
+    }
+
+    fn unsent_bytes(&self, id: ConnectionId) -> usize {
+        let connection = self.connections.get(id);
+        connection.map_or(0, |connection| connection.protocol.queue().unsent_bytes())
+    }
+}
+
 /// The ways out for the application at one moment.
 pub(super) struct ShellOutbox<'a, T, C> {
     shell: &'a mut Shell<T, C>,
@@ -424,6 +446,11 @@ impl<T: Transport, C: Clock> Deliveries for ShellOutbox<'_, T, C> {
         context.metrics.deliveries += delivered.queued as u64;
         context.metrics.deliveries_dropped += delivered.dropped as u64;
         delivered
+    }
+
+    fn is_cut_off(&mut self, id: ConnectionId) -> bool {
+        let connection = self.shell.connections.get(id);
+        connection.is_some_and(Connection::is_overflowed)
     }
 
     fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool {
@@ -477,6 +504,17 @@ impl<T: Transport, C: Clock> Replies for ShellOutbox<'_, T, C> {
     fn is_drained(&mut self, id: ConnectionId) -> bool {
         let entry = self.shell.entry(id);
         entry.is_none_or(|(connection, _)| connection.protocol.queue().is_empty())
+    }
+
+    fn unsent_bytes(&mut self, id: ConnectionId) -> usize {
+        Figures::unsent_bytes(self.shell, id)
+    }
+
+    fn peer(&mut self, id: ConnectionId) -> Option<Peer> {
+        self.shell
+            .connections
+            .get(id)
+            .map(|connection| connection.peer)
     }
 
     fn await_drained(&mut self, id: ConnectionId) {

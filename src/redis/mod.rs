@@ -447,7 +447,7 @@ impl Redis {
         let was_up = matches!(self.link, Link::Up { .. });
         if was_up || self.complained_at.is_none_or(is_due) {
             let endpoint = &self.servers[self.at].endpoint;
-            warn!("Redis at {endpoint} is out of reach: {failure}");
+            warn!(reason:% = failure; "Redis at {endpoint} is out of reach: {failure}");
             self.complained_at = Some(self.now);
         }
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::sources::{Source, sources};
 
 /// What everybody may name.
-const COMMON: &str = "id config log_limit memory metrics time";
+const COMMON: &str = "id config count log_limit memory metrics time";
 
 /// The rooms, each with the paths that it may name beside its own and [`COMMON`]. `http::head`
 /// grants that module and what is in it, not the rest of `http`.
@@ -18,6 +18,7 @@ const MAY_NAME: &str = "
     cli: application client handover http hub journal net redis routes web ws
     client: http ws
     config:
+    count:
     handover:
     http: handover wire
     hub: application handover http::head journal redis wire::carried ws::close ws::frame

@@ -3,6 +3,8 @@
 //! When a client that is being caught up gets how much of it is the server's own business; so that is noted
 //! too, at the hub's way out: how often something was queued to such a client, and when it was told that it is
 //! caught up. What that has to be is not looked at here. A cluster's model wants everything, on a [`Tape`].
+//!
+//! Of some publishes an explanation is asked first, and held against what is delivered then.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -11,8 +13,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crieur::application::{
-    Admission, Answer, Application, CloseCause, Decision, Delivered, Deliveries, Figures, Framing,
-    Message, Outbox, Peer, Refused, Replies, Request, Response, State, Uplinks, WriteBarrier,
+    Admission, Answer, Application, BodyUse, CloseCause, Decision, Delivered, Deliveries, Figures,
+    Framing, Message, Outbox, Peer, Refused, Replies, Request, Response, State, Uplinks,
+    WriteBarrier,
 };
 use crieur::handover::{Fields, Malformed, Members};
 use crieur::id::ConnectionId;
@@ -60,9 +63,81 @@ pub(crate) struct Witness {
     /// Clients that are being caught up, by what they were told.
     pub(crate) replaying: HashSet<ConnectionId>,
     pub(crate) tape: Option<Tape>,
+    /// Messages that may have been publishes.
+    pub(crate) publishes: usize,
+}
+
+/// Of so many publishes one is explained.
+const EXPLAINED: usize = 4;
+
+/// What was said about a notification before it was published.
+struct Explanation {
+    /// Of each connection that is live: whether it gets it.
+    gets: Vec<(ConnectionId, bool)>,
+    would_get: usize,
+    /// How many had been delivered.
+    before: u64,
 }
 
 impl Witness {
+    /// What becomes of a message, if it is published.
+    fn explain(&mut self, message: &[u8], outbox: &mut dyn Outbox) -> Option<Explanation> {
+        let text = std::str::from_utf8(message).ok()?;
+        // With Redis it is delivered later.
+        if !text.contains("notification") || self.routes.borrow().hub().redis().is_some() {
+            return None;
+        }
+        self.publishes += 1;
+        if !self.publishes.is_multiple_of(EXPLAINED) {
+            return None;
+        }
+        let mut routes = self.routes.borrow_mut();
+        let before = routes.hub().metrics().notifications_delivered;
+        let nobody = ConnectionId {
+            index: u32::MAX,
+            serial: 0,
+        };
+        let answer = routes.handle_body(nobody, message, BodyUse::Explain, outbox);
+        let Answer::Now(response) = answer else {
+            panic!("{answer:?}");
+        };
+        if response.status.code != 200 {
+            return None;
+        }
+        let answer: serde_json::Value = serde_json::from_str(&response.body).expect("JSON");
+        let connections = answer["connections"].as_array().expect("a list").iter();
+        let live = connections.filter(|one| one["state"] == "live");
+        let gets = live.map(|one| {
+            let id = one["connection"].as_str().and_then(ConnectionId::of_text);
+            (
+                id.expect("an id"),
+                one["gets"].as_bool().expect("it is live"),
+            )
+        });
+        Some(Explanation {
+            gets: gets.collect(),
+            would_get: answer["would_get"].as_u64().expect("a number") as usize,
+            before,
+        })
+    }
+
+    /// Holds what was said against what was delivered.
+    fn check(&self, explanation: &Explanation, delivered: &[ConnectionId]) {
+        let after = self.routes.borrow().hub().metrics().notifications_delivered;
+        if after != explanation.before + 1 {
+            return;
+        }
+        assert_eq!(explanation.would_get, delivered.len());
+        for (id, gets) in &explanation.gets {
+            assert_eq!(delivered.contains(id), *gets, "{id}");
+        }
+        assert!(
+            delivered
+                .iter()
+                .all(|id| explanation.gets.contains(&(*id, true)))
+        );
+    }
+
     fn tape(&self, act: impl FnOnce() -> Act) {
         if let Some(tape) = &self.tape {
             tape.push(act());
@@ -70,14 +145,20 @@ impl Witness {
     }
 
     /// Has the hub do something, and watches its way out.
-    fn watch(&mut self, outbox: &mut dyn Outbox, act: impl FnOnce(&mut Routes, &mut dyn Outbox)) {
+    fn watch(
+        &mut self,
+        outbox: &mut dyn Outbox,
+        act: impl FnOnce(&mut Routes, &mut dyn Outbox),
+    ) -> Vec<ConnectionId> {
         let mut watched = Watched {
+            delivered: Vec::new(),
             outbox,
             notes: &self.notes,
             replaying: &mut self.replaying,
             tape: self.tape.as_ref(),
         };
         act(&mut self.routes.borrow_mut(), &mut watched);
+        watched.delivered
     }
 
     /// Hands the body of a request to the hub that shows that its sender may publish.
@@ -88,7 +169,7 @@ impl Witness {
             serial: 0,
         };
         let mut routes = self.routes.borrow_mut();
-        routes.handle_body(nobody, body.as_bytes(), true, outbox)
+        routes.handle_body(nobody, body.as_bytes(), BodyUse::Publish, outbox)
     }
 }
 
@@ -123,14 +204,18 @@ impl Application for Witness {
         &mut self,
         id: ConnectionId,
         body: &[u8],
-        is_authorized: bool,
+        body_use: BodyUse,
         outbox: &mut dyn Outbox,
     ) -> Answer {
         self.tape(|| Act::Posted(id, body.to_vec()));
         let mut answer = Answer::Later;
-        self.watch(outbox, |routes, outbox| {
-            answer = routes.handle_body(id, body, is_authorized, outbox);
+        let explanation = self.explain(body, outbox);
+        let delivered = self.watch(outbox, |routes, outbox| {
+            answer = routes.handle_body(id, body, body_use, outbox);
         });
+        if let Some(explanation) = explanation {
+            self.check(&explanation, &delivered);
+        }
         if let Answer::Now(response) = &answer {
             self.tape(|| Act::Responded(id, response.clone()));
         }
@@ -145,9 +230,13 @@ impl Application for Witness {
         let note = Note::Heard(id, payload.to_vec(), is_text);
         self.notes.borrow_mut().push(note);
         self.tape(|| Act::Heard(id, payload.to_vec()));
-        self.watch(outbox, |routes, outbox| {
+        let explanation = self.explain(payload, outbox);
+        let delivered = self.watch(outbox, |routes, outbox| {
             routes.handle_message(id, message, outbox);
         });
+        if let Some(explanation) = explanation {
+            self.check(&explanation, &delivered);
+        }
     }
 
     fn handle_deadline(&mut self, id: ConnectionId, outbox: &mut dyn Outbox) {
@@ -188,6 +277,10 @@ impl Application for Witness {
     /// What it lends is behind a cell here: whoever moves bytes asks the routes themselves.
     fn uplinks(&mut self) -> Option<&mut dyn Uplinks> {
         None
+    }
+
+    fn handle_end(&mut self, id: ConnectionId, cause: Option<CloseCause>, now: Timestamp) {
+        self.routes.borrow_mut().handle_end(id, cause, now);
     }
 
     fn handle_gone(&mut self, id: ConnectionId) {
@@ -237,6 +330,8 @@ struct Watched<'a> {
     notes: &'a RefCell<Vec<Note>>,
     replaying: &'a mut HashSet<ConnectionId>,
     tape: Option<&'a Tape>,
+    /// To whom anything was delivered.
+    delivered: Vec<ConnectionId>,
 }
 
 impl Watched<'_> {
@@ -275,11 +370,16 @@ impl Deliveries for Watched<'_> {
             self.note(Note::Replayed(*id));
         }
         let delivered = self.outbox.deliver(frame, recipients);
+        self.delivered.extend_from_slice(recipients);
         self.tape(|| {
             let text = String::from_utf8(frame.payload().to_vec()).expect("a text");
             Act::Delivered(text.into(), recipients.to_vec(), delivered.queued)
         });
         delivered
+    }
+
+    fn is_cut_off(&mut self, id: ConnectionId) -> bool {
+        self.outbox.is_cut_off(id)
     }
 
     fn has_room(&mut self, id: ConnectionId, frame: &EncodedFrame) -> bool {
@@ -335,6 +435,14 @@ impl Replies for Watched<'_> {
 
     fn is_drained(&mut self, id: ConnectionId) -> bool {
         self.outbox.is_drained(id)
+    }
+
+    fn unsent_bytes(&mut self, id: ConnectionId) -> usize {
+        self.outbox.unsent_bytes(id)
+    }
+
+    fn peer(&mut self, id: ConnectionId) -> Option<Peer> {
+        self.outbox.peer(id)
     }
 
     fn await_drained(&mut self, id: ConnectionId) {

@@ -507,7 +507,7 @@ fn clients(server: &mut Server) {
     server.keep("one that numbers", "203.0.113.4:0", stream, &ping);
     let mut stream = server.client(
         "2001:db8::5",
-        &bearer(&token(r#","history":false"#)),
+        &bearer(&token(r#","history":false,"sub":"17""#)),
         connect(server.clients_v6),
     );
     subscribe(&mut stream, LIVE);

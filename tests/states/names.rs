@@ -173,6 +173,7 @@ wire/send_queue/saved.rs SENT_BYTES_TOTAL 13.33
 net/engine/saved.rs APPLICATION 13.40
 hub/connections.rs PUBLISH 13.40.1
 hub/connections.rs STAYS 13.40.2
+hub/connections.rs IS_OWN 13.40.26
 hub/clearances.rs KIND 13.40.3
 hub/clearances.rs NONE 13.40.3=0
 hub/clearances.rs AWAITED 13.40.3=1
@@ -182,6 +183,7 @@ hub/clearances.rs REASON 13.40.4 ! only of one that is refused
 hub/clearances.rs ALLOWED 13.40.5
 hub/clearances.rs UNTIL 13.40.6
 hub/clearances.rs SHOWN 13.40.7
+hub/clearances.rs USER 13.40.24
 hub/saved.rs LIST 13.40.8
 hub/holdings.rs TEXT_BYTES 13.40.9
 hub/holdings.rs SUBSCRIPTIONS 13.40.10
@@ -219,6 +221,7 @@ hub/saved.rs ADDRESS_FULL_AT 13.40.20
 hub/saved.rs WAITS_UNTIL 13.40.21 ! its server has no Redis
 hub/replays.rs GAP 13.40.22 ! its server has no Redis
 hub/saved.rs IS_PAUSED 13.40.23 ! its server has no Redis
+hub/saved.rs COVERS_FROM 13.40.25
 redis/saved.rs REDIS 14 ! its server has no Redis
 redis/saved.rs STREAM 14.1 ! its server has no Redis
 redis/saved.rs SERVER 14.2 ! its server has no Redis

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crieur::application::{Application, Endpoint, Lane, Peer, PeerAddress, Uplinks};
+use crieur::application::{Application, BodyUse, Endpoint, Lane, Peer, PeerAddress, Uplinks};
 use crieur::config::{Console, HistoryLimits, HubConfig, ServerLimits, Timeouts};
 use crieur::handover::{Fields, Incoming, Outgoing, StateError};
 use crieur::hub::Hub;
@@ -335,7 +335,7 @@ impl Successor {
         };
         let now = self.engine.now();
         self.engine.act(now, |routes, outbox| {
-            routes.handle_body(nobody, body.as_bytes(), true, outbox);
+            routes.handle_body(nobody, body.as_bytes(), BodyUse::Publish, outbox);
         });
         self.check_invariants();
     }

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use self::key::{Algorithm, Key};
 use super::secret_lines::{Exchange, SecretsError, read_entries};
 use crate::config::HubLimits;
-use crate::hub::command::{ErrorCode, parse_subscriptions};
+use crate::hub::command::{ErrorCode, label, parse_subscriptions};
 use crate::hub::filter::Subscription;
 
 pub mod key;
@@ -43,7 +43,13 @@ pub struct Grant {
     pub history: bool,
     /// When it ends, counted from the Unix epoch. A token is taken for the leeway longer.
     pub expires: Duration,
+    /// Its `sub`: a label for people, which grants nothing; `None` if it is there twice, neither a string nor digits, empty, or longer than
+    /// [`USER_BYTES_MAX`].
+    pub user: Option<Box<str>>,
 }
+
+/// The longest `sub` that is kept, in bytes.
+pub const USER_BYTES_MAX: usize = 128;
 
 /// Why a token grants nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,8 +159,10 @@ impl ClientKeys {
             return Err(TokenError::Signature);
         }
         let claims = decode(claims)?;
+        let user = read_user(&claims);
         let claims: Claims<'_> = parse_object(&claims)?;
-        claims.grant(unix_now, limits)
+        let grant = claims.grant(unix_now, limits)?;
+        Ok(Grant { user, ..grant })
     }
 
     /// Whether `signature` is that of `signed` under one of the keys for `algorithm`; of secrets, in a time that doesn't
@@ -261,8 +269,17 @@ impl Claims<'_> {
             allow,
             history,
             expires: exp,
+            user: None,
         })
     }
+}
+
+/// The label that a `sub` is. RFC 7519 wants a string; many write a number. Nothing about it is a reason to refuse a token.
+fn read_user(claims: &[u8]) -> Option<Box<str>> {
+    let user = label(std::str::from_utf8(claims).ok()?, &["sub"])?;
+    (1..=USER_BYTES_MAX)
+        .contains(&user.len())
+        .then(|| user.into())
 }
 
 /// A NumericDate (RFC 7519 §2). One that is too far away for us to count is as far as we can.

@@ -60,6 +60,9 @@ pub struct Decision {
     pub counted_address: Option<IpAddr>,
     /// Whether the rates of clients apply to the connection.
     pub is_limited: bool,
+    /// Whether it comes from where no stranger is: it may publish, is a program of this host, is on the publishers' lane
+    /// and neither a browser nor behind a proxy, or shows a publisher's token that was good before the tokens were read again.
+    pub is_own: bool,
 }
 
 impl Policy {
@@ -68,12 +71,14 @@ impl Policy {
     pub fn evaluate(&self, request: &Request<'_>) -> Decision {
         let publish = self.publish_right(request);
         let peer = self.client_of(request);
+        let is_granted = publish == PublishRight::Granted;
         Decision {
             publish,
             is_origin_allowed: self.allows_origin(request, publish),
             peer,
             counted_address: self.counted_address(publish, peer.address),
-            is_limited: publish != PublishRight::Granted && !self.is_exempt(request, peer),
+            is_limited: !is_granted && !self.is_exempt(request, peer),
+            is_own: is_granted || self.is_own(request),
         }
     }
 
@@ -132,6 +137,21 @@ impl Policy {
         let is_proxy = |ip| self.proxies.trusts(ip);
         let is_own = client == request.peer && client.address.ip().is_some_and(is_proxy);
         is_own || is_local(request)
+    }
+
+    /// Whether a request that may not publish is the operator's own all the same.
+    fn is_own(&self, request: &Request<'_>) -> bool {
+        let shown = bearer(request.head);
+        (request.peer.lane == Lane::Publishers && !is_foreign(request.head))
+            || is_local(request)
+            || shown.is_some_and(|token| self.has_accepted(token))
+    }
+
+    /// Whether `token` was a publisher's before the tokens were read again.
+    #[must_use]
+    pub fn has_accepted(&self, token: &[u8]) -> bool {
+        let tokens = self.publish_tokens.as_ref();
+        tokens.is_some_and(|tokens| tokens.has_accepted(token))
     }
 
     /// Whether a request is shown the figures: one of a program on this host, or from a network

@@ -14,9 +14,16 @@ use super::secret_lines::{Exchange, SecretsError, check_len, read_lines};
 /// A token of fewer bytes could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// The tokens that are good at present.
+/// As many tokens that were good before are known.
+const FORMER_MAX: usize = 4;
+
+/// The tokens that are good at present, and some that were.
 #[derive(Clone)]
-pub struct PublishTokens(Vec<TokenCheck>);
+pub struct PublishTokens {
+    good: Vec<TokenCheck>,
+    /// The newest first. They are good for nothing, but whoever shows one isn't a stranger.
+    former: Vec<TokenCheck>,
+}
 
 /// A token as the key of a MAC, and the MAC of the token under itself. A guess is hashed under
 /// the same key, so that how far the two agree says nothing about how far guess and token do.
@@ -37,30 +44,51 @@ impl PublishTokens {
             check_len(line, token.as_bytes(), TOKEN_BYTES_MIN)?;
             Ok(TokenCheck::new(token.as_bytes()))
         });
-        tokens.map(Self)
+        tokens.map(|good| Self {
+            good,
+            former: Vec::new(),
+        })
+    }
+
+    /// Notes that those of `old` were good before these.
+    pub fn succeed(&mut self, old: &Self) {
+        let former = old.good.iter().chain(&old.former);
+        let is_good = |former: &TokenCheck| self.good.iter().any(|good| good.tag == former.tag);
+        let former = former.filter(|former| !is_good(former));
+        self.former = former.take(FORMER_MAX).cloned().collect();
     }
 
     /// What it takes from the tokens of `old` to these.
     #[must_use]
     pub fn exchange(&self, old: &Self) -> Exchange {
-        Exchange::between(&old.0, &self.0, |one, other| one.tag == other.tag)
+        Exchange::between(&old.good, &self.good, |one, other| one.tag == other.tag)
     }
 
     /// Whether `token` is one of these, in a time that depends on nothing but its length.
     #[must_use]
     pub fn accepts(&self, token: &[u8]) -> bool {
-        // No early exit: each is compared.
-        self.0
-            .iter()
-            .fold(false, |is_any, check| is_any | check.is_met_by(token))
+        is_any_met(&self.good, token)
+    }
+
+    /// Whether `token` was good before these, likewise.
+    #[must_use]
+    pub fn has_accepted(&self, token: &[u8]) -> bool {
+        is_any_met(&self.former, token)
     }
 }
 
 /// Says how many there are, and nothing else.
 impl fmt::Debug for PublishTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublishTokens({})", self.0.len())
+        write!(f, "PublishTokens({})", self.good.len())
     }
+}
+
+fn is_any_met(checks: &[TokenCheck], token: &[u8]) -> bool {
+    // No early exit: each is compared.
+    checks
+        .iter()
+        .fold(false, |is_any, check| is_any | check.is_met_by(token))
 }
 
 impl TokenCheck {

@@ -825,3 +825,35 @@ fn what_is_told_of_redis_has_one_form() {
     assert_eq!(gap_message(id, "lost"), gap);
     assert_eq!(ErrorCode::Unavailable.as_str(), "unavailable");
 }
+
+#[test]
+fn a_question_names_one_notification_and_at_most_one_of_whom() {
+    let whom = |text| parse_question(text).map(|question| question.whom);
+    let user = |text: &str| Ok(Whom::User(text.to_owned().into()));
+    assert_eq!(whom(r#"{"notification":{}}"#), Ok(Whom::Anybody));
+    assert_eq!(whom(r#"{"id":"a-1","user":"\u0061"}"#), user("a"));
+    let address = Whom::Address("192.0.2.7".parse().expect("an address"));
+    let mapped = r#"{"id":"a-1","address":"::ffff:192.0.2.7","other":[{}]}"#;
+    assert_eq!(whom(mapped), Ok(address));
+    let pasted = r#"{"sender":"server","type":"x","notification":{},"connection":"12.3"}"#;
+    let id = ConnectionId {
+        index: 12,
+        serial: 3,
+    };
+    assert_eq!(whom(pasted), Ok(Whom::Connection(id)));
+    for (text, detail) in [
+        ("{}", "notification is missing"),
+        ("7", "notification is missing"),
+        (r#"[{"id":"a-1"}]"#, "notification is missing"),
+        (r#"{"id":"a-1","notification":{}}"#, "exclude each other"),
+        (r#"{"id":7}"#, "id must be a string"),
+        (r#"{"id":"a","id":"a"}"#, "id must be a string"),
+        (r#"{"id":"a","user":"a","address":"::1"}"#, "exclude"),
+        (r#"{"id":"a","connection":"12"}"#, "like 12.3"),
+        (r#"{"id":"a","address":"::1:80x"}"#, "without a port"),
+        (r#"{"id":"a""#, "not JSON"),
+    ] {
+        let error = whom(text).expect_err(text);
+        assert!(error.detail.contains(detail), "{text}: {error}");
+    }
+}

@@ -11,11 +11,24 @@ use crate::hub::filter::{Criterion, Filter, Page, Subscription, Values};
 /// Appends `list` to `into`.
 pub fn write_subscriptions(list: &[Subscription<'_>], into: &mut Vec<u8>) {
     into.push(b'[');
-    write_each(list, into, |subscription, into| match subscription {
+    write_each(list, into, write_subscription);
+    into.push(b']');
+}
+
+/// One subscription as JSON.
+#[must_use]
+pub fn subscription_text(subscription: &Subscription<'_>) -> String {
+    let mut json = Vec::new();
+    write_subscription(subscription, &mut json);
+    // It is put together of texts.
+    String::from_utf8(json).unwrap_or_default()
+}
+
+fn write_subscription(subscription: &Subscription<'_>, into: &mut Vec<u8>) {
+    match subscription {
         Subscription::Channel(channel) => write_text(channel, into),
         Subscription::Page(page, filter) => write_page(page, filter, into),
-    });
-    into.push(b']');
+    }
 }
 
 /// Reads what [`write_subscriptions`] has written. There is no limit to it: what was granted once stays.
@@ -85,7 +98,7 @@ fn write_each<T>(
     }
 }
 
-fn write_text(text: &str, into: &mut Vec<u8>) {
+pub(super) fn write_text(text: &str, into: &mut Vec<u8>) {
     let written = serde_json::to_writer(into, text);
     debug_assert!(written.is_ok(), "memory takes what is written");
 }

@@ -25,6 +25,7 @@ mod room;
 mod slots;
 mod table;
 mod texts;
+mod walk;
 mod written;
 
 use std::hash::RandomState;
@@ -38,6 +39,7 @@ use self::matching::Query;
 use self::postings::{Posting, Postings};
 use self::slots::{Slot, Slots};
 use self::texts::TextId;
+use self::walk::Walk;
 use super::filter::{Notification, Subscription};
 use super::holdings::Holdings;
 use crate::id::ConnectionId;
@@ -101,6 +103,12 @@ impl SubscriptionIndex {
             recipients,
         )
         .run();
+    }
+
+    /// Whether [`SubscriptionIndex::collect_recipients`] meets no more than `max` lists and subscriptions.
+    #[must_use]
+    pub fn is_walk_within(&self, notification: &Notification<'_>, max: usize) -> bool {
+        Walk::new(&self.lists, max).is_enough(notification)
     }
 
     /// How many connections have subscriptions.

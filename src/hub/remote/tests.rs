@@ -11,8 +11,8 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::application::{
-    Admission, Answer, Delivered, Deliveries, Endpoint, Lane, Message, Outbox, Peer, PeerAddress,
-    Replies, Request, Response,
+    Admission, Answer, BodyUse, Delivered, Deliveries, Endpoint, Lane, Message, Outbox, Peer,
+    PeerAddress, Replies, Request, Response,
 };
 use crate::config::{HistoryLimits, HubConfig};
 use crate::http::head::Head;
@@ -258,8 +258,9 @@ impl Node {
     }
 
     fn post(&mut self, index: u32, body: &str) -> Option<String> {
-        let answer =
-            self.act(|hub, outbox| hub.handle_post(id(index), body.as_bytes(), true, outbox));
+        let answer = self.act(|hub, outbox| {
+            hub.handle_post(id(index), body.as_bytes(), BodyUse::Publish, outbox)
+        });
         match answer {
             Answer::Now(response) => Some(shown(&response)),
             Answer::Later => None,

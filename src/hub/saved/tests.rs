@@ -749,8 +749,8 @@ fn a_record_is_what_it_was() {
         index: 1,
         serial: 2,
     };
-    // Rights to publish with a token, and to stay; a list, and what it amounts to; numbered.
-    let bytes = b"\x02\x01\x04\x01\x22\x01\x11\x05[\"a\"]\x12\x01\x14\x01\x16\x01";
+    // Rights to publish with a token, and to stay; whence its list counts; the list, and what it amounts to; numbered.
+    let bytes = b"\x02\x01\x04\x01\x32\x01\x22\x01\x11\x05[\"a\"]\x12\x01\x14\x01\x16\x01";
     let fields = Fields::parse(bytes).expect("members");
     let restored = hub.restore_connection(id, peer, &fields, Timestamp::ZERO);
     assert_eq!(restored, Ok(()));

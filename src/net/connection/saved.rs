@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::application::{Lane, Peer, PeerAddress};
+use crate::application::{BodyUse, Lane, Peer, PeerAddress};
 use crate::config::ServerLimits;
 use crate::handover::{Fields, Malformed, Members};
 use crate::id::ConnectionId;
@@ -250,22 +250,25 @@ impl Grants {
         let Self {
             is_admitted,
             is_publisher,
-            is_body_authorized,
+            body_use,
             drains_after_hang_up,
             closes_last,
             has_place_on_trial,
             awaits_drained,
             is_paused,
         } = self;
+        let is_own = body_use == BodyUse::PublishByToken { is_own: true };
         to_bits([
             is_admitted,
             is_publisher,
-            is_body_authorized,
+            body_use.is_authorized(),
             drains_after_hang_up,
             closes_last,
             has_place_on_trial,
             awaits_drained,
             is_paused,
+            is_own,
+            body_use == BodyUse::Explain,
         ])
     }
 
@@ -273,7 +276,13 @@ impl Grants {
         Self {
             is_admitted: bits & 1 != 0,
             is_publisher: bits & 1 << 1 != 0,
-            is_body_authorized: bits & 1 << 2 != 0,
+            body_use: match (bits & 1 << 2 != 0, bits & 1 << 9 != 0) {
+                (true, true) => BodyUse::Explain,
+                (true, false) => BodyUse::Publish,
+                (false, _) => BodyUse::PublishByToken {
+                    is_own: bits & 1 << 8 != 0,
+                },
+            },
             drains_after_hang_up: bits & 1 << 3 != 0,
             closes_last: bits & 1 << 4 != 0,
             has_place_on_trial: bits & 1 << 5 != 0,
@@ -296,7 +305,15 @@ mod tests {
     #[test]
     fn every_flag_has_a_bit_of_its_own() {
         for bits in 0..1 << 8 {
-            assert_eq!(Grants::from_bits(bits).to_bits(), bits);
+            let uses: &[u64] = if bits & 1 << 2 == 0 {
+                &[0, 1 << 8]
+            } else {
+                &[0, 1 << 9]
+            };
+            for use_bits in uses {
+                let bits = bits | use_bits;
+                assert_eq!(Grants::from_bits(bits).to_bits(), bits);
+            }
             assert_eq!(IoState::from_bits(bits).to_bits(), bits & 0x7f);
         }
     }

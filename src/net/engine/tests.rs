@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::application::{
-    Action, Admission, Answer, BodyPermit, CloseCause, Decision, Figures, Framing, Message, Outbox,
-    PeerAddress, Refused, Request, Response, Status,
+    Action, Admission, Answer, BodyPermit, BodyUse, CloseCause, Decision, Figures, Framing,
+    Message, Outbox, PeerAddress, Refused, Request, Response, Status,
 };
 use crate::handover::{Fields, Malformed};
 use crate::net::connection::BRIEF_READ_BYTES;
@@ -1125,7 +1125,7 @@ impl Application for Later {
         let action = if request.head.method == "POST" {
             Action::ReadBody(BodyPermit {
                 bytes_max: 100,
-                is_authorized: false,
+                body_use: BodyUse::default(),
             })
         } else {
             self.awaiting.push(id);
@@ -1137,7 +1137,13 @@ impl Application for Later {
         }
     }
 
-    fn handle_body(&mut self, id: ConnectionId, _: &[u8], _: bool, _: &mut dyn Outbox) -> Answer {
+    fn handle_body(
+        &mut self,
+        id: ConnectionId,
+        _: &[u8],
+        _: BodyUse,
+        _: &mut dyn Outbox,
+    ) -> Answer {
         self.awaiting.push(id);
         Answer::Later
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::application::{Application, Lane};
 use crate::config::{ListenAddress, ServerConfig};
+use crate::count::Count;
 use crate::handover::descriptors::Descriptors;
 use crate::handover::program::Predecessor;
 use crate::handover::{Fields, Incoming, Malformed, StateError};
@@ -223,7 +224,8 @@ impl<A: Application> Server<A> {
         let millis = pause.as_millis();
         info!(
             connections, lost, millis;
-            "took over from crieur {program}: {connections} connections, {lost} lost, in {millis} ms"
+            "took over from crieur {program}: {}, {lost} lost, in {millis} ms",
+            Count(connections as u64, "connection")
         );
     }
 }

@@ -368,7 +368,7 @@ fn subscribe_comes_back_when_the_server_does() {
     let mut again = crieur();
     again.args(["serve", "--listen", &address]);
     let second = Program::start(again);
-    second.stderr.wait_for("has 1 subscriptions");
+    second.stderr.wait_for("has 1 subscription");
 }
 
 /// A way to `server` on which the first connection loses all but the beginning of what it sends

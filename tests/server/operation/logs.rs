@@ -24,7 +24,7 @@ fn a_notification_is_one_line_with_its_count() {
         1,
         "{log}"
     );
-    assert_eq!(log.matches("has 1 subscriptions").count(), 3, "{log}");
+    assert_eq!(log.matches("has 1 subscription").count(), 3, "{log}");
 }
 
 /// The numbers before `what` in the lines of a log, added up.
@@ -53,7 +53,7 @@ fn a_client_that_sends_list_after_list_does_not_fill_the_log() {
     server.wait_for_line(" were left out");
     server.terminate();
     let log = server.wait().stderr;
-    let lines = log.matches("has 1 subscriptions").count();
+    let lines = log.matches("has 1 subscription").count();
     let seconds = start.elapsed().as_secs() as usize;
     assert!((5..=6 + seconds).contains(&lines), "{lines}: {log}");
     let left_out = sum_before(&log, " lists of ");
@@ -72,7 +72,7 @@ fn at_debug_every_list_is_logged() {
     server.wait_for_line(" lists of ");
     server.terminate();
     let log = server.wait().stderr;
-    assert_eq!(log.matches("has 1 subscriptions").count(), 20, "{log}");
+    assert_eq!(log.matches("has 1 subscription").count(), 20, "{log}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn no_payload_is_ever_logged() {
     client.expect_close(1001);
     client.answer_close(1001);
     let log = server.wait().stderr;
-    assert!(log.contains("published to 1 connections"), "{log}");
+    assert!(log.contains("published to 1 connection,"), "{log}");
     assert!(!log.contains(SECRET), "{log}");
 }
 
@@ -256,6 +256,30 @@ fn as_json_every_line_is_an_object() {
             assert!(line[member].is_string(), "{line}");
         }
         assert!(line.get("connection").is_none_or(|id| id.is_string()));
+    }
+    let about = |what: &str| {
+        let line = lines.iter().find(|line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(what))
+        });
+        line.unwrap_or_else(|| panic!("{what} is in no line"))
+    };
+    let published = about("published to 1 connection, ");
+    assert_eq!(
+        (&published["delivered"], &published["dropped"]),
+        (&1.into(), &0.into())
+    );
+    assert!(published["micros"].is_u64() && published["connection"].is_string());
+    assert_eq!(about("has 1 subscription")["subscriptions"], 1);
+    assert!(about("stopped: ")["delivered"].is_u64());
+    // What Rust shows of a value isn't for people.
+    for line in &lines {
+        let text = line["message"].as_str().expect("a text");
+        let is_dump = [" { ", "Some(", "None", "Granted", "::"]
+            .iter()
+            .any(|dump| text.contains(dump));
+        assert!(!is_dump, "{text}");
     }
     let failed = lines.iter().find(|line| line["code"] == 1002);
     let failed = failed.expect("a line for the broken protocol");

@@ -7,6 +7,7 @@ mod descriptors;
 mod handover;
 mod logs;
 mod metrics;
+mod operators;
 mod reaching;
 mod reloading;
 mod resuming_commands;

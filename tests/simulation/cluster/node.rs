@@ -230,6 +230,7 @@ fn witness(routes: &Rc<RefCell<Routes>>, tape: &Tape) -> Witness {
         notes: Rc::default(),
         replaying: HashSet::new(),
         tape: Some(tape.clone()),
+        publishes: 0,
     }
 }
 

@@ -89,6 +89,7 @@ impl World {
             notes: Rc::clone(&self.notes),
             replaying: HashSet::new(),
             tape: None,
+            publishes: 0,
         };
         let jitter = self.dice.next_u64();
         Engine::new(witness, clock, self.limits, Timeouts::default(), jitter)
@@ -216,6 +217,7 @@ impl World {
             notes: Rc::clone(&self.notes),
             replaying,
             tape: None,
+            publishes: 0,
         };
         let (clock, timeouts) = (self.virtual_clock(), Timeouts::default());
         let mut incoming = Incoming::begin(&state[..]).expect("a state");

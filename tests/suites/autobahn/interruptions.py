@@ -32,7 +32,7 @@ class Handovers:
 
     def hear(self, line):
         """A line of the server's log."""
-        if found := re.search(r"took over from crieur \S+: (\d+) connections, (\d+) lost, in (\d+) ms", line):
+        if found := re.search(r"took over from crieur \S+: (\d+) connections?, (\d+) lost, in (\d+) ms", line):
             self._ends.put([int(number) for number in found.groups()])
         elif "is refused" in line or "has failed" in line:
             self._ends.put(line.strip())

@@ -60,7 +60,29 @@ fn nothing_until(expires: Duration) -> Result<Grant, TokenError> {
         allow: Vec::new(),
         history: true,
         expires,
+        user: None,
     })
+}
+
+#[test]
+fn a_sub_is_a_label_and_never_a_reason_to_refuse() {
+    let long = |len: usize| format!(r#""{}""#, "u".repeat(len));
+    for (sub, user) in [
+        (r#""17""#, Some("17")),
+        (r#""\u00e9\n""#, Some("é\n")),
+        ("17", Some("17")),
+        (&long(128), Some(&*"u".repeat(128))),
+        (&long(129), None),
+        (r#""""#, None),
+        ("null", None),
+        ("-1.5", None),
+        ("{}", None),
+        (r#""\ud800""#, None),
+    ] {
+        let grant = with_claims(&format!(r#"{{"exp":1000000,"sub":{sub}}}"#));
+        let grant = grant.expect("it is good");
+        assert_eq!(grant.user.as_deref(), user, "{sub}");
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn every_handover_is_told_in_the_log_in_one_piece() {
         ("becoming ", 10),
         ("took over from crieur ", 10),
         ("listening on ", 11),
-        (" published to 1 connections", 200),
+        (" published to 1 connection,", 200),
     ] {
         assert_eq!(log.matches(line).count(), times, "{line}: {log}");
     }
