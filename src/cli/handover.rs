@@ -18,6 +18,7 @@ use crate::journal::write_ahead::WriteAhead;
 use crate::metrics::LOG_LINES_DROPPED;
 use crate::net::server::{Host, Phase};
 
+use super::console_key;
 use super::logging::LogWriter;
 use super::notify::Notifier;
 use super::reload::Reload;
@@ -32,6 +33,7 @@ const CLIENT_KEYS: u8 = 5;
 const DIRECTORY: u8 = 6;
 const REDIS_PASSWORD: u8 = 7;
 const REDIS_ADDRESSES: u8 = 8;
+const CONSOLE_KEY: u8 = 9;
 
 /// How long the lines of the log may take that are there when a successor is about to begin.
 const LOG_TIMEOUT: Duration = Duration::from_millis(20);
@@ -46,6 +48,8 @@ pub(super) struct Process {
     pub(super) redis_addresses: String,
     /// Lines of the log that a successor was to write.
     pub(super) left_lines: Vec<u8>,
+    /// The key of the console that nobody was shown yet.
+    pub(super) fresh_key: Option<String>,
     /// Says where the server listens, and in which way it serves.
     pub(super) announce: Announce,
 }
@@ -63,6 +67,10 @@ impl Host for Process {
 
     fn listening(&mut self, addresses: &[(ListenAddress, Lane)]) {
         (self.announce)(addresses);
+        if let Some(key) = &self.fresh_key {
+            self.logs.flush(LOG_TIMEOUT);
+            console_key::show(key, addresses);
+        }
     }
 
     fn save(&self, members: &mut Members<'_>) {
@@ -75,6 +83,8 @@ impl Host for Process {
             write_ahead,
             redis_addresses,
             left_lines: _,
+            // With the secrets.
+            fresh_key: _,
             // From arguments.
             announce: _,
         } = self;
@@ -85,11 +95,13 @@ impl Host for Process {
             publish_tokens,
             client_keys,
             redis_password,
+            console_key,
         } = &*secrets;
         for (member, text) in [
             (PUBLISH_TOKENS, publish_tokens),
             (CLIENT_KEYS, client_keys),
             (REDIS_PASSWORD, redis_password),
+            (CONSOLE_KEY, console_key),
         ] {
             members.bytes(member, text.as_deref().unwrap_or_default().as_bytes());
         }
@@ -141,6 +153,7 @@ impl Left {
                 publish_tokens: text(PUBLISH_TOKENS)?,
                 client_keys: text(CLIENT_KEYS)?,
                 redis_password: text(REDIS_PASSWORD)?,
+                console_key: text(CONSOLE_KEY)?,
             },
             redis_addresses: fields.text(REDIS_ADDRESSES)?.to_owned(),
         })
@@ -179,6 +192,7 @@ mod tests {
             publish_tokens,
             client_keys,
             redis_password,
+            console_key,
         } = left.secrets;
         assert_eq!(publish_tokens.as_deref(), Some("a-token-that-was-made-up"));
         assert_eq!(
@@ -186,6 +200,7 @@ mod tests {
             Some("a-key-that-was-made-up-for-tests")
         );
         assert_eq!(redis_password, None);
+        assert_eq!(console_key, None);
         assert!(directory(&fields).expect("members").is_some());
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod activation;
 mod arguments;
 mod check;
+mod console_key;
 mod descriptors;
 mod environment;
 mod error;

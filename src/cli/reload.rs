@@ -58,6 +58,8 @@ impl Reload {
             publish_tokens,
             client_keys,
             redis_password,
+            // It is in no file.
+            console_key: _,
         } = &mut *secrets;
         replace(
             PUBLISH_TOKEN_FILE,

@@ -1,7 +1,6 @@
 //! `crieur serve`: the server with its hub, its logs and its limits.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -34,7 +33,7 @@ use super::output::print;
 use super::reload::Reload;
 use super::settings::{self, Wanted};
 use super::trust::{self, Secrets};
-use super::{activation, check, descriptors, history, redis, warnings};
+use super::{activation, check, console_key, descriptors, history, redis, warnings};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -179,7 +178,12 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
     check::refuse_double(&config.server)?;
     let lanes = publish_lanes(config, &start.given);
     let fewer = descriptors::fit(config, lanes.len())?;
-    let secrets = start.secrets.read(config)?;
+    let mut secrets = start.secrets.read(config)?;
+    let mut fresh_key = None;
+    if secrets.console_key.is_none() {
+        fresh_key = console_key::draw(config)?;
+        secrets.console_key.clone_from(&fresh_key);
+    }
     let policy = trust::read_policy(config, &secrets, &lanes)?;
     let mut warnings = warnings::of_settings(config, &policy);
     warnings.extend(fewer);
@@ -205,6 +209,7 @@ fn serve(config: &mut Config, start: Start, logs: &Rc<LogWriter>) -> Result<Stop
         write_ahead: write_ahead.clone(),
         redis_addresses,
         left_lines: Vec::new(),
+        fresh_key,
         announce: announce(config, warnings),
     };
     let application = Routes::new(hub, config.console);
@@ -300,7 +305,7 @@ fn announce(config: &Config, warnings: Vec<String>) -> Announce {
             if let (Lane::Clients, ListenAddress::Tcp(address)) = (lane, address)
                 && has_console
             {
-                info!("the console is at {}", console_url(*address));
+                info!("the console is at {}", console_key::url(*address));
             }
         }
         info!(
@@ -324,15 +329,6 @@ fn draw() -> Result<u64, CliError> {
     getrandom::fill(&mut bytes)
         .map_err(|error| CliError::failure(format!("the system has no random numbers: {error}")))?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// Where a browser on this host finds the console: every address is this host's own as well.
-fn console_url(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        format!("http://localhost:{}/", address.port())
-    } else {
-        format!("http://{address}/")
-    }
 }
 
 /// The addresses of publishers alone: of the sockets that were given, and of those that are yet to be made.

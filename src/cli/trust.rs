@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::config::{Config, ListenAddress};
 use crate::hub::access::addresses::AddressLimits;
+use crate::hub::access::console_key::ConsoleKey;
 use crate::hub::access::jwt::ClientKeys;
 use crate::hub::access::origin::AllowedOrigins;
 use crate::hub::access::policy::Policy;
@@ -21,12 +22,14 @@ pub(super) const PUBLISH_TOKEN_FILE: &str = "--publish-token-file";
 pub(super) const CLIENT_KEY_FILE: &str = "--client-key-file";
 pub(super) const REDIS_PASSWORD_FILE: &str = "--redis-password-file";
 
-/// The texts of the files of secrets, as they were read.
+/// The texts of the files of secrets, as they were read, and the key of the console.
 #[derive(Default)]
 pub(super) struct Secrets {
     pub(super) publish_tokens: Option<String>,
     pub(super) client_keys: Option<String>,
     pub(super) redis_password: Option<String>,
+    /// This one is in no file.
+    pub(super) console_key: Option<String>,
 }
 
 impl Secrets {
@@ -83,6 +86,7 @@ pub(super) fn read_policy(
         client_keys: client_keys
             .map(|(path, text)| parse_secrets(CLIENT_KEY_FILE, path, text, ClientKeys::parse))
             .transpose()?,
+        console_key: secrets.console_key.as_deref().map(ConsoleKey::new),
         metrics_from: read_networks("--metrics-from", &trust.metrics_from)?,
         origins,
         proxies: TrustedProxies(proxies),

@@ -1,25 +1,19 @@
 /**
- * The console: shows the connection of a client, lets it subscribe, and shows what arrives.
+ * The console: shows the connection of a client, lets it subscribe and publish, and shows what arrives.
  *
- * Owns the page; everything about the connection is the client's. Invariants: what comes from the
- * server becomes text, never markup; the page is drawn at most once a frame, and keeps and shows so
- * much and no more, however many notifications come; tokens are in their fields, and in the messages.
+ * Owns the page and its two views; everything about the connection is the client's, and what else the page shows is in
+ * the files beside this one.
  */
 
 import { Crieur } from './crieur.js';
+import { $, ask, button, clock, counted, duration, durationSince, pretty, readField, show, takeKey } from './console-page.js';
+import { addMark, addNotification } from './console-list.js';
+import { forgetFigures, noteNumbered, readMetrics } from './console-figures.js';
+import { readServer } from './console-server.js';
 
-const KEPT_MAX = 10_000;
-const KEPT_CHARACTERS_MAX = 32 * 1024 * 1024;
-const SHOWN_STEP = 200;
-/** What is longer is shown as it came, so far; it may also be nested deeper than a function can call itself. */
-const TEXT_SHOWN_MAX = 4_000;
-const LINE_WIDTH = 88;
 const FIELD_WIDTH = 44;
 const PING_EVERY_MS = 5_000;
 const METRICS_EVERY_MS = 5_000;
-const ANNOUNCE_EVERY_MS = 5_000;
-const PUBLISH_TIMEOUT_MS = 10_000;
-const CHART_SECONDS = 60;
 
 const EXAMPLES = [
   {
@@ -49,34 +43,30 @@ const EXAMPLES = [
   },
 ];
 
-const $ = (id) => document.getElementById(id);
-
 /** The server that this page is from, also where a proxy gives it a path. */
-const serverUrl = (path) => {
-  const url = new URL(path, new URL('.', location.href));
+function serverUrl() {
+  const url = new URL('.', location.href);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.search = '';
-  url.hash = '';
   return url.href;
-};
+}
 
 // The connection.
 
 const STATUSES = { connecting: 'Connecting', online: 'Online', waiting: 'Reconnecting', closed: 'Closed' };
 const REASONS = {
   shutdown: 'the server is stopping',
-  silent: 'the link went silent',
+  silent: 'the connection went silent',
   timeout: 'no answer',
   'slow-consumer': 'this page was too slow',
   overload: 'the server is overloaded',
-  'token-missing': 'it wants tokens of its clients',
+  'token-missing': 'clients need a token',
   'token-expired': 'the token has expired',
   'token-invalid': 'the token is damaged, or of another server',
 };
 const GAPS = {
-  expired: 'the history doesn’t reach back so far',
+  expired: 'the history doesn’t go back that far',
   unknown: 'the server has lost its history, or is another one',
-  forbidden: 'the token withholds the history',
+  forbidden: 'the token doesn’t allow the history',
   'no-history': 'this server has no history',
 };
 
@@ -94,12 +84,15 @@ function connect(token) {
   crieur?.close();
   clientToken = token;
   $('notice').hidden = true;
-  crieur = new Crieur(serverUrl(''), { since, token: token === '' ? null : () => token });
+  crieur = new Crieur(serverUrl(), { since, token: token === '' ? null : () => token });
   crieur.on('status', statusChanged);
   crieur.on('gap', gap);
   crieur.on('subscribed', subscribed);
   crieur.on('resumed', resumed);
-  crieur.on('notification', notified);
+  crieur.on('notification', (message, text) => {
+    addNotification(message, text);
+    if (message.id !== undefined) noteNumbered();
+  });
   crieur.on('error', failed);
 }
 
@@ -115,15 +108,13 @@ function statusChanged({ status, code, reason }) {
   onlineSince = status === 'online' ? Date.now() : null;
   if (status === 'online') {
     crieur.wake();
-    readMetrics();
-    if ($('publish-result').dataset.kind === 'bad') show('publish-result', '', '');
+    readAll();
+    // What went wrong went wrong with the server before.
+    for (const id of ['publish-result', 'explain-result']) if ($(id).dataset.kind === 'bad') show(id, '', '');
   } else {
-    // The next server may be another one.
-    lack = '';
-    reading.samples.clear();
-    $('history').textContent = '';
-    if (crieur.position !== null) lostAt ??= Date.now();
-    if (wasOnline || status === 'closed') show('subscribe-result', '', 'Nothing is in force while it is not online.');
+    forgetFigures();
+    if (wasOnline || crieur.position !== null) lostAt ??= Date.now();
+    if (wasOnline || status === 'closed') show('subscribe-result', '', 'Not subscribed while offline.');
   }
   drawTimes();
 }
@@ -177,63 +168,12 @@ function drawTimes() {
   if ($('position').textContent !== position) $('position').textContent = position;
 }
 
-const clock = (time) => time.toTimeString().slice(0, 8);
-const durationSince = (time) => duration((Date.now() - time) / 1000);
-
-function duration(seconds) {
-  if (seconds > 0 && seconds < 1) {
-    return seconds < 0.001 ? `${Math.round(seconds * 1e6)} µs` : `${Math.round(seconds * 1000)} ms`;
-  }
-  if (seconds < 60) return `${Math.floor(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  return `${Math.floor(seconds / 3600)} h`;
-}
-
 // Forms.
-
-function show(id, kind, text) {
-  $(id).dataset.kind = kind;
-  $(id).textContent = text;
-  if (kind === 'bad') $(id).closest('details')?.setAttribute('open', '');
-}
-
-/** The JSON in a field; marks the field and throws where there is none. */
-function readField(id) {
-  try {
-    const value = JSON.parse($(id).value);
-    $(id).removeAttribute('aria-invalid');
-    return value;
-  } catch (error) {
-    $(id).setAttribute('aria-invalid', 'true');
-    $(id).focus();
-    throw new Error(`This is not JSON: ${error.message}`);
-  }
-}
 
 function addExamples(id, write) {
   for (const example of EXAMPLES) {
-    const button = document.createElement('button');
-    button.type = 'button';
-    button.textContent = example.name;
-    button.addEventListener('click', () => write(example));
-    $(id).append(button);
+    $(id).append(button(example.name, () => write(example)));
   }
-}
-
-/** `value` as JSON for people: on one line, behind `name`, where that fits. */
-function pretty(value, width, indent = '', name = '') {
-  if (value === null || typeof value !== 'object') return name + JSON.stringify(value);
-  const isList = Array.isArray(value);
-  const [open, close, space] = isList ? ['[', ']', ''] : ['{', '}', ' '];
-  const deeper = `${indent}  `;
-  const parts = Object.entries(value).map(([key, entry]) =>
-    pretty(entry, width, deeper, isList ? '' : `${JSON.stringify(key)}: `),
-  );
-  if (parts.length === 0) return name + open + close;
-  const line = name + open + space + parts.join(', ') + space + close;
-  if (indent.length + line.length <= width && !line.includes('\n')) return line;
-  const lines = parts.map((part) => deeper + part).join(',\n');
-  return `${name}${open}\n${lines}\n${indent}${close}`;
 }
 
 const setSubscriptions = (list) => {
@@ -250,25 +190,27 @@ const setNotification = (value) => {
 let asked = '';
 
 function showInForce(list) {
-  const count = list.length === 1 ? '1 subscription' : `${list.length} subscriptions`;
-  show('subscribe-result', 'good', `${count} in force${JSON.stringify(list) === asked ? '' : ': the list before'}`);
+  const count = counted(list.length, 'subscription');
+  show('subscribe-result', 'good', `${count} in force${JSON.stringify(list) === asked ? '' : ', of the earlier list'}`);
 }
+
+/** What is subscribed to survives a reload, and can be sent to someone as a link. */
+const keepInAddress = () => history.replaceState(null, '', `#${encodeURIComponent(asked)}`);
 
 async function subscribe() {
   let list;
   try {
     list = readField('subscriptions');
-    if (!Array.isArray(list)) throw new Error('A list is needed: […]');
+    if (!Array.isArray(list)) throw new Error('Enter a list: […]');
   } catch (error) {
     show('subscribe-result', 'bad', error.message);
     return;
   }
   asked = JSON.stringify(list);
-  // What is subscribed to survives a reload, and can be sent to someone as a link.
-  history.replaceState(null, '', `#${encodeURIComponent(asked)}`);
+  keepInAddress();
   const token = $('client-token').value.trim();
   if (crieur === null || crieur.status === 'closed' || token !== clientToken) connect(token);
-  show('subscribe-result', '', crieur.status === 'online' ? '' : 'Will be sent when it is online.');
+  show('subscribe-result', '', crieur.status === 'online' ? '' : 'Will be sent once online.');
   const client = crieur;
   try {
     await client.subscribe(list);
@@ -285,41 +227,6 @@ $('subscribe').addEventListener('submit', (event) => {
   subscribe();
 });
 
-const FORBIDDEN = 'Not permitted: this server has no publish tokens, or this one is wrong.';
-
-/** Sends a notification on a connection of its own; gives the server's answer. */
-function publish(notification, token) {
-  return new Promise((resolve, reject) => {
-    const socket = new WebSocket(serverUrl('publish'));
-    const timer = setTimeout(() => {
-      socket.close();
-      reject(new Error('The server did not answer.'));
-    }, PUBLISH_TIMEOUT_MS);
-    const settle = (then, value) => {
-      clearTimeout(timer);
-      then(value);
-    };
-    socket.onopen = () => {
-      const proof = token === '' ? '' : `"token":${JSON.stringify(token)},`;
-      // As it was typed: 1.0 stays 1.0.
-      socket.send(`{"sender":"server",${proof}"notification":${notification}}`);
-    };
-    socket.onmessage = ({ data }) => {
-      const message = JSON.parse(data);
-      if (message.type === 'published') settle(resolve, message);
-      else if (message.type === 'error') {
-        const { code, detail } = message.error;
-        settle(reject, new Error(code === 'forbidden' ? FORBIDDEN : `${code}: ${detail}`));
-      } else return;
-      socket.close();
-    };
-    socket.onclose = ({ code }) => {
-      const refused = code === 1008 || code === 3000 || code === 3003;
-      settle(reject, new Error(refused ? FORBIDDEN : 'The server can’t be reached.'));
-    };
-  });
-}
-
 $('publish').addEventListener('submit', async (event) => {
   event.preventDefault();
   try {
@@ -328,368 +235,44 @@ $('publish').addEventListener('submit', async (event) => {
     show('publish-result', 'bad', error.message);
     return;
   }
-  const button = event.target.querySelector('[type=submit]');
-  button.disabled = true;
+  const submit = event.target.querySelector('[type=submit]');
+  submit.disabled = true;
   show('publish-result', '', 'Publishing');
   try {
-    const { delivered, dropped } = await publish($('notification').value, $('token').value);
-    const reached = delivered === 1 ? 'Reached 1 subscriber' : `Reached ${delivered} subscribers`;
+    // As it was typed: 1.0 stays 1.0.
+    const { delivered, dropped } = JSON.parse(await ask('publish', `{"notification":${$('notification').value}}`));
+    const reached = `Reached ${counted(delivered, 'subscriber')}`;
     show('publish-result', 'good', dropped ? `${reached}, ${dropped} cut off` : reached);
   } catch (error) {
     show('publish-result', 'bad', error.message);
   } finally {
-    button.disabled = false;
+    submit.disabled = false;
   }
 });
-
-// Notifications. What is kept is a list, oldest first; what is shown are the newest that pass.
-
-let kept = [];
-let keptCharacters = 0;
-let marks = 0;
-let received = 0;
-/** The newest entry that was looked at for the drawing. */
-let drawn = null;
-let shownMax = SHOWN_STEP;
-let pausedAt = null;
-let needle = '';
-let isDrawn = true;
-let unannounced = 0;
-let inThisSecond = 0;
-const rates = new Array(CHART_SECONDS).fill(0);
-
-function notified(message, text) {
-  received += 1;
-  inThisSecond += 1;
-  unannounced += 1;
-  add({ message, text });
-  if (message.id !== undefined && lack === 'empty') {
-    lack = '';
-    readMetrics(true);
-  }
-}
-
-/** Says between two notifications what happened there. */
-function addMark(kind, mark) {
-  marks += 1;
-  add({ kind, mark, text: '' });
-}
-
-function add(entry) {
-  kept.push({ number: received, time: new Date(), search: null, item: null, ...entry });
-  keptCharacters += entry.text.length;
-  // In one go, and not at each: shift() of a long list is slow.
-  if (kept.length > KEPT_MAX * 1.2 || keptCharacters > KEPT_CHARACTERS_MAX * 1.2) forgetOldest();
-  drawSoon();
-}
-
-function forgetOldest() {
-  let from = 0;
-  while (kept.length - from > KEPT_MAX || (keptCharacters > KEPT_CHARACTERS_MAX && from < kept.length - 1)) {
-    keptCharacters -= kept[from].text.length;
-    from += 1;
-  }
-  for (const entry of kept.splice(0, from)) {
-    if (entry.mark) marks -= 1;
-    entry.item?.remove();
-  }
-}
-
-const passes = (entry) => {
-  if (needle === '' || entry.mark) return true;
-  entry.search ??= entry.text.toLowerCase();
-  return entry.search.includes(needle);
-};
-
-function drawSoon() {
-  if (!isDrawn) return;
-  isDrawn = false;
-  requestAnimationFrame(draw);
-}
-
-/** Adds what is new at the top, and takes what is too much from the end. */
-function draw() {
-  isDrawn = true;
-  const last = pausedAt ?? received;
-  const fresh = [];
-  let newest = null;
-  for (let at = kept.length - 1; at >= 0 && kept[at] !== drawn && fresh.length < shownMax; at -= 1) {
-    if (kept[at].number > last) continue;
-    newest ??= kept[at];
-    if (passes(kept[at])) fresh.push(kept[at]);
-  }
-  drawn = newest ?? drawn;
-  $('list').prepend(...fresh.map(itemOf));
-  while ($('list').children.length > shownMax) dropLast();
-  drawSummary();
-}
-
-function dropLast() {
-  const item = $('list').lastElementChild;
-  item.entry.item = null;
-  item.remove();
-}
-
-/** Draws everything anew: what is to be shown has changed. */
-function redraw() {
-  while ($('list').lastElementChild) dropLast();
-  drawn = null;
-  draw();
-}
-
-function drawSummary() {
-  const shown = $('list').children.length;
-  const behind = pausedAt === null ? 0 : received - pausedAt;
-  const notifications = kept.length - marks;
-  const parts = [];
-  if (notifications > 0 && (shown < kept.length || needle !== '')) {
-    const shownMarks = $('list').querySelectorAll('.divider').length;
-    parts.push(`${shown - shownMarks} shown of ${notifications.toLocaleString('en')} kept`);
-  }
-  if (pausedAt !== null) parts.push(`paused, ${behind.toLocaleString('en')} more behind`);
-  $('summary').textContent = parts.join(' · ');
-  $('received').textContent = received.toLocaleString('en');
-  $('empty').hidden = notifications > 0;
-  $('more').hidden = shown < shownMax || shown >= kept.length;
-}
-
-function itemOf(entry) {
-  const item = document.createElement('li');
-  item.entry = entry;
-  entry.item = item;
-  const time = element('time', clock(entry.time));
-  time.dateTime = entry.time.toISOString();
-  if (entry.mark) {
-    item.className = 'divider';
-    item.dataset.kind = entry.kind;
-    item.append(time, element('span', entry.mark));
-    return item;
-  }
-  const { type, id, notification } = entry.message;
-  const about = element('span', '');
-  about.className = 'about';
-  if (type !== 'notification') {
-    const mark = element('span', type);
-    mark.className = 'type';
-    about.append(mark);
-  }
-  about.append(aboutOf(notification));
-  const copy = element('button', 'Copy');
-  copy.type = 'button';
-  copy.setAttribute('aria-label', `Copy notification ${entry.number}`);
-  copy.addEventListener('click', () => copyText(entry.text, copy));
-  item.append(time, about, copy, element('pre', contentOf(entry)));
-  if (id !== undefined) copy.before(element('code', id));
-  return item;
-}
-
-/** What is shown of a notification: not all of a very long one, and a long one as it came. */
-function contentOf({ message, text }) {
-  if (text.length <= TEXT_SHOWN_MAX) return pretty(message.notification, LINE_WIDTH);
-  return `${text.slice(0, TEXT_SHOWN_MAX)}\n… ${(text.length - TEXT_SHOWN_MAX).toLocaleString('en')} characters more`;
-}
-
-/** What a notification is for, in a line. */
-function aboutOf(notification) {
-  const { channel, package: from, page, filters } = notification ?? {};
-  const parts = [];
-  if (from !== undefined) parts.push(`${from} / ${page}`);
-  else if (channel !== undefined) parts.push(String(channel));
-  const values = filters?.values;
-  if (values && typeof values === 'object' && !Array.isArray(values)) {
-    for (const [name, value] of Object.entries(values)) parts.push(`${name} ${[value].flat().join(', ')}`);
-  }
-  return parts.join(' · ');
-}
-
-function element(name, text) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  return made;
-}
-
-async function copyText(text, button) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = 'Copied';
-  } catch {
-    // Only secure origins, and localhost, have a clipboard.
-    button.textContent = 'Not allowed';
-  }
-  setTimeout(() => {
-    button.textContent = label;
-  }, 1500);
-}
-
-$('filter').addEventListener('input', () => {
-  needle = $('filter').value.trim().toLowerCase();
-  shownMax = SHOWN_STEP;
-  redraw();
-});
-
-$('pause').addEventListener('click', () => {
-  pausedAt = pausedAt === null ? received : null;
-  $('pause').setAttribute('aria-pressed', String(pausedAt !== null));
-  draw();
-});
-
-$('clear').addEventListener('click', () => {
-  kept = [];
-  keptCharacters = 0;
-  marks = 0;
-  shownMax = SHOWN_STEP;
-  show('back', '', '');
-  if (pausedAt !== null) pausedAt = received;
-  redraw();
-});
-
-$('copy-all').addEventListener('click', () => {
-  const last = pausedAt ?? received;
-  const lines = kept.filter((entry) => entry.text && entry.number <= last && passes(entry)).map((entry) => entry.text);
-  copyText(lines.join('\n'), $('copy-all'));
-});
-
-$('more').addEventListener('click', () => {
-  shownMax += SHOWN_STEP;
-  redraw();
-});
-
-// Figures.
-
-function drawChart() {
-  rates.shift();
-  rates.push(inThisSecond);
-  $('rate').textContent = inThisSecond.toLocaleString('en');
-  inThisSecond = 0;
-  const most = Math.max(...rates, 5);
-  const width = 240 / CHART_SECONDS;
-  const points = rates.map((rate, at) => {
-    const y = (40 - (rate / most) * 38).toFixed(1);
-    return `${at * width},${y} ${(at + 1) * width},${y}`;
-  });
-  $('chart').firstElementChild.setAttribute('points', `0,40 ${points.join(' ')} 240,40`);
-}
-
-// The server's own figures, if it has any for this page.
-
-const GROUPS = {
-  Connections: /^(connections|accept|upgrades|requests|tokens|sessions|protocol|slow|peers|ping|messages|received|reads)/,
-  Notifications: /^(notification|deliver|subscription|match|fan_out)/,
-  History: /^(history|resumes|replay|catching|gaps)/,
-  Redis: /^redis/,
-  'Memory and system': /^(process|loop|send_queue|buffer|log|build|handover)/,
-  Others: /^/,
-};
-/** The names of those that the server's own words don't name well. */
-const NAMES = {
-  'connections client': 'Clients connected',
-  'connections publisher': 'Publishers connected',
-  connections: 'Connections',
-  deliveries_total: 'Notifications delivered',
-  resumes_total: 'Clients that came back',
-  build_info: 'Version',
-  process_start_time_seconds: 'Running since',
-};
-
-let hasMetrics = true;
-let reading = { samples: new Map(), at: 0 };
-/** `empty` or `off`, where the history had nothing in it. */
-let lack = '';
-
-async function readMetrics(isAfterNotification = false) {
-  try {
-    const response = await fetch('metrics', { cache: 'no-store' });
-    hasMetrics = response.ok;
-    if (hasMetrics) {
-      const text = await response.text();
-      const read = (pattern) => new Map([...text.matchAll(pattern)].map(([, name, value]) => [name, value]));
-      const samples = read(/^(\w+(?:\{.*\})?) (\S+)/gm);
-      drawHistory(samples, isAfterNotification);
-      if (!isAfterNotification) drawMetrics(samples, read(/^# HELP (\S+) (.*?)\.?$/gm));
-    }
-  } catch {
-    // The connection shows that the server is away.
-  }
-  $('metrics').hidden = !hasMetrics || reading.at === 0;
-}
-
-/** A server doesn't say that it keeps nothing: a notification that has an id and isn't kept does. */
-function drawHistory(samples, isAfterNotification) {
-  if (!samples.has('crieur_history_entries') || crieur.status !== 'online') return;
-  const [entries, size, age] = ['entries', 'bytes', 'oldest_seconds'].map((name) =>
-    readable(samples.get(`crieur_history_${name}`), name),
-  );
-  if (entries !== '0') lack = '';
-  else if (isAfterNotification) lack = 'off';
-  else lack ||= 'empty';
-  $('history').textContent = `History: ${lack || `${entries} kept, ${size}, the oldest ${age} old`}`;
-}
-
-/** In groups, each counter with its change a second since the reading before. */
-function drawMetrics(samples, help) {
-  const at = Date.now();
-  const elapsed = (at - reading.at) / 1000;
-  const lists = {};
-  for (const title of Object.keys(GROUPS)) lists[title] = element('dl', '');
-  for (const [key, value] of samples) {
-    const [, family, part, labels = ''] = /^(\w+?)(_bucket|_sum|_count)?(\{.*)?$/.exec(key);
-    // A histogram is its count and its mean.
-    if (part !== '_count' && samples.has(`${family}_count`)) continue;
-    const short = family.replace('crieur_', '');
-    const label = labels.replace(/[{,]\w+="(.*?)"}?/g, ' $1').replaceAll('_', ' ');
-    const words = NAMES[short] ?? help.get(family);
-    const title = Object.keys(GROUPS).find((each) => GROUPS[each].test(words ? short : ''));
-    const name = NAMES[short + label] ?? words + (label && `:${label}`);
-    const term = element('dt', title === 'Others' ? key : name);
-    term.title = key;
-    const unit = part ? '' : short;
-    let shown = short.endsWith('_info') ? '' : readable(value, unit);
-    if (part && value > 0) shown = `mean ${readable(samples.get(`${family}_sum`) / value, short)} of ${shown}`;
-    const was = part || short.endsWith('_total') ? reading.samples.get(key) : undefined;
-    const change = was === undefined ? '' : `${readable((value - was) / elapsed, unit)}/s`;
-    lists[title].append(term, element('dd', shown), element('dd', change));
-  }
-  const used = Object.entries(lists).filter(([, list]) => list.firstChild);
-  $('metrics-list').replaceChildren(...used.flatMap(([title, list]) => [element('h3', title), list]));
-  $('metrics-time').textContent = clock(new Date(at));
-  reading = { samples, at };
-}
-
-/** A value in the unit that its name ends with. */
-function readable(value, name) {
-  if (name === 'process_start_time_seconds') return new Date(value * 1000).toLocaleString('sv');
-  if (name.endsWith('seconds')) return duration(value);
-  if (!/bytes(_total)?$/.test(name)) return figure(value);
-  const step = value < 1024 ? 0 : value < 1024 ** 2 ? 1 : 2;
-  return `${figure(value / 1024 ** step)} ${['B', 'KiB', 'MiB'][step]}`;
-}
-
-const figure = (value) => Number(value).toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : 0 });
 
 // Clocks. Nothing is asked for while nobody looks.
 
 setInterval(drawTimes, 250);
-setInterval(drawChart, 1_000);
 setInterval(() => {
   if (!document.hidden && crieur.status === 'online') crieur.wake();
 }, PING_EVERY_MS);
 setInterval(() => {
-  if (!document.hidden && hasMetrics && crieur.status === 'online') readMetrics();
+  if (!document.hidden) readAll();
 }, METRICS_EVERY_MS);
-setInterval(() => {
-  if (unannounced === 0) return;
-  $('announcement').textContent = unannounced === 1 ? '1 new notification' : `${unannounced} new notifications`;
-  unannounced = 0;
-}, ANNOUNCE_EVERY_MS);
+
+/** Reads again what the view shows that the server doesn't send by itself. */
+function readAll() {
+  readMetrics();
+  if (!$('server-view').hidden) readServer();
+}
 
 // The layout: what comes first on the page does for the keyboard, too.
 
 const wide = matchMedia('(min-width: 56rem)');
 
 function arrange() {
-  document.querySelector('main')[wide.matches ? 'append' : 'prepend']($('notifications'));
-  for (const card of document.querySelectorAll('#forms > details')) card.open = wide.matches;
+  $('client-view')[wide.matches ? 'append' : 'prepend']($('notifications'));
+  for (const card of document.querySelectorAll('details.card')) card.open = wide.matches;
 }
 
 wide.addEventListener('change', arrange);
@@ -703,7 +286,43 @@ for (const link of document.querySelectorAll('.skip')) {
   });
 }
 
+const views = [...document.querySelectorAll('nav a')];
+
+/** Shows the view that the address names. */
+function showView() {
+  const isServer = location.search === '?server';
+  for (const [at, link] of views.entries()) {
+    if ((at === 1) === isServer) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  $('client-view').hidden = isServer;
+  $('server-view').hidden = !isServer;
+  $('publish').insertBefore($('permission'), $('publish').lastElementChild);
+  if (isServer) $('permission-here').append($('permission'));
+  for (const link of document.querySelectorAll('.skip')) link.hidden = (link.hash === '#server-view') !== isServer;
+}
+
+for (const link of views) {
+  link.addEventListener('click', (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.replaceState(null, '', link.getAttribute('href') + location.hash);
+    showView();
+    if (!$('server-view').hidden) readServer();
+  });
+}
+
 // The start.
+
+takeKey();
+// The link may be opened where the page is already.
+addEventListener('hashchange', () => {
+  if (!takeKey()) return;
+  keepInAddress();
+  show('publish-result', '', '');
+  readAll();
+});
+showView();
 
 $('address').textContent = location.host;
 $('metrics-raw').href = 'metrics';
@@ -723,5 +342,6 @@ function fromLink() {
 }
 
 setNotification(EXAMPLES[0].notification);
+$('explained').value = $('notification').value;
 setSubscriptions(fromLink() ?? EXAMPLES[0].subscriptions);
 subscribe();

@@ -24,6 +24,7 @@ cli/handover.rs CLIENT_KEYS 2.3.5
 cli/handover.rs DIRECTORY 2.3.6
 cli/handover.rs REDIS_PASSWORD 2.3.7 ! its server has no Redis
 cli/handover.rs REDIS_ADDRESSES 2.3.8 ! its server has no Redis
+cli/handover.rs CONSOLE_KEY 2.3.9 ! nobody sat at its terminal
 journal/write_ahead.rs STATE 2.3.6.1 ! no write has failed
 journal/write_ahead.rs WRITE_ERRORS 2.3.6.2 ! no write has failed
 journal/write_ahead.rs SEGMENTS 2.3.6.3

@@ -5,6 +5,7 @@
 //! secrets, the time. None of them knows connections, reads a file or writes a log.
 
 pub mod addresses;
+pub mod console_key;
 pub mod jwt;
 mod local;
 pub mod origin;

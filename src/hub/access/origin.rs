@@ -62,11 +62,15 @@ impl AllowedOrigins {
             return false;
         };
         self.all
-            || std::str::from_utf8(origin)
-                .ok()
-                .and_then(Origin::parse)
+            || Origin::read(origin)
                 .is_some_and(|origin| self.origins.contains(&origin) || is_own(&origin, head))
     }
+}
+
+/// Whether the page that makes a request came from this server, and not by TLS, which a proxy would have spoken.
+pub(super) fn is_own_page(head: &Head<'_>) -> bool {
+    let origin = head.fields.only_value("Origin").and_then(Origin::read);
+    origin.is_some_and(|origin| origin.scheme == "http" && is_own(&origin, head))
 }
 
 /// Whether a page came from where its request goes: an absolute target says so in place of `Host`
@@ -88,6 +92,10 @@ struct Origin {
 }
 
 impl Origin {
+    fn read(field: &[u8]) -> Option<Self> {
+        Self::parse(std::str::from_utf8(field).ok()?)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);

@@ -9,6 +9,7 @@ use crate::application::{Lane, Peer, PeerAddress, Request};
 use crate::http::head::Head;
 
 use super::addresses::AddressLimits;
+use super::console_key::ConsoleKey;
 use super::jwt::ClientKeys;
 use super::local::{is_foreign, is_local};
 use super::origin::AllowedOrigins;
@@ -35,6 +36,8 @@ pub struct Policy {
     pub has_lane: bool,
     /// What publishers have to show.
     pub publish_tokens: Option<PublishTokens>,
+    /// What the console on this host has to show, where publishers have something else, or a lane of their own, too.
+    pub console_key: Option<ConsoleKey>,
     /// What signs the tokens that clients have to show.
     pub client_keys: Option<ClientKeys>,
     /// The origins that are allowed; `None`: all.
@@ -84,6 +87,9 @@ impl Policy {
 
     fn publish_right(&self, request: &Request<'_>) -> PublishRight {
         let lane = request.peer.lane;
+        if self.shows_console_key(request) {
+            return PublishRight::Granted;
+        }
         if self.has_lane && lane == Lane::Clients {
             return PublishRight::Never;
         }
@@ -106,6 +112,14 @@ impl Policy {
         } else {
             PublishRight::Never
         }
+    }
+
+    fn shows_console_key(&self, request: &Request<'_>) -> bool {
+        let key = self.console_key.as_ref();
+        key.is_some_and(|key| {
+            let shown = bearer(request.head);
+            shown.is_some_and(|shown| key.is_shown_by(request, shown))
+        })
     }
 
     /// Whether a program of this host may publish without anything to show for it.

@@ -28,7 +28,7 @@ pub struct PublishTokens {
 /// A token as the key of a MAC, and the MAC of the token under itself. A guess is hashed under
 /// the same key, so that how far the two agree says nothing about how far guess and token do.
 #[derive(Clone)]
-struct TokenCheck {
+pub(super) struct TokenCheck {
     keyed: Hmac<Sha256>,
     tag: CtOutput<Hmac<Sha256>>,
 }
@@ -92,13 +92,14 @@ fn is_any_met(checks: &[TokenCheck], token: &[u8]) -> bool {
 }
 
 impl TokenCheck {
-    fn new(token: &[u8]) -> Self {
+    pub(super) fn new(token: &[u8]) -> Self {
         let keyed = Hmac::new_from_slice(token).expect("HMAC takes keys of any length");
         let tag = Mac::chain_update(Hmac::clone(&keyed), token).finalize();
         Self { keyed, tag }
     }
 
-    fn is_met_by(&self, guess: &[u8]) -> bool {
+    /// Whether `guess` is the token, in a time that depends on nothing but its length.
+    pub(super) fn is_met_by(&self, guess: &[u8]) -> bool {
         // The comparison of two outputs takes the same time whatever they are.
         Mac::chain_update(self.keyed.clone(), guess).finalize() == self.tag
     }

@@ -1,6 +1,7 @@
 //! Permission to publish, admission, and how much of everything one client may have.
 
 mod client_tokens;
+mod console_key;
 mod history;
 mod key_commands;
 mod origins_and_addresses;

@@ -1,8 +1,9 @@
 //! The program under test as a process: what it says, how it is stopped, how it ends.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use super::DEADLINE;
 
@@ -108,6 +110,25 @@ impl Program {
             child,
             stdout,
             stderr: Arc::default(),
+        }
+    }
+
+    /// The same as [`Program::start`], with a terminal as its standard error.
+    pub(crate) fn start_at_terminal(mut command: Command) -> Self {
+        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        unlockpt(&user).expect("it is ours");
+        let path = ptsname(&user, Vec::new()).expect("it has a name");
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open(OsStr::from_bytes(path.as_bytes()))
+            .expect("it is unlocked");
+        command.stdout(Stdio::piped()).stderr(terminal);
+        let mut child = command.spawn().expect("the program starts");
+        Self {
+            stdout: Lines::follow(child.stdout.take().expect("it is piped")),
+            stderr: Lines::follow(File::from(user)),
+            child,
         }
     }
 

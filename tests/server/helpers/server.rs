@@ -51,9 +51,18 @@ impl Server {
         Self::listening(activated(socket.into(), name), flags)
     }
 
-    fn listening(mut command: Command, flags: &[&str]) -> Self {
+    /// A server with `flags` whose standard error is a terminal.
+    pub(crate) fn at_terminal(flags: &[&str]) -> Self {
+        Self::listening_in(Program::start_at_terminal, crieur(), flags)
+    }
+
+    fn listening(command: Command, flags: &[&str]) -> Self {
+        Self::listening_in(Program::start, command, flags)
+    }
+
+    fn listening_in(start: fn(Command) -> Program, mut command: Command, flags: &[&str]) -> Self {
         command.args(["--listen", "127.0.0.1:0"]).args(flags);
-        let program = Program::start(command);
+        let program = start(command);
         let line = program.stderr.wait_for("listening on ");
         let address = listening_address(&line).expect("the line ends with the address");
         Self { program, address }

@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { WebSocketServer } from 'ws';
-import { Link, Publisher, Server, clientToken, secretFile } from './server.js';
+import { Link, Publisher, Server, clientToken, connect, secretFile } from './server.js';
 
 const executablePath = process.env.CHROMIUM;
 const screenshots = process.env.SCREENSHOTS;
@@ -31,6 +32,8 @@ before(async () => {
       '--disable-background-networking',
       '--disable-component-update',
       '--disable-sync',
+      // A name that was made to point here.
+      '--host-resolver-rules=MAP evil.example 127.0.0.1',
     ],
   });
   browser.setDefaultTimeout(DEADLINE_MS);
@@ -48,8 +51,8 @@ async function open(t, server, hash = '') {
   page.complaints = [];
   page.on('pageerror', (error) => page.complaints.push(String(error)));
   page.on('console', (message) => {
-    // A server without figures, or one that is away, is no mistake of the page.
-    if (message.type() === 'error' && !/426|ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) {
+    // A server without figures, one that is away and one that refuses to publish are no mistakes of the page.
+    if (message.type() === 'error' && !/40[013]|426|ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) {
       page.complaints.push(message.text());
     }
   });
@@ -122,7 +125,7 @@ test('subscribes, shows what arrives, filters, pauses, copies', async (t) => {
 
   await page.click('#pause');
   await publisher.publish({ channel: 'Production', text: 'meanwhile' });
-  await says(page, '#summary', 'paused, 1 more behind');
+  await says(page, '#summary', 'paused, 1 newer');
   assert.equal((await page.$$('#list > li')).length, 2);
   await page.click('#pause');
   await page.waitForSelector('#list > li:nth-child(3)');
@@ -161,14 +164,131 @@ test('a link carries the subscriptions', async (t) => {
   await says(page, '#subscribe-result', '2 subscriptions in force');
 });
 
-test('publishing without a token is refused, and says why', async (t) => {
+const LINK = 'Open the link that the server printed in its terminal, or ';
+const REMEDY = `${LINK}start it with --publish-token-file`;
+const TOKEN_REMEDY = `${LINK}enter a publish token`;
+
+test('publishing without a key and a token is refused, and the remedy is said', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
   await says(page, '#status', 'Online');
+  assert.equal(await page.isVisible('#token'), true);
   await page.click('#publish [type=submit]');
-  await says(page, '#publish-result', 'this server has no publish tokens, or this one is wrong');
+  await says(page, '#publish-result', `A browser needs permission. ${REMEDY}`);
   assert.equal(await page.textContent('#received'), '0');
   assert.deepEqual(page.complaints, []);
+});
+
+test('opened with the link that the server printed, it publishes, also after a reload', async (t) => {
+  const server = await Server.atTerminal(t);
+  const page = await open(t, server, server.key);
+  await says(page, '#subscribe-result', 'in force');
+  // Nobody reads the key in the address, and what is subscribed to is there as ever.
+  assert.equal(new URL(page.url()).hash, `#${encodeURIComponent('["Production"]')}`);
+  assert.equal(await page.isVisible('#token'), false);
+  assert.equal(await page.isVisible('#has-key'), true);
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'Reached 1 subscriber');
+  await page.waitForSelector('#list > li');
+  await page.reload();
+  await says(page, '#subscribe-result', 'in force');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'Reached 1 subscriber');
+  // It is in this tab alone.
+  const [, key] = server.key.split('=');
+  const elsewhere = await page.evaluate(() => JSON.stringify([{ ...localStorage }, document.cookie, location.href, history.state]));
+  assert.ok(!elsewhere.includes(key), elsewhere);
+  const other = await open(t, server);
+  await says(other, '#subscribe-result', 'in force');
+  await other.click('#publish [type=submit]');
+  await says(other, '#publish-result', REMEDY);
+  // The link may be opened where the page is already.
+  await other.evaluate((hash) => (location.hash = hash), server.key);
+  await other.waitForSelector('#has-key:not([hidden])');
+  assert.equal(await other.textContent('#publish-result'), '');
+  assert.equal(new URL(other.url()).hash, `#${encodeURIComponent('["Production"]')}`);
+  await other.click('#publish [type=submit]');
+  await says(other, '#publish-result', 'Reached 2 subscribers');
+  assert.deepEqual([...page.complaints, ...other.complaints], []);
+});
+
+test('the key of an earlier start is forgotten, and the remedy is said', async (t) => {
+  const server = await Server.atTerminal(t);
+  const page = await open(t, server, server.key);
+  await says(page, '#subscribe-result', 'in force');
+  const { key } = server;
+  await server.kill();
+  await server.start();
+  assert.notEqual(server.key, key);
+  await says(page, '#subscribe-result', 'in force');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', `is of an earlier start of the server. ${REMEDY}`);
+  assert.equal(await page.isVisible('#token'), true);
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  await page.goto(`${server.page}${server.key}`);
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'Reached');
+});
+
+test('a program that takes over goes on with the key', async (t) => {
+  const server = await Server.atTerminal(t);
+  const page = await open(t, server, server.key);
+  await says(page, '#subscribe-result', 'in force');
+  server.process.kill('SIGUSR2');
+  await page.waitForFunction(async () => /crieur_handovers?_total\S* 1/.test(await (await fetch('metrics')).text()));
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'Reached 1 subscriber');
+});
+
+test('a page of another site can’t publish, even if it knows the key', async (t) => {
+  const server = await Server.atTerminal(t);
+  const watcher = await open(t, server);
+  await says(watcher, '#subscribe-result', 'in force');
+  const [, key] = server.key.split('=');
+  const { port } = server;
+  const other = createServer((_, response) => response.end('<!doctype html>'));
+  t.after(() => other.close());
+  await new Promise((resolve) => other.listen(0, '127.0.0.1', resolve));
+  const page = await browser.newPage();
+  t.after(() => page.close());
+  const attempts = ([port, key]) => {
+    const body = '{"notification":{"channel":"Production","text":"evil"}}';
+    const send = async (url, headers, mode) => {
+      try {
+        return (await fetch(url, { method: 'POST', headers, body, mode, credentials: 'include' })).status;
+      } catch {
+        return 'blocked';
+      }
+    };
+    const json = { 'Content-Type': 'application/json' };
+    const proof = { Authorization: `Bearer ${key}` };
+    return Promise.all(
+      ['127.0.0.1', 'localhost'].flatMap((host) => [
+        fetch(`http://${host}:${port}/connections`, { headers: proof }).then(String, () => 'blocked'),
+        fetch(`http://${host}:${port}/connections`).then(String, () => 'blocked'),
+        send(`http://${host}:${port}/publish`, { ...json, ...proof }, 'cors'),
+        send(`http://${host}:${port}/publish`, json, 'cors'),
+        send(`http://${host}:${port}/publish`, {}, 'no-cors'),
+      ]),
+    );
+  };
+  for (const host of ['127.0.0.1', 'evil.example']) {
+    await page.goto(`http://${host}:${other.address().port}/`);
+    // Without CORS, the answer can't be read, whatever it is.
+    const answers = await page.evaluate(attempts, [port, key]);
+    for (const [at, answer] of answers.entries()) assert.equal(at % 5 === 4 && answer === 0 ? 'blocked' : answer, 'blocked');
+  }
+  await page.goto(`http://evil.example:${port}/`);
+  const here = ([key]) =>
+    fetch('publish', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${key}` },
+      body: '{"notification":{"channel":"Production","text":"evil"}}',
+    }).then(({ status }) => status);
+  assert.equal(await page.evaluate(here, [key]), 403);
+  // The console's own page may, with the same request.
+  await watcher.evaluate(here, [key]);
+  await says(watcher, '#received', '1');
 });
 
 test('publishing with a token shows how many it reached, and stores nothing', async (t) => {
@@ -176,9 +296,12 @@ test('publishing with a token shows how many it reached, and stores nothing', as
   const server = await Server.start(t, '--publish-token-file', secretFile(t, token));
   const [page, other] = [await open(t, server), await open(t, server)];
   for (const each of [page, other]) await says(each, '#subscribe-result', 'in force');
+  await page.fill('#token', 'cheval – agrafe');
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'A token is of visible ASCII characters');
   await page.fill('#token', 'wrong-horse-battery-staple');
   await page.click('#publish [type=submit]');
-  await says(page, '#publish-result', 'this server has no publish tokens, or this one is wrong');
+  await says(page, '#publish-result', 'The server refuses this token');
   await page.fill('#token', token);
   await page.fill('#notification', '{"channel":"Production","price":1.0}');
   await page.click('#publish [type=submit]');
@@ -200,20 +323,18 @@ test('publishing with a token shows how many it reached, and stores nothing', as
 test('what is typed is published byte for byte', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
-  const sent = new Promise((resolve) => {
-    page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => payload.includes('server') && resolve(payload)));
-  });
   await says(page, '#status', 'Online');
   await page.fill('#notification', '{"channel":"a","price":1.0}');
   await page.fill('#token', 'secret');
-  await page.click('#publish [type=submit]');
-  assert.equal(await sent, '{"sender":"server","token":"secret","notification":{"channel":"a","price":1.0}}');
+  const [request] = await Promise.all([page.waitForRequest('**/publish'), page.click('#publish [type=submit]')]);
+  assert.equal(request.postData(), '{"notification":{"channel":"a","price":1.0}}');
+  assert.equal(request.headers().authorization, 'Bearer secret');
 });
 
 test('a server that wants tokens gets one, and it is stored nowhere', async (t) => {
   const server = await Server.start(t, '--client-key-file', secretFile(t, KEY));
   const page = await open(t, server);
-  await says(page, '#notice', 'it wants tokens of its clients');
+  await says(page, '#notice', 'clients need a token');
   await says(page, '#status', 'Closed');
   await shot(page, 'token-wanted');
   // It has unfolded by itself, and is no field whose content a browser offers to store.
@@ -247,7 +368,7 @@ test('a server that wants tokens gets one, and it is stored nowhere', async (t) 
 test('a token that has expired is replaced, and nothing is missed', async (t) => {
   const server = await Server.start(t, '--client-key-file', secretFile(t, KEY));
   const page = await open(t, server);
-  await says(page, '#notice', 'it wants tokens');
+  await says(page, '#notice', 'clients need a token');
   // With the leeway of 30 s it has 3 s to live.
   await page.fill('#client-token', clientToken(KEY, ['Production'], -27));
   await page.click('#subscribe [type=submit]');
@@ -301,13 +422,13 @@ test('a gap is told with its reason, and marked in the list; what was said befor
   await subscribe(page, [{ package: 'p' }]);
   await says(page, '#subscribe-result', 'page is missing');
   await page.click('#publish [type=submit]');
-  await says(page, '#publish-result', 'Not permitted');
+  await says(page, '#publish-result', 'A browser needs permission');
   await server.kill();
-  await says(page, '#subscribe-result', 'Nothing is in force');
+  await says(page, '#subscribe-result', 'Not subscribed');
   await says(page, '#status', 'Reconnecting');
   assert.equal(await page.textContent('#history'), '');
   await server.start();
-  await says(page, '#subscribe-result', '1 subscription in force: the list before');
+  await says(page, '#subscribe-result', '1 subscription in force, of the earlier list');
   assert.equal(await page.textContent('#publish-result'), '');
   assert.match(await page.textContent('#back'), /Gap after \d+ m?s: the server has lost its history, or is another one$/);
   const another = await Publisher.connect(server);
@@ -336,7 +457,7 @@ test('a mark is shown while the list is paused behind it, and what comes after i
   await server.start();
   await says(page, '#list > li:first-child', 'Something may be missing here');
   await publish('after');
-  await says(page, '#summary', 'paused, 1 more behind');
+  await says(page, '#summary', 'paused, 1 newer');
   assert.equal((await rows(page)).length, 2);
   await page.click('#pause');
   await says(page, '#list > li:first-child', 'after');
@@ -370,6 +491,11 @@ test('a history that is off is shown as such', async (t) => {
   await publisher.publish({ channel: 'Production' });
   await says(page, '#history', 'History: off');
   publisher.close();
+  await server.kill();
+  await says(page, '#subscribe-result', 'Not subscribed');
+  await server.start();
+  await says(page, '#list > li:first-child', 'Something may be missing here');
+  assert.match(await page.textContent('#back'), /Gap after \d+ m?s/);
 });
 
 test('counts down when the server is gone, and is back with it; both pages are', async (t) => {
@@ -488,7 +614,7 @@ test('thousands of notifications do not slow it down', async (t) => {
 test('shows the figures of a server in groups and in words, with what they change by', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
-  await page.click('#metrics summary');
+  await page.click('nav >> text=Server');
   await says(page, '#metrics-list', 'Clients connected');
   const figures = () =>
     page.$$eval('#metrics-list dt', (terms) =>
@@ -526,13 +652,138 @@ test('shows the figures of a server in groups and in words, with what they chang
   publisher.close();
 });
 
+/** What the rows of a list say. */
+const listed = (page, id) => page.$$eval(`#${id} > li`, (all) => all.map((row) => row.innerText.replaceAll(/\s+/g, ' ')));
+
+test('operators see what connections do, what was published and refused, and why somebody got nothing', async (t) => {
+  const server = await Server.atTerminal(t, '--client-key-file', secretFile(t, KEY));
+  const page = await open(t, server, server.key);
+  // It may not subscribe, which is another matter.
+  await says(page, '#notice', 'clients need a token');
+  const orders = (state) => ({ package: 'shop', page: 'orders', filters: { values: { state } } });
+  const client = async (sub, list) => {
+    const token = () => clientToken(KEY, ['Production', { package: 'shop', page: 'orders' }], 300, { sub });
+    const made = connect(t, server.url, { token });
+    await made.subscribe(list);
+    return made;
+  };
+  await client('alice', [orders(['new', 'paid']), 'Production']);
+  const bob = await client('<b>bob</b>', ['Production']);
+  const publisher = await Publisher.connect(server);
+  const { id } = await publisher.publish({ ...orders('paid'), order: 'zebra' });
+  await publisher.publish({ channel: 'Production', typing: 'bob' }, undefined, { keep: false });
+  publisher.socket.send('{"sender":"server","notification":{"package":"shop"}}');
+  await new Promise((resolve) => publisher.waiting.push(resolve));
+
+  await page.click('nav >> text=Server');
+  await says(page, '#connections', 'alice');
+  assert.equal(new URL(page.url()).search, '?server');
+  assert.equal(await page.getAttribute('nav [aria-current=page]', 'href'), '?server');
+  const [connections, newest, refusals] = [await listed(page, 'connections'), await listed(page, 'newest'), await listed(page, 'refusals')];
+  assert.match(connections.find((row) => row.includes('alice')), /^live .* user alice · 127\.0\.0\.1:\d+ Show 2 subscriptions · 3 values$/);
+  assert.ok(connections.some((row) => row.includes('user <b>bob</b>')), 'as text');
+  assert.equal(newest.length, 2);
+  assert.match(newest[0], /Reached 2 connections \d+ B/);
+  assert.match(newest[1], new RegExp(`Reached 1 connection ${id} Show Explain`));
+  assert.ok(!newest[1].includes('zebra'), 'no payload that nobody has asked for');
+  assert.match(refusals[0], /notification\.page is missing invalid-notification/);
+  assert.match((await listed(page, 'ended')).at(-1), /cut off: it showed no token/);
+
+  // A payload and a list of subscriptions when they are asked for; and what has the focus keeps it.
+  await page.focus('#newest >> text=Show');
+  await page.keyboard.press('Enter');
+  await says(page, '#newest pre', '"order": "zebra"');
+  await page.waitForFunction(() => document.activeElement.textContent === 'Hide');
+  await page.locator('#connections > li', { hasText: 'alice' }).getByText('Show').click();
+  await says(page, '#connections pre', '"state": ["new", "paid"]');
+  assert.ok((await listed(page, 'connections')).some((row) => row.includes('Its token is good until')));
+
+  // Who would get it?
+  const explain = async (notification, user) => {
+    await page.fill('#explained', notification);
+    await page.fill('#who', user);
+    await page.click('#explain [type=submit]');
+  };
+  await explain(JSON.stringify(orders('lost')), 'alice');
+  await says(page, '#explain-result', '0 of');
+  const [alice] = await listed(page, 'explanations');
+  assert.match(alice, /^doesn’t get it .* user alice .* none of its 2 subscriptions matches · live/);
+  assert.match(alice, /it wants "new" or "paid" for "?state"?; the notification has "lost"/);
+  await explain('{"channel":"Production"}', '');
+  await says(page, '#explain-result', '2 of');
+  assert.equal((await listed(page, 'explanations')).filter((row) => row.startsWith('gets it')).length, 2);
+  // What a client was sent can be pasted as a whole.
+  await explain(JSON.stringify({ type: 'notification', id, notification: orders('new') }), 'alice');
+  await says(page, '#explain-result', '1 of');
+  await explain('{"channel":"Production"}', 'nobody');
+  await says(page, '#explanations', 'There is no open connection of user nobody');
+  await page.click('#newest >> text=Explain');
+  await says(page, '#explain-result', 'Reached, or still will: ');
+  assert.equal(await page.inputValue('#explained'), id);
+  await explain('{"channel":', '');
+  await says(page, '#explain-result', 'This is not JSON');
+  await explain('{"price":1}', '');
+  await says(page, '#explain-result', 'invalid-notification');
+
+  // Some of the connections.
+  await page.fill('#find-who', 'alice');
+  await page.click('#find [type=submit]');
+  await page.waitForFunction(() => document.querySelector('#connections').children.length === 1);
+  await page.selectOption('#find-kind', 'connection');
+  await page.click('#find [type=submit]');
+  await page.waitForSelector('#connections-hint[data-kind=bad]');
+  await page.fill('#find-who', '');
+  await page.click('#find [type=submit]');
+  await page.waitForSelector('#connections-hint[data-kind=""]', { state: 'attached' });
+  await page.click('#counts >> text=live');
+  await page.waitForFunction(() => document.querySelector('#connections').children.length === 2);
+  bob.close();
+  await page.waitForFunction(() => document.querySelector('#connections').children.length === 1);
+  await says(page, '#ended', 'user <b>bob</b>');
+  // What the next program notes begins anew.
+  await server.kill();
+  await says(page, '#server-result', 'can’t be reached');
+  assert.equal(await page.isVisible('#server-lists'), false);
+  await server.start();
+  await page.waitForSelector('#server-lists:not([hidden])');
+  assert.deepEqual(await listed(page, 'newest'), ['None']);
+  publisher.close();
+  assert.deepEqual(page.complaints, []);
+});
+
+test('operators need permission, and a publish token is one', async (t) => {
+  const token = 'correct-horse-battery-staple';
+  const server = await Server.start(t, '--publish-token-file', secretFile(t, token));
+  const page = await open(t, server);
+  await page.click('nav >> text=Server');
+  await says(page, '#server-result', `A browser needs permission. ${TOKEN_REMEDY}`);
+  assert.equal(await page.isVisible('#server-lists'), false);
+  await page.click('#explain [type=submit]');
+  await says(page, '#explain-result', TOKEN_REMEDY);
+  await page.fill('#token', 'wrong-horse-battery-staple');
+  await page.keyboard.press('Tab');
+  await says(page, '#server-result', 'The server refuses this token');
+  await page.fill('#token', token);
+  await page.keyboard.press('Tab');
+  await page.waitForSelector('#server-lists:not([hidden])');
+  assert.equal(await page.textContent('#server-result'), '');
+  await page.click('#explain [type=submit]');
+  await says(page, '#explain-result', 'Would reach: 1 of 1 connection');
+  // It is the same field in both views.
+  await page.click('nav >> text=Client');
+  assert.equal(await page.inputValue('#publish #token'), token);
+  await page.click('#publish [type=submit]');
+  await says(page, '#publish-result', 'Reached 1 subscriber');
+  assert.deepEqual(page.complaints, []);
+});
+
 test('figures that it does not know keep their names; a server may show none', async (t) => {
   const server = await Server.start(t);
   const page = await open(t, server);
   const text = '# HELP other_things_total Things.\n# TYPE other_things_total counter\nother_things_total{a="b"} 1234567\ncrieur_history_new 5\n';
   await page.route('**/metrics', (route) => route.fulfill({ body: text }));
   await page.reload();
-  await page.click('#metrics summary');
+  await page.click('nav >> text=Server');
   await says(page, '#metrics-list', 'Othersother_things_total{a="b"}1,234,567crieur_history_new5');
   await page.route('**/metrics', (route) => route.fulfill({ status: 403, body: 'not for you' }));
   await page.reload();
@@ -550,8 +801,8 @@ test('can be used with the keyboard alone, and every control has a name', async 
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className || document.activeElement.textContent.trim());
   await press('Tab');
   assert.equal(await focused(), 'skip');
-  await press('Tab', 7);
-  assert.equal(await focused(), 'subscriptions', 'two ways to skip, the fold, four examples, then the field');
+  await press('Tab', 9);
+  assert.equal(await focused(), 'subscriptions', 'two ways to skip, two views, the fold, four examples, then the field');
   await press('Tab');
   assert.equal(await focused(), 'Client token');
   await press('Tab');
@@ -579,7 +830,7 @@ test('on a phone the notifications come first, and the forms are folded', async 
   await says(page, '#subscribe-result', 'in force');
   const boxes = async () => Promise.all(['#forms', '#figures', '#notifications'].map((id) => page.locator(id).boundingBox()));
   // In the order of the page, which is that of the keyboard.
-  const order = () => page.$$eval('main > *', (all) => all.map(({ id }) => id));
+  const order = () => page.$$eval('#client-view > *', (all) => all.map(({ id }) => id));
   await page.setViewportSize({ width: 1280, height: 900 });
   let [forms, figures, notifications] = await boxes();
   assert.ok(forms.x < figures.x && figures.x === notifications.x && forms.y === figures.y && figures.y < notifications.y);
@@ -651,16 +902,21 @@ for (const [name, size] of [['wide', { width: 1280, height: 1200 }], ['phone', {
       for (const card of await page.$$('#forms > details:not([open]) > summary')) await card.click();
       await page.fill('#token', 'secret');
       await page.click('#publish [type=submit]');
-      await says(page, '#publish-result', 'Not permitted');
+      await says(page, '#publish-result', `This server has no publish tokens. ${REMEDY}`);
       await page.click('#client summary');
-      await page.click('#metrics summary');
-      await page.waitForFunction(() => document.querySelector('#metrics-list').textContent.includes('/s'));
       // Nothing hangs out at the side.
       const overhang = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.equal(overhang, 0);
       const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
       assert.equal(/rgb\(2\d\d/.test(ground), colorScheme === 'light', ground);
       for (const part of ['forms', 'figures']) await shot(page, `${name}-${colorScheme}-${part}`, `#${part}`);
+      await page.click('nav >> text=Server');
+      if (name === 'phone') await page.click('#server-view summary');
+      await page.waitForSelector('#server-lists:not([hidden])');
+      await page.click('#newest >> text=Show');
+      await says(page, '#newest pre', 'Bonjour');
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0);
+      await shot(page, `${name}-${colorScheme}-server`);
       assert.deepEqual(page.complaints, []);
     });
   }

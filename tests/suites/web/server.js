@@ -23,6 +23,22 @@ process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
 
+/** Becomes a program whose standard error is a terminal; a process of its own copies what that shows. */
+const TERMINAL = `
+import os, pty, sys
+user, terminal = pty.openpty()
+if os.fork() == 0:
+    os.close(terminal)
+    try:
+        while text := os.read(user, 4096):
+            os.write(2, text)
+    finally:
+        os._exit(0)
+os.close(user)
+os.dup2(terminal, 2)
+os.execv(sys.argv[1], sys.argv[1:])
+`;
+
 /** A server on a free port, which it keeps when it is started again. */
 export class Server {
   static async start(t, ...flags) {
@@ -44,19 +60,32 @@ export class Server {
     return `http://127.0.0.1:${this.port}/`;
   }
 
+  /** A server that prints a link with its key. */
+  static async atTerminal(t, ...flags) {
+    const server = new Server(flags);
+    server.isAtTerminal = true;
+    await server.start();
+    t.after(() => server.kill());
+    return server;
+  }
+
   async start() {
     const listen = `127.0.0.1:${this.port}`;
-    this.process = spawn(binary, ['--listen', listen, ...this.flags], { env: environment, stdio: ['ignore', 'ignore', 'pipe'] });
+    const command = [binary, '--listen', listen, ...this.flags];
+    if (this.isAtTerminal) command.unshift('python3', '-c', TERMINAL);
+    this.process = spawn(command[0], command.slice(1), { env: environment, stdio: ['ignore', 'ignore', 'pipe'] });
     running.add(this.process);
     this.process.stderr.setEncoding('utf8');
     let log = '';
+    const wanted = this.isAtTerminal ? /http:..127\.0\.0\.1:(\d+)\/(#publish=[\w-]+)\r?\n/ : /listening on 127\.0\.0\.1:(\d+)/;
     await new Promise((resolve, reject) => {
       this.process.once('exit', () => reject(new Error(`the server ended: ${log}`)));
       this.process.stderr.on('data', (text) => {
         log += text;
-        const found = /listening on 127\.0\.0\.1:(\d+)/.exec(log);
+        const found = wanted.exec(log);
         if (found) {
           this.port = Number(found[1]);
+          this.key = found[2];
           resolve();
         }
       });

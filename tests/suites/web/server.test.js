@@ -164,11 +164,14 @@ test('the files are where they should be, and say what they are', async (t) => {
   assert.equal(page.headers.get('content-type'), 'text/html; charset=utf-8');
   assert.match(page.headers.get('content-security-policy'), /^default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';/);
   assert.equal(page.headers.get('x-content-type-options'), 'nosniff');
-  for (const [name, type] of [['crieur.js', 'text/javascript'], ['console.js', 'text/javascript'], ['console.css', 'text/css']]) {
+  const scripts = ['crieur', 'console', 'console-page', 'console-list', 'console-figures', 'console-server'];
+  for (const [name, type] of [...scripts.map((name) => [`${name}.js`, 'text/javascript']), ['console.css', 'text/css']]) {
     const file = await fetch(`${server.page}${name}`);
     assert.equal(file.status, 200, name);
     assert.equal(file.headers.get('content-type'), `${type}; charset=utf-8`);
-    assert.ok((await file.text()).length > 1_000);
+    const text = await file.text();
+    assert.ok(text.length > 1_000);
+    assert.doesNotMatch(text, /^( |\/\/|\/\*)/m, 'nothing for people only');
     // An upgrade on the same path is none of the files' business.
     await upgrade(`${server.url}${name}`);
   }
