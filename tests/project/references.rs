@@ -49,30 +49,65 @@ fn every_file_that_a_document_names_is_there() {
         for name in document.split('`').skip(1).step_by(2) {
             let is_file = FOLDERS.iter().any(|folder| name.starts_with(folder));
             let is_source = is_of_sources && name.ends_with(".rs");
-            let is_there =
-                root().join(name).exists() || is_source && root().join("src").join(name).exists();
+            let is_there = root().join(name).exists()
+                || path.with_file_name(name).exists()
+                || is_source && root().join("src").join(name).exists();
             let is_one = !name.contains(char::is_whitespace) && (is_file || is_source);
             assert!(!is_one || is_there, "{} names {name}", path.display());
         }
     }
 }
 
-/// The documents, each with its text.
+/// Every Markdown file of the project, with its text.
 fn documents() -> impl Iterator<Item = (PathBuf, String)> {
-    let folder = fs::read_dir(root().join("docs")).expect("it is readable");
-    let files = folder.map(|entry| entry.expect("it is readable").path());
-    let documents = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-    let documents = documents.chain([root().join("README.md")]);
-    documents.map(|path| {
+    let mut files = Vec::new();
+    find_documents(root(), &mut files);
+    files.into_iter().map(|path| {
         let text = fs::read_to_string(&path).expect("text");
         (path, text)
     })
 }
 
+/// Adds the Markdown files below `folder`, but for those that builds and packages have put there.
+fn find_documents(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("it is readable") {
+        let path = entry.expect("it is readable").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_foreign = name.starts_with('.') || name.starts_with("target");
+        if is_foreign || name == "node_modules" {
+            continue;
+        }
+        if path.is_dir() {
+            find_documents(&path, files);
+        } else if path.extension().is_some_and(|kind| kind == "md") {
+            files.push(path);
+        }
+    }
+}
+
+/// The lines of a document that aren't code.
+fn prose(document: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    document.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+#[test]
+fn every_kind_of_document_is_found() {
+    let found: BTreeSet<_> = documents().map(|(path, _)| path).collect();
+    for name in ["README.md", "docs/protocol.md", "benches/load/README.md"] {
+        assert!(found.contains(&root().join(name)), "{name}");
+    }
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     for (path, document) in documents() {
-        let links = document.split("](").skip(1);
+        let text = prose(&document).collect::<Vec<_>>().join("\n");
+        let links = text.split("](").skip(1);
         let links = links.map(|rest| rest.split(')').next().expect("there is a first"));
         for link in links.filter(|link| !link.contains("://")) {
             assert!(leads_somewhere(&path, link), "{}: {link}", path.display());
@@ -101,6 +136,13 @@ fn anchor(heading: &str) -> String {
 }
 
 fn has_anchor(document: &str, wanted: &str) -> bool {
-    let mut headings = document.lines().filter(|line| line.starts_with('#'));
+    let mut headings = prose(document).filter(|line| line.starts_with('#'));
     headings.any(|heading| anchor(heading) == wanted)
+}
+
+#[test]
+fn comments_in_code_are_no_headings() {
+    let document = "# One: `two`\n```sh\n# three\n```\n## Four, five\n";
+    assert!(has_anchor(document, "one-two") && has_anchor(document, "four-five"));
+    assert!(!has_anchor(document, "three"));
 }

@@ -13,30 +13,30 @@ const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 const SECURITY: &str = include_str!("../../docs/security.md");
 const DOCKERFILE: &str = include_str!("../../docs/deploy/Dockerfile");
 const README: &str = include_str!("../../README.md");
+const README_IN_FRENCH: &str = include_str!("../../README.fr.md");
+const RECIPES: &str = include_str!("../../docs/recipes.md");
 const FROM_PHP: &str = include_str!("../../docs/from-php.md");
+const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
 const CLOSE_CODES: &str = include_str!("../../src/ws/close_code.rs");
+const EXPLAIN: &str = include_str!("../../src/hub/explain.rs");
+const STANDING: &str = include_str!("../../src/hub/standing.rs");
 
-/// Options of other programs and of the other commands, which the documents use as well.
-const FOREIGN_OPTIONS: [&str; 18] = [
-    "--address",
+/// Options of other programs, which the documents use as well.
+const FOREIGN_OPTIONS: [&str; 10] = [
     "--bench",
-    "--connection",
     "--full",
     "--help",
-    "--id",
-    "--json",
-    "--key",
-    "--no-keep",
+    "--locked",
     "--nocapture",
     "--now",
+    "--path",
     "--release",
-    "--since",
     "--test",
-    "--token-file",
     "--ulimit",
-    "--url",
-    "--user",
 ];
+
+/// The commands beside `serve`, which have options of their own.
+const OTHER_COMMANDS: [&str; 5] = ["subscribe", "publish", "token", "keygen", "explain"];
 
 /// What ends a connection without a code of its own (RFC 6455 §7.4.1).
 const CODES_NEVER_SENT: [u16; 2] = [1005, 1006];
@@ -96,111 +96,41 @@ fn the_tables_have_every_option_with_its_default() {
 
 #[test]
 fn no_document_names_an_option_that_there_is_not() {
-    let options = options();
+    let mut options: BTreeSet<_> = options().into_keys().collect();
+    options.extend(FOREIGN_OPTIONS.map(str::to_owned));
+    for command in OTHER_COMMANDS {
+        let help = run(&[command, "--help"], "").stdout;
+        let found = options_in(&help).map(str::to_owned);
+        options.extend(found);
+    }
     for (name, document) in [
         ("README.md", README),
+        ("README.fr.md", README_IN_FRENCH),
+        ("recipes.md", RECIPES),
         ("operations.md", OPERATIONS),
         ("protocol.md", PROTOCOL),
         ("security.md", SECURITY),
         ("from-php.md", FROM_PHP),
+        ("troubleshooting.md", TROUBLESHOOTING),
     ] {
-        for (at, _) in document.match_indices("--") {
-            let rest = &document[at..];
-            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-'));
-            let option = &rest[..end.unwrap_or(rest.len())];
-            let is_option = option[2..].starts_with(|c: char| c.is_ascii_lowercase())
-                && !document[..at].ends_with('-')
-                // One for several, as in --max-total-….
-                && !option.ends_with('-');
-            assert!(
-                !is_option || options.contains_key(option) || FOREIGN_OPTIONS.contains(&option),
-                "{name}: {option}"
-            );
+        for option in options_in(document) {
+            assert!(options.contains(option), "{name}: {option}");
         }
     }
 }
 
-/// A default as people write it.
-fn shown(default: &str) -> Vec<String> {
-    let Ok(number) = default.parse::<u64>() else {
-        return vec![default.to_owned()];
-    };
-    let mut grouped = number.to_string();
-    for at in (1..grouped.len())
-        .rev()
-        .filter(|at| (grouped.len() - at) % 3 == 0)
-        .collect::<Vec<_>>()
-    {
-        grouped.insert(at, ',');
-    }
-    let mut shown = vec![number.to_string(), grouped, format!("{number} s")];
-    for (unit, bytes) in [("KiB", 1 << 10), ("MiB", 1 << 20)] {
-        if number % bytes == 0 {
-            shown.push(format!("{} {unit}", number / bytes));
-        }
-    }
-    shown
-}
-
-#[test]
-fn the_limits_of_the_readme_are_the_defaults() {
-    let options = options();
-    let rows = rows(README, "## Limits");
-    let expected: [(&str, &[&str]); 14] = [
-        ("clients at once", &["--max-connections"]),
-        ("message of a client", &["--max-message-bytes"]),
-        ("message of a publisher", &["--max-publish-bytes"]),
-        ("request head", &["--max-head-bytes"]),
-        (
-            "subscriptions, values in them, of a connection",
-            &["--max-subscriptions", "--max-values"],
-        ),
-        (
-            "the same of all connections, and bytes of their texts",
-            &[
-                "--max-total-subscriptions",
-                "--max-total-values",
-                "--max-text-bytes",
-            ],
-        ),
-        (
-            "what of these one address may have",
-            &["--max-share-per-address"],
-        ),
-        (
-            "connections, and upgrades per second, per address",
-            &["--max-connections-per-address", "--upgrades-per-address"],
-        ),
-        (
-            "messages and bytes per second of a client",
-            &["--messages-per-second", "--bytes-per-second"],
-        ),
-        (
-            "publishers on an address of their own",
-            &["--max-publishers"],
-        ),
-        (
-            "bytes that wait for one connection",
-            &["--send-queue-bytes"],
-        ),
-        ("bytes kept for all connections", &["--buffer-bytes"]),
-        ("silence", &["--ping-interval", "--pong-timeout"]),
-        (
-            "a message, from its first byte to its last",
-            &["--message-timeout"],
-        ),
-    ];
-    assert_eq!(rows[1..].len(), expected.len());
-    for (cells, (what, limits)) in rows[1..].iter().zip(expected) {
-        assert_eq!(cells[0], what);
-        for limit in limits {
-            let default = &options[*limit];
-            assert!(
-                shown(default).iter().any(|shown| cells[1].contains(shown)),
-                "{what}: {limit} is {default}"
-            );
-        }
-    }
+/// What looks like an option in a text.
+fn options_in(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("--").filter_map(|(at, _)| {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+        let option = &rest[..end.unwrap_or(rest.len())];
+        let is_option = option[2..].starts_with(|c: char| c.is_ascii_lowercase())
+            && !text[..at].ends_with('-')
+            // One for several, as in --max-total-….
+            && !option.ends_with('-');
+        is_option.then_some(option)
+    })
 }
 
 /// The figures of a server where nothing has happened yet.
@@ -231,7 +161,7 @@ fn the_tables_have_every_figure_with_its_type() {
     let told = types(&text);
     let mut documented = BTreeMap::new();
     let mut labels = BTreeMap::new();
-    for cells in rows(OPERATIONS, "## Figures") {
+    for cells in rows(OPERATIONS, "## Metrics and health checks") {
         let &[name, kind, label, _] = &cells[..] else {
             continue;
         };
@@ -311,6 +241,37 @@ fn the_tables_have_every_reason_of_a_close() {
     let (listed, _) = listed.split_once(". ").expect("the sentence ends");
     let listed: BTreeSet<_> = listed.split([',', '\n', ' ']).filter_map(code).collect();
     assert_eq!(words, listed);
+}
+
+/// The words between quotes that follow one of `signs` in a source, its tests and white space left out.
+fn words_after(source: &str, signs: &[&str]) -> BTreeSet<String> {
+    let source = source.split("#[cfg(test)]").next().expect("a first");
+    let source: String = source.split_whitespace().collect();
+    let rests = signs.iter().flat_map(|sign| source.split(sign).skip(1));
+    let words = rests.filter_map(|rest| rest.strip_prefix('"')?.split('"').next());
+    words.map(str::to_owned).collect()
+}
+
+/// The words in a column of the tables under a heading.
+fn words_in(heading: &str, column: usize) -> BTreeSet<String> {
+    let rows = rows(TROUBLESHOOTING, heading);
+    let cells = rows.into_iter().filter_map(|cells| code(cells[column]));
+    cells.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_tables_have_every_state_and_reason_that_operators_are_told() {
+    let states = words_after(STANDING, &["=>"]);
+    assert!(states.contains("live"), "the sources are read");
+    let mut documented = words_in("### `GET /connections`", 0);
+    documented.remove("state");
+    assert_eq!(documented, states);
+    let reasons = ["Outcome::new(true,", "Outcome::new(false,", "reason:"];
+    let reasons = words_after(EXPLAIN, &reasons);
+    assert!(reasons.contains("no-match"), "the sources are read");
+    let mut documented = words_in("### `POST /explain`", 1);
+    documented.remove("reason");
+    assert_eq!(documented, reasons);
 }
 
 #[test]

@@ -43,7 +43,7 @@ def main(address):
     roles = {sample.labels["role"] for sample in families["crieur_connections"].samples}
     assert roles == {"client", "publisher", "http", "handshake", "closing"}, roles
     results = {sample.labels["result"] for sample in families["crieur_notifications"].samples}
-    assert results == {"delivered", "repeated", "invalid", "forbidden", "rate_limited"}, results
+    assert results == {"delivered", "repeated", "invalid", "forbidden", "stranger", "rate_limited"}, results
     labels = set()
     for family in families.values():
         assert family.documentation and family.type != "unknown", family

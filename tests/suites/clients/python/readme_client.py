@@ -22,15 +22,15 @@ LARGE = 70_000
 def main():
     (code,) = re.findall(r"^```php\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     with open_(None) as subscriber:
-        subscribe(subscriber, "Production")
+        subscribe(subscriber, "orders")
         expect("as it stands", run(code, ADDRESS), "")
-        expect("as it stands: subscriber", text_of(receive(subscriber)), "Bonjour")
-        large = replace(code, "'Bonjour'", f"str_repeat('b', {LARGE})")
+        expect("as it stands: subscriber", text_of(receive(subscriber)), "Order 18 is paid")
+        large = replace(code, "'Order 18 is paid'", f"str_repeat('b', {LARGE})")
         expect("large", run(large, ADDRESS), "")
         expect("large: subscriber", text_of(receive(subscriber)), "b" * LARGE)
         said = run(replace(code, "'channel' =>", "'chanel' =>"), ADDRESS)
         expect("refused", "not notified: {" in said and "invalid-notification" in said, True)
-        said = run(replace(code, "'Bonjour'", '"\\xff"'), ADDRESS)
+        said = run(replace(code, "'Order 18 is paid'", '"\\xff"'), ADDRESS)
         expect("no UTF-8", "not notified: " in said, True)
     print("php: the README's lines publish, and say what is refused")
     with socket.socket() as nobody:
