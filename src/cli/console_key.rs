@@ -2,7 +2,7 @@
 //! the person at the terminal. It is never in the log, which others may read.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -44,11 +44,13 @@ pub(super) fn show(key: &str, addresses: &[(ListenAddress, Lane)]) {
     }
 }
 
-/// Where a browser on this host finds the console: every address is this host's own as well.
+/// Where a browser on this host finds the console: every address is this host's own as well. No name: `localhost` may
+/// be another address of this host, where another user listens.
 pub(super) fn url(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        format!("http://localhost:{}/", address.port())
-    } else {
-        format!("http://{address}/")
+    let port = address.port();
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => format!("http://127.0.0.1:{port}/"),
+        IpAddr::V6(ip) if ip.is_unspecified() => format!("http://[::1]:{port}/"),
+        _ => format!("http://{address}/"),
     }
 }

@@ -10,6 +10,7 @@ use crate::client::{Answer, Url};
 
 use super::environment::from_environment;
 use super::error::CliError;
+use super::output::Plain;
 use super::secret_file::read_secret_file;
 
 const DEFAULT_URL: &str = "ws://127.0.0.1:8000/";
@@ -33,7 +34,7 @@ pub(super) struct ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.detail)
+        write!(f, "{}: {}", Plain(&self.code), Plain(&self.detail))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::hub::filter::covers;
 use super::arguments;
 use super::environment::from_environment;
 use super::error::CliError;
-use super::output::print;
+use super::output::{Plain, print};
 use super::subscribe::subscription;
 use super::trust::{CLIENT_KEY_FILE, parse_secrets, read_secrets};
 
@@ -324,7 +324,7 @@ fn describe(header: &Said<'_>, claims: &Said<'_>, now: Duration) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &dyn fmt::Display| {
         // Writing to a string can't fail.
-        let _ = writeln!(text, "{name:<8} {value}");
+        let _ = writeln!(text, "{name:<8} {}", Plain(&value.to_string()));
     };
     let said = |value: Option<&RawValue>| value.map_or("none", RawValue::get).to_owned();
     line("alg", &said(header.alg));
@@ -378,7 +378,7 @@ fn why(error: TokenError, keys: &ClientKeys, header: &Said<'_>, claims: &Said<'_
     match error {
         TokenError::Algorithm => {
             let keys = names(&mut keys.algorithms());
-            let said = header.alg.map_or("none", RawValue::get);
+            let said = Plain(header.alg.map_or("none", RawValue::get));
             format!("{error}: it says {said}, and the file has {keys}")
         }
         TokenError::Signature => {

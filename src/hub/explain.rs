@@ -170,6 +170,8 @@ impl Hub {
         let mut json = self.begin_answer(moment);
         let would_get = match occasion.repeated {
             Some(_) => Some(0),
+            // Of what was published, the index knows only who has a list now that it matches.
+            None if occasion.position.is_some() => None,
             None => is_walked.then_some(recipients.len()),
         };
         if let Some(would_get) = would_get {
@@ -366,7 +368,7 @@ impl Explained<'_, '_> {
         let hub = self.hub;
         let position = self.occasion.position;
         if position.is_some_and(|position| position <= hub.connections.covers_from(id)) {
-            let detail = "a subscription matches, but its list came after the notification";
+            let detail = "a subscription matches, but its list came after the notification: an earlier list may have got it";
             return Outcome::new(false, "subscribed-later", detail);
         }
         if let Some(cursor) = hub.replays.get(id) {

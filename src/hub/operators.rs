@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use super::Hub;
 use super::access::policy::{Decision, PublishRight, bearer};
 use super::command::{self, CommandError, ErrorCode, JsonText, Query, Whom, read_query};
-use super::post::{MAY_NOT_PUBLISH, NO_PUBLISHERS_TOKEN, bad_request, is_json, unauthorized};
+use super::post::{
+    MAY_NOT_PUBLISH, NO_PUBLISHERS_TOKEN, bad_request, forbidden, is_json, unauthorized,
+};
 use super::recent::{Notified, Refused, Tenant};
 use super::standing::{Moment, State, write_tenant};
 use crate::application::{BodyPermit, BodyUse, Figures, Framing, Request, Response, Status};
@@ -59,7 +61,8 @@ impl<'a> Listing<'a> {
 }
 
 impl Hub {
-    /// Checks by its head that a request may ask what only publishers may.
+    /// Checks by its head that a request may ask what only publishers may. One that may not hasn't tried to publish, and
+    /// isn't counted as if it had.
     ///
     /// # Errors
     /// The answer, if it may not.
@@ -69,13 +72,11 @@ impl Hub {
         decision: &Decision,
     ) -> Result<(), Response> {
         if decision.publish == PublishRight::Never || !decision.is_origin_allowed {
-            return Err(self.forbid(decision, request, MAY_NOT_PUBLISH));
+            return Err(forbidden(MAY_NOT_PUBLISH));
         }
         match decision.publish {
             PublishRight::Granted => Ok(()),
-            _ if bearer(request.head).is_some() => {
-                Err(self.forbid(decision, request, NO_PUBLISHERS_TOKEN))
-            }
+            _ if bearer(request.head).is_some() => Err(forbidden(NO_PUBLISHERS_TOKEN)),
             _ => Err(unauthorized()),
         }
     }

@@ -113,8 +113,7 @@ impl Hub {
         let peer = decision.peer;
         let level = self.count_forbidden(decision.is_own, request.now);
         log!(level, peer:% = peer, reason = detail; "{peer} may not publish");
-        let error = CommandError::new(ErrorCode::Forbidden, detail);
-        Response::json(Status::FORBIDDEN, error.reply())
+        forbidden(detail)
     }
 
     /// Counts one that may not publish. Returns the level of the line about it.
@@ -317,6 +316,12 @@ fn rate_limited(refused: addresses::Refused) -> Response {
     let error = CommandError::new(ErrorCode::RateLimited, refused.to_string());
     Response::json(Status::TOO_MANY_REQUESTS, error.reply())
         .with_field("Retry-After", refused.retry_seconds().to_string())
+}
+
+/// The answer to a request that may not publish; `detail` says why.
+pub(super) fn forbidden(detail: &'static str) -> Response {
+    let error = CommandError::new(ErrorCode::Forbidden, detail);
+    Response::json(Status::FORBIDDEN, error.reply())
 }
 
 pub(super) fn unauthorized() -> Response {

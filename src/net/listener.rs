@@ -4,6 +4,7 @@
 //! to be asked for in vain. While nobody can be accepted, it isn't watched.
 
 use std::io;
+use std::mem;
 use std::net::{self, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix;
@@ -159,24 +160,29 @@ impl Listener {
         Ok(())
     }
 
+    /// Has `registry` watch it no more. To be called before it is closed: where a service manager has the socket too, it
+    /// stays watched, and would tell of connections for ever.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn unwatch(&mut self, registry: &Registry) -> io::Result<()> {
+        if mem::take(&mut self.is_watched) {
+            // To watch for nothing isn't enough: that it has failed would be told at every poll.
+            epoll::delete(registry, self.socket.as_fd())?;
+        }
+        Ok(())
+    }
+
     /// Has `registry` tell of connections, but not as long as those that it has told of can't be accepted.
     ///
     /// # Errors
     /// As the operating system's.
     pub fn update_watch(&mut self, registry: &Registry) -> io::Result<()> {
-        let is_wanted = !self.is_ready;
-        if let Some(token) = self.token
-            && is_wanted != self.is_watched
-        {
-            let flags = match is_wanted {
-                true => EventFlags::IN,
-                false => EventFlags::empty(),
-            };
-            let data = EventData::new_u64(token.0 as u64);
-            epoll::modify(registry, self.socket.as_fd(), data, flags)?;
-            self.is_watched = is_wanted;
+        match (self.token, self.is_ready) {
+            (Some(token), false) if !self.is_watched => self.register(registry, token),
+            (_, true) => self.unwatch(registry),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The lane that this is.
@@ -395,6 +401,48 @@ mod tests {
         assert!(listener.accept(now).is_some() && listener.accept(now).is_some());
         assert_eq!(told(&mut poll), 0);
         assert!(listener.accept(now).is_none() && !listener.is_ready(now));
+    }
+
+    #[test]
+    fn a_socket_that_somebody_else_has_too_is_not_watched_when_it_is_closed() {
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&address, Lane::Clients, &ServerConfig::default());
+        let mut listener = listener.expect("a free port");
+        let Ok(ListenAddress::Tcp(address)) = listener.local_addr() else {
+            unreachable!("it is TCP");
+        };
+        let _of_the_service_manager = listener
+            .socket
+            .as_fd()
+            .try_clone_to_owned()
+            .expect("a descriptor");
+        let mut poll = Poll::new().expect("a poll");
+        let registry = poll.registry();
+        listener.register(registry, Token(7)).expect("registered");
+        listener.unwatch(registry).expect("it was watched");
+        drop(listener);
+        let _client = net::TcpStream::connect(address).expect("connected");
+        assert_eq!(told(&mut poll), 0);
+    }
+
+    #[test]
+    fn a_socket_that_has_failed_is_not_told_of_while_nobody_can_be_accepted() {
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&address, Lane::Clients, &ServerConfig::default());
+        let mut listener = listener.expect("a free port");
+        let mut poll = Poll::new().expect("a poll");
+        listener
+            .register(poll.registry(), Token(7))
+            .expect("registered");
+        let socket = listener.socket.as_fd();
+        SockRef::from(&socket)
+            .shutdown(Shutdown::Both)
+            .expect("it listens");
+        assert_eq!(told(&mut poll), 1);
+        listener.handle_ready(1);
+        assert!(listener.accept(Timestamp::ZERO).is_none());
+        listener.update_watch(poll.registry()).expect("changed");
+        assert_eq!(told(&mut poll), 0);
     }
 
     #[test]

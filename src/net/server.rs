@@ -569,7 +569,11 @@ impl<A: Application> Driver<Socket, A, MonotonicClock> for Hosted<'_> {
                 }
             }
             // A client that comes from now on finds nobody.
-            self.sources.listeners.clear();
+            for mut listener in self.sources.listeners.drain(..) {
+                if let Err(error) = listener.unwatch(self.sources.poll.registry()) {
+                    warn!("a listening socket is still watched: {error}");
+                }
+            }
             self.sources.unbound = None;
             // A publisher that never ceases has something under way at any time: the others don't wait for it.
             self.sources.settling_until = Some(engine.now() + self.sources.drain / 2);

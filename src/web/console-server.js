@@ -249,8 +249,9 @@ function notificationOf(text) {
 
 function drawExplained(answer, asked, isPast) {
   const { would_get: count, connections_open: open, connections, ended, truncated, repeated } = answer;
-  const reaches = isPast ? 'Reached, or still will' : 'Would reach';
-  show('explain-result', count > 0 ? 'good' : '', `${reaches}: ${figure(count)} of ${counted(open, 'connection')}`);
+  const among = counted(open, 'connection');
+  const unknown = isPast ? `By the lists that ${among} now have` : `Too many to count, of ${among}`;
+  show('explain-result', count > 0 ? 'good' : '', count === undefined ? unknown : `Would reach: ${figure(count)} of ${among}`);
   const rows = connections.map(explainedRow);
   if (repeated !== undefined) rows.unshift(element('li', `Its key is known: it was published as ${repeated}.`, { className: 'hint' }));
   if (asked !== null && connections.length === 0) rows.push(element('li', `There is no open connection of ${asked}.`));

@@ -2,7 +2,11 @@
 //!
 //! Main entry: [`of`]. Invariant: what comes from peers has nothing in it that a terminal obeys.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
+
+use crate::cli::output::Plain;
 
 /// The members of a subscription in the order in which people write them.
 const MEMBERS: [&str; 3] = ["package", "page", "filters"];
@@ -41,13 +45,8 @@ impl Report {
     /// A line, without what a terminal would obey.
     fn line(&mut self, indent: usize, line: &str) {
         self.text.extend(std::iter::repeat_n(' ', indent));
-        for c in line.chars() {
-            match is_plain(c) {
-                true => self.text.push(c),
-                false => self.text.extend(c.escape_unicode()),
-            }
-        }
-        self.text.push('\n');
+        // Writing to a string can't fail.
+        let _ = writeln!(self.text, "{}", Plain(line));
     }
 
     fn write_summary(&mut self, answer: &Value) {
@@ -63,19 +62,18 @@ impl Report {
             self.line(0, &line);
         }
         let (getting, open) = (&answer["would_get"], &answer["connections_open"]);
-        let get = match answer["id"].is_string() || published.is_object() {
-            true => "got it or will",
-            false => "would get it",
-        };
         let place = match answer["scope"] == "node" {
             true => " of this server",
             false => "",
         };
         let line = match getting.as_u64() {
-            Some(getting) => format!("{getting} of {open} open connections{place} {get}."),
-            None => {
-                format!("How many of {open} open connections{place} {get} takes too long to count.")
+            Some(getting) => format!("{getting} of {open} open connections{place} would get it."),
+            None if answer["truncated"] == true => {
+                format!(
+                    "How many of {open} open connections{place} would get it takes too long to count."
+                )
             }
+            None => format!("{open} open connections{place}, by the lists that they have now:"),
         };
         self.line(0, &line);
     }
@@ -156,12 +154,6 @@ impl Report {
     }
 }
 
-/// Whether a terminal shows `c` and nothing else: no control character, none that turns the direction of text.
-fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 fn entries(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -219,6 +211,7 @@ fn span(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::is_plain;
 
     fn report(answer: &str, none: Option<&str>) -> String {
         let answer = serde_json::from_str(answer).expect("JSON");
@@ -275,17 +268,18 @@ More was left out: ask for less with --connection, --user or --address.
 
     #[test]
     fn one_that_was_published_and_one_that_is_repeated() {
-        let published = r#"{"now":60000,"scope":"node","would_get":1,"connections_open":2,
+        let published = r#"{"now":60000,"scope":"node","connections_open":2,
             "published":{"id":"a-1","at":30000,"delivered":3,"dropped":1},"connections":[],"ended":[]}"#;
         assert_eq!(
             report(published, None),
             "Published 30 s ago: 3 delivered, 1 dropped.\n\
-             1 of 2 open connections of this server got it or will.\n"
+             2 open connections of this server, by the lists that they have now:\n"
         );
-        let uncounted = r#"{"scope":"server","connections_open":2}"#;
+        let uncounted = r#"{"scope":"server","connections_open":2,"truncated":true}"#;
         assert_eq!(
             report(uncounted, None),
-            "How many of 2 open connections would get it takes too long to count.\n"
+            "How many of 2 open connections would get it takes too long to count.\n\
+             More was left out: ask for less with --connection, --user or --address.\n"
         );
         let repeated =
             r#"{"now":1,"scope":"server","would_get":0,"connections_open":2,"repeated":"a-1"}"#;

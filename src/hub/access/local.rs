@@ -55,7 +55,16 @@ pub fn is_foreign(head: &Head<'_>) -> bool {
 }
 
 fn is_from_browser(head: &Head<'_>) -> bool {
-    BROWSER_FIELDS.iter().any(|name| head.fields.has(name))
+    BROWSER_FIELDS.iter().any(|name| head.fields.has(name)) || is_from_another_site(head)
+}
+
+/// Whether a page of another site makes a browser ask: a GET for a picture, say, has no `Origin` (Fetch Metadata).
+fn is_from_another_site(head: &Head<'_>) -> bool {
+    head.fields.has("Sec-Fetch-Site")
+        && !matches!(
+            head.fields.only_value("Sec-Fetch-Site"),
+            Some(b"same-origin" | b"none")
+        )
 }
 
 fn is_from_proxy(head: &Head<'_>) -> bool {
@@ -226,6 +235,9 @@ mod tests {
             "X-Forwarded-For: 127.0.0.1",
             "x-forwarded-proto: https",
             "Cookie: a=b",
+            "Sec-Fetch-Site: cross-site",
+            "Sec-Fetch-Site: same-site",
+            "Sec-Fetch-Site: none\r\nSec-Fetch-Site: none",
         ] {
             assert!(
                 !is_local_from(
@@ -238,7 +250,8 @@ mod tests {
             let text = format!("GET / HTTP/1.1\r\nHost: example.org\r\n{field}\r\n\r\n");
             assert!(is_foreign(&head_of(&text)), "{field}");
         }
-        let own = "Host: localhost\r\nUser-Agent: php\r\nX-Request-Id: 7\r\n";
+        let own =
+            "Host: localhost\r\nUser-Agent: php\r\nX-Request-Id: 7\r\nSec-Fetch-Site: none\r\n";
         assert!(is_local_from("127.0.0.1:5", "/", own));
         assert!(!is_foreign(&head_of(&format!(
             "GET / HTTP/1.1\r\n{own}\r\n"

@@ -261,7 +261,8 @@ impl Grants {
         to_bits([
             is_admitted,
             is_publisher,
-            body_use.is_authorized(),
+            // Not of an explanation, too: an earlier build would publish its body.
+            body_use == BodyUse::Publish,
             drains_after_hang_up,
             closes_last,
             has_place_on_trial,
@@ -277,9 +278,9 @@ impl Grants {
             is_admitted: bits & 1 != 0,
             is_publisher: bits & 1 << 1 != 0,
             body_use: match (bits & 1 << 2 != 0, bits & 1 << 9 != 0) {
-                (true, true) => BodyUse::Explain,
+                (_, true) => BodyUse::Explain,
                 (true, false) => BodyUse::Publish,
-                (false, _) => BodyUse::PublishByToken {
+                (false, false) => BodyUse::PublishByToken {
                     is_own: bits & 1 << 8 != 0,
                 },
             },
@@ -306,9 +307,9 @@ mod tests {
     fn every_flag_has_a_bit_of_its_own() {
         for bits in 0..1 << 8 {
             let uses: &[u64] = if bits & 1 << 2 == 0 {
-                &[0, 1 << 8]
+                &[0, 1 << 8, 1 << 9]
             } else {
-                &[0, 1 << 9]
+                &[0]
             };
             for use_bits in uses {
                 let bits = bits | use_bits;
