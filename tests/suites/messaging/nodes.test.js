@@ -26,7 +26,7 @@ after(async () => {
 });
 
 /** How often a node has taken the list of a page, or of one of the clients here. */
-const lists = (where, node) => where.log(node).match(/ has [13] subscriptions/g)?.length ?? 0;
+const lists = (where, node) => where.log(node).match(/ has [13] subscriptions?\b/g)?.length ?? 0;
 
 /** Brings in Alice and Bob, one after the other, at different nodes; `leave` takes one away. */
 async function enterApart(where, come, leave) {
