@@ -65,7 +65,9 @@ fn ids_of_what_was_read_at_one_node_are_resumed_from_at_another() {
         let id = publish_kept(&nodes[n / 2 % 2], &on_channel("c", n));
         assert_eq!(client.whole_text(), numbered(&id, &on_channel("c", n)));
         let passed = publish_kept(&nodes[n / 4 % 2], D);
-        wait_until("it was read", || position(node) == passed);
+        wait_until("both have read it", || {
+            nodes.iter().all(|node| position(node) == passed)
+        });
         at = match n % 3 {
             0 => id,
             1 => client.before_pong().1,
