@@ -39,10 +39,10 @@ say shell 'compadd() {
     if [[ ${@[1,(i)(-|--)]} != *-(O|A|D)\ * ]]; then builtin compadd -A offered "$@"; print -rl -- $offered >>$OFFERED; fi
     builtin compadd "$@"
 }'
-say shell 'offer() { zle list-choices; print -r -- = >>$OFFERED; BUFFER= }; zle -N offer; bindkey "^X" offer'
+say shell 'offer() { zle list-choices; print -r -- = >>$OFFERED; BUFFER= }; zle -N offer; bindkey "^O" offer'
 while IFS= read -r line; do
     : >$OFFERED
-    say -n shell "$line"$'\x18'
+    say -n shell "$line"$'\x0f'
     until grep -q "^=\$" $OFFERED; do zpty -r -t shell said; done
     print -r -- = $(grep -v "^=\$" $OFFERED)
 done
