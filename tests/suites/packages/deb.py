@@ -36,7 +36,7 @@ def check(full):
         steps = f"lintian, {options} options in the manual and in three shells"
         if not machines.is_possible():
             return f"packages: deb: {steps}; not installed"
-        system = debootstrap() if full else Path("/")
+        system = debootstrap(deb) if full else Path("/")
         installed.check(Path(folder), deb, system)
     return f"packages: deb: {steps}, installed, used, upgraded, removed, purged"
 
@@ -102,13 +102,16 @@ def plain(text):
     return re.sub(r"\W", "", text)
 
 
-def debootstrap():
-    """A system with apt, systemd and nothing that a package doesn't ask for; made once."""
+def debootstrap(deb):
+    """A system with systemd and what the package depends on, since apt has no network there; made once."""
+    depends = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    # Of alternatives the first one.
+    packages = ",".join(["systemd", "man-db", *re.findall(r"(?:^|, )([a-z0-9.+-]+)", depends)])
     folder = harness.target_dir() / "packages-debian"
-    done = folder / "debootstrap.done"
-    if not done.exists():
+    has = folder / "packages"
+    if not has.exists() or has.read_text() != packages:
         shutil.rmtree(folder, ignore_errors=True)
-        command = ["debootstrap", "--variant=minbase", "--include=systemd,man-db", "bookworm", folder]
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        done.touch()
+        has.write_text(packages)
     return folder

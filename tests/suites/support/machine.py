@@ -22,6 +22,8 @@ from receipts import ID
 SYSTEMD = "/lib/systemd/systemd"
 URL = "ws://127.0.0.1:8000/"
 SECONDS_MAX = 30
+# Of a test that fails.
+LOG_LINES_MAX = 100
 
 
 def is_possible():
@@ -67,7 +69,7 @@ class Machine:
 
     def __exit__(self, kind, *_):
         if kind is not None:
-            print(self.log(), file=sys.stderr)
+            print(*self.log().splitlines()[-LOG_LINES_MAX:], sep="\n", file=sys.stderr)
         self.undo.close()
 
     def leave_network(self):
