@@ -1,8 +1,8 @@
 """The Debian package: lintian finds nothing; its manual and its completions have what the program's help has; it is
 installed, used, upgraded, removed and purged by apt-get on a system that systemd has booted.
 
-That system is a copy of this machine, in memory and without a network; with --full one that debootstrap makes, with
-nothing else on it. Needs root and systemd for that, and apt-get for what is missing.
+That system is a copy of this machine, in memory and without a network; with --full it is also one that debootstrap
+makes, with nothing else on it. Needs root and systemd for that, and apt-get for what is missing.
 """
 
 import re
@@ -16,15 +16,14 @@ import harness
 import installed
 import machine as machines
 
-TOOLS = {"lintian": "lintian", "man": "man-db", "zsh": "zsh", "fish": "fish", "debootstrap": "debootstrap"}
+TOOLS = {"dh": "debhelper", "lintian": "lintian", "man": "man-db", "zsh": "zsh", "fish": "fish",
+         "redis-server": "redis-server"}
 
 
 def check(full):
-    for tool in TOOLS if full else [tool for tool in TOOLS if tool != "debootstrap"]:
+    for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
-            harness.install_debian_package(TOOLS[tool])
-    if shutil.which("dh") is None:
-        harness.install_debian_package("debhelper")
+            harness.install_debian_package(package)
     (deb,) = harness.build_packages("deb").glob("crieur_*.deb")
     lint(deb)
     with tempfile.TemporaryDirectory(prefix="crieur-deb-") as folder:
@@ -36,8 +35,9 @@ def check(full):
         steps = f"lintian, {options} options in the manual and in three shells"
         if not machines.is_possible():
             return f"packages: deb: {steps}; not installed"
-        system = debootstrap(deb) if full else Path("/")
-        installed.check(Path(folder), deb, system)
+        for name, system in [("host", Path("/"))] + ([("debian", debootstrap(deb))] if full else []):
+            (Path(folder) / name).mkdir()
+            installed.check(Path(folder) / name, deb, system)
     return f"packages: deb: {steps}, installed, used, upgraded, removed, purged"
 
 
@@ -107,6 +107,8 @@ def debootstrap(deb):
     depends = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], check=True, stdout=subprocess.PIPE, text=True).stdout
     # Of alternatives the first one.
     packages = ",".join(["systemd", "man-db", *re.findall(r"(?:^|, )([a-z0-9.+-]+)", depends)])
+    if shutil.which("debootstrap") is None:
+        harness.install_debian_package("debootstrap")
     folder = harness.target_dir() / "packages-debian"
     has = folder / "packages"
     if not has.exists() or has.read_text() != packages:

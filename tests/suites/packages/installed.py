@@ -37,6 +37,8 @@ def check(folder, deb, system):
         is_upgraded(machine, repack(deb, folder, "0.1.1-1"))
         stays(machine, repack(deb, folder, "0.1.2-1"))
         is_restarted(machine, repack(deb, folder, "0.1.3-1", OLD_PROGRAM))
+        if (machine.root / "usr/bin/redis-server").exists():
+            has_instances(machine, repack(deb, folder, "0.1.4-1"))
         is_removed(machine)
         is_purged(machine, before)
         # Nothing of the first time is in its way.
@@ -85,9 +87,9 @@ class Debian(Machine):
         with urllib.request.urlopen(request, timeout=10) as response:
             assert response.status == 200
 
-    def runs_program(self):
+    def runs_program(self, unit="crieur.service"):
         """Whether the server is the program that is at its path now."""
-        process = Path(f"/proc/{self.of_machine(self.main_pid())}/exe")
+        process = Path(f"/proc/{self.of_machine(self.main_pid(unit))}/exe")
         return process.exists() and process.samefile(self.root / "usr/bin/crieur")
 
     def set(self, lines):
@@ -228,6 +230,25 @@ def is_restarted(machine, deb):
         wait_for(lambda: subscriber.said["stderr"].count("subscribed") == 2, lambda: subscriber.said)
         machine.publish(-3)
         subscriber.wait_for('"number":-3')
+
+
+def has_instances(machine, deb):
+    """Several processes, as docs/operations.md says; an upgrade is theirs too, and so is the removal that follows."""
+    machine.inside("redis-server", "--daemonize", "yes", "--dir", "/tmp", "--save", "")
+    section = (harness.ROOT / "docs/operations.md").read_text().split("\n### Debian package\n")[1].split("\n### ")[0]
+    commands = re.findall(r"`(systemctl (?:disable|enable) [^`]*)`", section)
+    assert len(commands) == 2, commands
+    machine.shell("\n".join(commands))
+    units = ("crieur@1.service", "crieur@2.service")
+    before = [machine.main_pid(unit) for unit in units]
+    with machine.subscriber() as subscriber:
+        said = machine.install(deb)
+        assert [machine.main_pid(unit) for unit in units] == before, said
+        assert all(machine.runs_program(unit) for unit in units), said
+        # A port of one process for publishers; either of them has the subscriber.
+        machine.inside("crieur", "publish", "--url", "http://127.0.0.1:8101/", '{"channel":"c","number":-4}')
+        subscriber.wait_for('"number":-4')
+        assert subscriber.said["stderr"].count("subscribed") == 1, subscriber.said
 
 
 def is_removed(machine):

@@ -98,11 +98,11 @@ class Machine:
     def systemctl(self, *arguments, check=True):
         return self.inside("systemctl", *arguments, check=check)
 
-    def show(self, name):
-        return self.systemctl("show", "--value", "-p", name, "crieur.service").strip()
+    def show(self, name, unit="crieur.service"):
+        return self.systemctl("show", "--value", "-p", name, unit).strip()
 
-    def main_pid(self):
-        return int(self.show("MainPID"))
+    def main_pid(self, unit="crieur.service"):
+        return int(self.show("MainPID", unit))
 
     def of_machine(self, pid):
         """The number that a process of the namespace has outside of it."""
