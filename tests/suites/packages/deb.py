@@ -37,7 +37,7 @@ def check(full):
             return f"packages: deb: {steps}; not installed"
         for name, system in [("host", Path("/"))] + ([("debian", debootstrap(deb))] if full else []):
             (Path(folder) / name).mkdir()
-            installed.check(Path(folder) / name, deb, system)
+            installed.check(Path(folder) / name, deb, system, helps.program)
     return f"packages: deb: {steps}, installed, used, upgraded, removed, purged"
 
 

@@ -19,15 +19,19 @@ ADDRESS = "127.0.0.1:8000"
 NOTIFICATION = '{"channel":"c","number":0}'
 # What tools for users write, and systemd at its first start.
 OTHERS = re.compile(r"etc/((passwd|group|shadow|gshadow|subuid|subgid)-?|\.pwd\.lock|ld\.so\.cache|machine-id)")
-# A version that can't take over: it knows no more than how to check its settings.
-OLD_PROGRAM = b"""#!/bin/sh
-if [ "$1" = --check ]; then exit; fi
-exec /usr/bin/crieur.real "$@"
+# A version that can't take over.
+OTHER_PROGRAM = b"""#!/bin/bash
+if [[ -n ${CRIEUR_HANDOVER:-} ]]; then
+    echo 'crieur: there is no setting CRIEUR_HANDOVER' >&2
+    exit 2
+fi
+exec -a "$0" /usr/bin/crieur.real "$@"
 """
 
 
-def check(folder, deb, system):
-    with Debian(folder, system) as machine:
+def check(folder, deb, system, program):
+    """`program` is the package's, for a client from outside."""
+    with Debian(folder, system, program) as machine:
         before = machine.state()
         machine.install(deb)
         runs(machine)
@@ -36,7 +40,7 @@ def check(folder, deb, system):
         listens_elsewhere(machine)
         is_upgraded(machine, repack(deb, folder, "0.1.1-1"))
         stays(machine, repack(deb, folder, "0.1.2-1"))
-        is_restarted(machine, repack(deb, folder, "0.1.3-1", OLD_PROGRAM))
+        is_restarted(machine, repack(deb, folder, "0.1.3-1", OTHER_PROGRAM))
         if (machine.root / "usr/bin/redis-server").exists():
             has_instances(machine, repack(deb, folder, "0.1.4-1"))
         is_removed(machine)
@@ -49,8 +53,9 @@ def check(folder, deb, system):
 class Debian(Machine):
     """A copy of a system in memory."""
 
-    def __init__(self, folder, system):
+    def __init__(self, folder, system, program):
         super().__init__(folder, "copy", system)
+        self.program = program
 
     def apt(self, *arguments):
         command = self.command(
@@ -77,7 +82,7 @@ class Debian(Machine):
         return self.inside("sh", "-euc", script)
 
     def subscriber(self):
-        return Subscriber(self.root / "usr/bin/crieur")
+        return Subscriber(self.program)
 
     def publish(self, number):
         """Until it is acknowledged, once."""
@@ -125,8 +130,8 @@ def runs(machine):
     process = Path(f"/proc/{machine.of_machine(machine.main_pid())}")
     user = machine.inside("id", "-u", "crieur").strip()
     assert re.search(r"^Uid:\s+(\d+)", process.joinpath("status").read_text(), re.MULTILINE)[1] == user
-    # This process is in the machine's network.
-    listening = subprocess.run(["ss", "-tlnH"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    # This process is in the machine's network. Redis may be there.
+    listening = subprocess.run(["ss", "-tlnH", "sport != :6379"], check=True, stdout=subprocess.PIPE, text=True).stdout
     assert [line.split()[3] for line in listening.splitlines()] == [ADDRESS], listening
     assert machine.inside("stat", "-c", "%U:%G %a", "/var/lib/crieur").strip() == "crieur:crieur 700"
 
@@ -150,12 +155,12 @@ def has_secrets(machine):
     (line,) = re.findall(r"^#(CRIEUR_CLIENT_KEY_FILE=.*)$", settings, re.MULTILINE)
     machine.set(f"{line}\n")
     machine.systemctl("restart", "crieur")
-    subscribe = [machine.root / "usr/bin/crieur", "subscribe", "c"]
+    subscribe = [machine.program, "subscribe", "c"]
     refused = subprocess.run(["timeout", "5", *subscribe], capture_output=True, text=True).stderr
     assert "token-missing" in refused or "3000" in refused, refused
     machine.shell("umask 077; crieur token --key-file /etc/crieur/client.key --allow c > /tmp/client.token")
     token = machine.root / "tmp/client.token"
-    with Subscriber(machine.root / "usr/bin/crieur", "--token-file", str(token)) as subscriber:
+    with Subscriber(machine.program, "--token-file", str(token)) as subscriber:
         machine.publish(-1)
         subscriber.wait_for('"number":-1')
     (machine.root / "etc/default/crieur").write_text(settings)
@@ -225,7 +230,7 @@ def is_restarted(machine, deb):
     pid = machine.main_pid()
     with machine.subscriber() as subscriber:
         said = machine.install(deb)
-        assert "crieur.service is restarted" in said, said
+        assert "crieur.service is restarted" in said and "the handover is refused" in machine.log(), said
         assert machine.main_pid() != pid and machine.show("ActiveState") == "active"
         wait_for(lambda: subscriber.said["stderr"].count("subscribed") == 2, lambda: subscriber.said)
         machine.publish(-3)
