@@ -46,15 +46,16 @@ class Machine:
         self.folder, self.what = folder, what
 
     def __enter__(self):
-        self.cgroups = Cgroups(f"crieur-{os.getpid()}")
         target = self.folder / "root"
         target.mkdir()
-        self.unshare = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--cgroup", "--kill-child",
-             Path(__file__).with_name("boot"), target, *self.what],
-            stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=self.cgroups.enter,
-        )
         with contextlib.ExitStack() as undo:
+            cgroups = Cgroups(f"crieur-{os.getpid()}")
+            undo.callback(cgroups.remove)
+            self.unshare = subprocess.Popen(
+                ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--cgroup", "--kill-child",
+                 Path(__file__).with_name("boot"), target, *self.what],
+                stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=cgroups.enter,
+            )
             undo.callback(self.stop)
             self.pid = int(self.wait_for(lambda: self.children(self.unshare.pid)).split()[0])
             self.wait_for(lambda: Path(f"/proc/{self.pid}/exe").resolve().name == "systemd")
@@ -80,7 +81,6 @@ class Machine:
         # The first process of a PID namespace takes all others along.
         self.unshare.kill()
         self.unshare.wait()
-        self.cgroups.remove()
 
     @staticmethod
     def children(pid):
