@@ -1,4 +1,4 @@
-// Bundles native.app.js as an app of React Native is bundled, into a file of the given name. A process
+// Bundles a module beside this file as an app of React Native is bundled, into a file of the given name. A process
 // makes one bundle: Babel remembers the profile of the first.
 
 import { writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ const Metro = require('metro');
 const { getDefaultConfig, mergeConfig } = require('@react-native/metro-config');
 
 const [out, settings] = process.argv.slice(2);
-const { readsExports, profile } = JSON.parse(settings);
+const { entry, readsExports, profile } = JSON.parse(settings);
 
 const config = mergeConfig(getDefaultConfig(import.meta.dirname), {
   resolver: { unstable_enablePackageExports: readsExports },
@@ -25,7 +25,7 @@ const config = mergeConfig(getDefaultConfig(import.meta.dirname), {
   },
 });
 const { code } = await Metro.runBuild(config, {
-  entry: 'native.app.js',
+  entry,
   platform: 'android',
   dev: false,
   minify: false,

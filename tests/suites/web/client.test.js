@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Crieur, CrieurError } from 'crieur';
+import { Crieur, CrieurError } from '@crieur/client';
 import { Clock, FakeTarget, fakeWebSocket, settle, start } from './fakes.js';
 
 // Any of these would be a mistake of the client.

@@ -2,7 +2,7 @@
 // the test wants. Nothing of it is shared between tests.
 
 import assert from 'node:assert/strict';
-import { Crieur } from 'crieur';
+import { Crieur } from '@crieur/client';
 
 const real = { setTimeout, clearTimeout, setImmediate, now: Date.now, random: Math.random };
 

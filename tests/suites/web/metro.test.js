@@ -7,7 +7,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -49,7 +49,8 @@ const OUTCOME = {
 
 function bundle(t, settings) {
   const file = path.join(temporaryFolder(t), 'bundle.js');
-  execFileSync(process.execPath, ['bundle.js', file, JSON.stringify(settings)], { cwd: import.meta.dirname, stdio: 'inherit' });
+  const all = JSON.stringify({ entry: 'native.app.js', ...settings });
+  execFileSync(process.execPath, ['bundle.js', file, all], { cwd: import.meta.dirname, stdio: 'inherit' });
   return file;
 }
 
@@ -76,13 +77,20 @@ test('Metro finds it where it does not, as older ones', (t) => {
   assert.deepEqual(runInNode(bundle(t, { readsExports: false, profile: 'default' })), OUTCOME);
 });
 
+test('Metro finds it for an app that requires it', (t) => {
+  const app = readFileSync(path.join(import.meta.dirname, 'native.app.js'), 'utf8');
+  const entry = 'native.requires.js';
+  writeFileSync(path.join(import.meta.dirname, entry), app.replaceAll(/^import (.*) from (.*);$/gm, 'const $1 = require($2);'));
+  assert.deepEqual(runInNode(bundle(t, { entry, readsExports: true, profile: 'default' })), OUTCOME);
+});
+
 test('Hermes V1 compiles what Metro makes for it, and the client as it is', (t) => {
   const file = bundle(t, { readsExports: true, profile: 'hermes-stable' });
   assert.match(readFileSync(file, 'utf8'), /^ *class Crieur /m, 'this is the bundle for older engines');
   assert.deepEqual(runInNode(file), OUTCOME);
   const compile = (...sources) => execFileSync(hermesc, ['-emit-binary', '-O', '-w', '-out', `${file}.hbc`, ...sources]);
   compile(file);
-  const source = readFileSync(program('crieur', 'crieur.js'), 'utf8').replaceAll(/^export /gm, '');
+  const source = readFileSync(program('@crieur/client', 'crieur.js'), 'utf8').replaceAll(/^export /gm, '');
   execFileSync(hermesc, ['-emit-binary', '-O', '-w', '-out', `${file}.hbc`, '-'], { input: source });
   console.log(`web: Hermes ${release(hermesc)} compiled the bundle, and the client as it is`);
 });

@@ -7,7 +7,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Crieur } from 'crieur';
+import { Crieur } from '@crieur/client';
 import { Clock, PING, fakeWebSocket, settle } from './fakes.js';
 
 const LIVES = 1_500;

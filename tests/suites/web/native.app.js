@@ -4,8 +4,8 @@
 
 import { createElement, useEffect } from 'react';
 import { create } from 'react-test-renderer';
-import { Crieur, CrieurError } from 'crieur';
-import { useCrieur } from 'crieur/react';
+import { Crieur, CrieurError } from '@crieur/client';
+import { useCrieur } from '@crieur/client/react';
 
 let now = 1_700_000_000_000;
 const timers = new Map();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { StrictMode, createElement, useEffect, useState } from 'react';
 import { act, create } from 'react-test-renderer';
-import { useCrieur } from 'crieur/react';
+import { useCrieur } from '@crieur/client/react';
 import { Clock, fakeWebSocket, settle } from './fakes.js';
 
 globalThis.IS_REACT_ACT_ENVIRONMENT = true;

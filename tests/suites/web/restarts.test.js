@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import WebSocket from 'ws';
-import { Crieur } from 'crieur';
+import { Crieur } from '@crieur/client';
 import { Link, Publisher, Server, temporaryFolder, until } from './server.js';
 
 const CLIENTS = 200;

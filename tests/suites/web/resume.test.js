@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Crieur } from 'crieur';
+import { Crieur } from '@crieur/client';
 import { fakeWebSocket, settle, start } from './fakes.js';
 
 const kept = (id, n) => ({ type: 'notification', id, notification: { channel: 'a', n } });

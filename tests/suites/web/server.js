@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import WebSocket from 'ws';
-import { Crieur } from 'crieur';
+import { Crieur } from '@crieur/client';
 
 const binary = process.env.CRIEUR;
 if (!binary) throw new Error('CRIEUR says which program to test: see tests/suites/web/run');

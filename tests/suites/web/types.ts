@@ -11,8 +11,8 @@ import {
   type Subscribed,
   type SubscribedEvent,
   type Subscription,
-} from 'crieur';
-import { useCrieur } from 'crieur/react';
+} from '@crieur/client';
+import { useCrieur } from '@crieur/client/react';
 
 interface Order {
   order: number;
