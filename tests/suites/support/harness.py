@@ -62,6 +62,12 @@ def build_packages(part):
     return target_dir() / "packages"
 
 
+def build_packages(part):
+    """Builds a part of what people install; the folder where it is."""
+    subprocess.run([ROOT / ".ci" / "packages", part], stdout=sys.stderr, check=True)
+    return target_dir() / "packages"
+
+
 def venv(name, *requirements):
     """The python of a virtual environment under target/ that has `requirements`."""
     folder = target_dir() / "venv" / name
