@@ -6,7 +6,7 @@ import { act, render, screen } from '@testing-library/react';
 import { useCrieur } from '@crieur/client/react';
 import { useState } from 'react';
 
-function Orders({ onSubscribed }) {
+function Orders() {
   const [texts, setTexts] = useState([]);
   const { subscribed } = useCrieur(`ws://${process.env.ADDRESS}/`, ['orders'], {
     onNotification: ({ notification }) => setTexts((before) => [...before, notification.text]),
