@@ -1,7 +1,7 @@
 // Makes what the package has beside its sources, before `npm pack` packs it: the CommonJS files, for `require` and
 // Jest, and copies of the licences. A tool for this would have to be downloaded, and packing works offline.
 
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 
 const here = new URL('./', import.meta.url);
 const root = new URL('../../', here);
@@ -23,7 +23,8 @@ function toCommonJs(source) {
   return `'use strict';\n\n${body}\nObject.defineProperty(exports, '__esModule', { value: true });\n${exported}`;
 }
 
-mkdirSync(cjs, { recursive: true });
+rmSync(cjs, { recursive: true, force: true });
+mkdirSync(cjs);
 // The files are named .js, not .cjs: that is an extension that Metro doesn't read.
 writeFileSync(new URL('package.json', cjs), '{ "type": "commonjs" }\n');
 for (const name of ['crieur', 'react']) {
