@@ -25,7 +25,7 @@ function toCommonJs(source) {
 
 rmSync(cjs, { recursive: true, force: true });
 mkdirSync(cjs);
-// The files are named .js, not .cjs: that is an extension that Metro doesn't read.
+// Makes .js files beside it CommonJS: so modules name each other as in the sources, and the types are the same files.
 writeFileSync(new URL('package.json', cjs), '{ "type": "commonjs" }\n');
 for (const name of ['crieur', 'react']) {
   writeFileSync(new URL(`${name}.js`, cjs), toCommonJs(readFileSync(new URL(`${name}.js`, here), 'utf8')));
