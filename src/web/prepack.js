@@ -11,7 +11,7 @@ const cjs = new URL('cjs/', here);
 function toCommonJs(source) {
   const names = [];
   const body = source
-    .replaceAll(/^import \{ ([\w, ]+) \} from ('[\w./@-]+');$/gm, 'const { $1 } = require($2);')
+    .replaceAll(/^import \{ (\w+(?:, \w+)*) \} from ('[\w./@-]+');$/gm, 'const { $1 } = require($2);')
     .replaceAll(/^export (class|function) (\w+)/gm, (_, kind, name) => {
       names.push(name);
       return `${kind} ${name}`;
