@@ -2,6 +2,11 @@
 
 declare(strict_types=1);
 
+use Crieur\Failure;
+use Crieur\Publisher;
+use Crieur\Result;
+use Crieur\Way;
+
 /**
  * Tells every crieur what has happened. A server may be several nodes that share a Redis: one of them is told.
  *
@@ -35,7 +40,7 @@ final class Notifier
     /** What was reported last, by server. @var array<int, ?string> */
     private static array $faults = [];
 
-    /** @param list<non-empty-list<Crieur>> $servers the nodes of each server */
+    /** @param list<non-empty-list<Publisher>> $servers the nodes of each server */
     public function __construct(private readonly Database $database, private readonly array $servers)
     {
     }
@@ -44,8 +49,9 @@ final class Notifier
     {
         $token = trim(file_get_contents(getenv('PUBLISH_TOKEN_FILE')) ?: '');
         $addresses = preg_split('~\s+~', getenv('CRIEUR_PUBLISH') ?: '', flags: PREG_SPLIT_NO_EMPTY);
-        $way = getenv('CRIEUR_WAY') ?: Crieur::WEBSOCKET;
-        $node = static fn (string $address): Crieur => new Crieur($address, $token, totalSeconds: self::SECONDS, way: $way);
+        $way = Way::from(getenv('CRIEUR_WAY') ?: 'http');
+        $node = static fn (string $address): Publisher
+            => new Publisher($address, $token, totalSeconds: self::SECONDS, way: $way);
         $nodes = static fn (string $addresses): array => array_map($node, explode(',', $addresses));
         return new self($database, array_map($nodes, $addresses));
     }
@@ -53,10 +59,10 @@ final class Notifier
     /** The position of the page's server; `null` if that isn't to be had. */
     public function position(): ?string
     {
-        $ask = static fn (Crieur $node, float $seconds): CrieurResult => $node->position($seconds);
+        $ask = static fn (Publisher $node, float $seconds): Result => $node->position($seconds);
         $result = $this->ask(self::OF_THE_PAGE, self::now() + self::SECONDS, $ask);
-        if ($result?->error !== null) {
-            error_log("no position: $result->error: $result->detail");
+        if ($result?->failure !== null) {
+            error_log("no position: {$result->failure->value}: $result->detail");
         }
         return $result?->id;
     }
@@ -142,7 +148,7 @@ final class Notifier
             $this->report($server, $result);
             if ($result->isSent()) {
                 $told[] = $id;
-            } elseif ($result->error !== CrieurResult::INVALID) {
+            } elseif ($result->failure !== Failure::Invalid) {
                 $isFull = false;
                 break;
             }
@@ -154,9 +160,9 @@ final class Notifier
         return array_diff(array_keys($own), $told) === [];
     }
 
-    private function publishOne(int $server, array $message, float $deadline): ?CrieurResult
+    private function publishOne(int $server, array $message, float $deadline): ?Result
     {
-        $publish = static fn (Crieur $node, float $seconds): CrieurResult => $node->publishAll([$message], $seconds)[0];
+        $publish = static fn (Publisher $node, float $seconds): Result => $node->publishAll([$message], $seconds)[0];
         return $this->ask($server, $deadline, $publish);
     }
 
@@ -164,16 +170,16 @@ final class Notifier
      * Asks the nodes of a server, in their order, until one has done it. The next may publish what the one before has
      * not confirmed: they know each other's keys. What has no key may come twice then. `null` if there is no such server.
      *
-     * @param callable(Crieur, float): CrieurResult $ask with the seconds that it may take
+     * @param callable(Publisher, float): Result $ask with the seconds that it may take
      */
-    private function ask(int $server, float $deadline, callable $ask): ?CrieurResult
+    private function ask(int $server, float $deadline, callable $ask): ?Result
     {
         $result = null;
         $nodes = $this->servers[$server] ?? [];
         foreach ($nodes as $index => $node) {
             // One that is silent leaves the others their share of the time.
             $result = $ask($node, ($deadline - self::now()) / (count($nodes) - $index));
-            if ($result->isSent() || $result->error === CrieurResult::INVALID) {
+            if ($result->isSent() || $result->failure === Failure::Invalid) {
                 break;
             }
         }
@@ -181,9 +187,9 @@ final class Notifier
     }
 
     /** Once for many that fail alike: outbox.php tries twice a second. */
-    private function report(int $server, CrieurResult $result): void
+    private function report(int $server, Result $result): void
     {
-        $fault = $result->isSent() ? null : "not notified: $result->error: $result->detail";
+        $fault = $result->failure === null ? null : "not notified: {$result->failure->value}: $result->detail";
         if ($fault !== null && $fault !== (self::$faults[$server] ?? null)) {
             error_log($fault);
         }

@@ -9,8 +9,8 @@ declare(strict_types=1);
  * request: those before it stand, and their answers are beside the error.
  */
 
+require __DIR__ . '/autoload.php';
 require __DIR__ . '/ApiError.php';
-require __DIR__ . '/Crieur.php';
 require __DIR__ . '/ClientToken.php';
 require __DIR__ . '/Database.php';
 require __DIR__ . '/Notifier.php';

@@ -6,7 +6,7 @@ declare(strict_types=1);
  * Publishes what requests could not: `php outbox.php`, with the environment of the API. It runs for ever, once.
  */
 
-require __DIR__ . '/Crieur.php';
+require __DIR__ . '/autoload.php';
 require __DIR__ . '/Database.php';
 require __DIR__ . '/Notifier.php';
 

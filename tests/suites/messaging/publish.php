@@ -2,8 +2,13 @@
 
 declare(strict_types=1);
 
+use Crieur\PublishException;
+use Crieur\Publisher;
+use Crieur\Result;
+use Crieur\Way;
+
 /*
- * Publishes with Crieur.php what stands on standard input, and prints what came of it:
+ * Publishes with crieur/client what stands on standard input, and prints what came of it:
  *
  *     php publish.php docs/messaging unix:///path < {"notification":{…},"token":"…","way":"http"}
  *
@@ -16,15 +21,15 @@ set_error_handler(static function (int $level, string $message): never {
 });
 
 [, $sources, $address] = $argv;
-require "$sources/api/Crieur.php";
+require "$sources/api/autoload.php";
 
 $options = json_decode(stream_get_contents(STDIN), true, flags: JSON_THROW_ON_ERROR);
-$crieur = new Crieur(
+$crieur = new Publisher(
     $address,
     $options['token'] ?? null,
     connectSeconds: $options['connectSeconds'] ?? 0.2,
     totalSeconds: $options['totalSeconds'] ?? 1.0,
-    way: $options['way'] ?? Crieur::WEBSOCKET,
+    way: Way::from($options['way'] ?? 'websocket'),
 );
 $notification = $options['notification'] ?? [];
 if (isset($options['bytes'])) {
@@ -45,7 +50,8 @@ $millis = (hrtime(true) - $began) / 1e6;
 $thrown = null;
 try {
     $results[0]->orThrow();
-} catch (CrieurException $exception) {
-    $thrown = $exception->error;
+} catch (PublishException $exception) {
+    $thrown = $exception->failure;
 }
-echo json_encode(['results' => $results, 'millis' => $millis, 'thrown' => $thrown] + (array) $results[0]);
+$told = array_map(static fn (Result $result): array => ['error' => $result->failure] + (array) $result, $results);
+echo json_encode(['results' => $told, 'millis' => $millis, 'thrown' => $thrown] + $told[0]);
