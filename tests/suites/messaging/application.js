@@ -101,7 +101,7 @@ export class Application {
     await until(async () => this.pid(name) !== pid && (await position()) !== null, `${name} is back`);
   }
 
-  /** Publishes with `Crieur.php` on the publishers' lane, from the command line. */
+  /** Publishes with the PHP package on the publishers' lane, from the command line. */
   async publish(notification, options = {}) {
     return publish(this.addresses.publish, notification, { token: this.read('publish.token').trim(), ...options });
   }
@@ -131,8 +131,11 @@ class User {
 }
 
 /** Runs publish.php: the result, and the milliseconds that the call took. */
-export async function publish(address, notification, options = {}) {
-  const child = spawn('php', [path.join(import.meta.dirname, 'publish.php'), sources, address], { stdio: ['pipe', 'pipe', 'inherit'] });
+export async function publish(address, notification, { environment = {}, ...options } = {}) {
+  const child = spawn('php', [path.join(import.meta.dirname, 'publish.php'), sources, address], {
+    env: { ...process.env, ...environment },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   running.add(child);
   child.stdin.end(JSON.stringify({ notification, ...options }));
   let text = '';

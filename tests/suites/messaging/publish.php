@@ -12,7 +12,8 @@ use Crieur\Way;
  *
  *     php publish.php docs/messaging unix:///path < {"notification":{…},"token":"…","way":"http"}
  *
- * With `messages` it publishes these, and with `"position":true` it asks for the position.
+ * With `messages` it publishes these, with `count` that many, with `calls` so often, one after the other, and with
+ * `"position":true` it asks for the position.
  */
 
 // What an application may have: the publisher must not be bothered by it.
@@ -36,12 +37,16 @@ if (isset($options['bytes'])) {
     $notification['text'] = base64_decode($options['bytes']);
 }
 $type = $options['type'] ?? 'notification';
-$message = ['type' => $type, 'notification' => $notification];
+$message = ['type' => $type, 'notification' => $notification] + array_intersect_key($options, ['keep' => 0]);
+// The calls before the one whose results are told.
+for ($call = 1; $call < ($options['calls'] ?? 1); $call++) {
+    $crieur->publishAll(array_fill(0, $options['count'], $message));
+}
 $began = hrtime(true);
 $results = match (true) {
     isset($options['position']) => [$crieur->position()],
     isset($options['messages']) => $crieur->publishAll($options['messages']),
-    isset($options['key']) || isset($options['keep']) => [
+    isset($options['key']) || isset($options['keep']) && !isset($options['count']) => [
         $crieur->publish($notification, $type, key: $options['key'] ?? null, keep: $options['keep'] ?? true),
     ],
     default => $crieur->publishAll(array_fill(0, $options['count'] ?? 1, $message)),

@@ -1,12 +1,16 @@
-// Crieur.php against the real server, and against ones that are down, silent, slow, or answer nonsense.
+// The PHP package crieur/client against the real server, and against ones that are down, silent, slow, or answer nonsense.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import tls from 'node:tls';
 import { Application, Client, PRODUCTION, publish, reader, until } from './application.js';
 
 /** What scheduling and the interpreter may add to a time-out on a busy machine. */
@@ -66,46 +70,69 @@ const responds = (status, body = '', fields = '') => (socket, received) => {
 };
 
 /**
- * A server that keeps all that is published to it, over both ways. `answer` gets the number of what it got, from 0, and
- * gives `SILENCE`, `BREAK`, a receipt or an error, now or later; `position` answers `GET /position`.
+ * A server that keeps all that is published to it, in every way. `answer` gets the number of what it got, from 0, and
+ * gives `SILENCE`, `BREAK`, a receipt or an error, now or later; `position` answers `GET /position`. Of a request with several
+ * notifications it answers the first for all, unless that is a receipt. A connection at /publish stays.
  */
 async function publishing(t, answer, position = responds(200, '{"id":"e-7"}')) {
   const got = [];
   const asked = new Set();
+  const opened = new Set();
+  const requests = [];
   const done = new WeakSet();
   const take = (socket, text, write) => {
-    if (done.has(socket)) return;
-    done.add(socket);
-    got.push(JSON.parse(text));
-    Promise.resolve(answer(got.length - 1)).then((said) => {
+    const request = JSON.parse(text);
+    const first = got.length;
+    const messages = [request].flat();
+    got.push(...messages);
+    requests.push(messages.length);
+    Promise.all(messages.map((_, index) => answer(first + index))).then((all) => {
+      const said = all.find((each) => each === SILENCE || each === BREAK || each.error) ?? (Array.isArray(request) ? all : all[0]);
       if (said === BREAK) socket.destroy();
       else if (said !== SILENCE) write(said, JSON.stringify(said));
     });
   };
-  const upgrade = upgraded((socket, frame) => {
+  const takeOnce = (socket, text, write) => {
+    if (done.has(socket)) return;
+    done.add(socket);
+    take(socket, text, write);
+  };
+  const ephemeral = upgraded((socket, frame) => {
     if (frame.length === 0) return;
-    take(socket, unmasked(frame), ({ error }, text) => {
+    takeOnce(socket, unmasked(frame), ({ error }, text) => {
       socket.write(error ? Buffer.concat([textFrame(text), close(1008, '')]) : close(1000, text));
     });
   });
+  const taken = new WeakMap();
+  const staying = upgraded((socket, frames) => {
+    // One at a time: the next comes when the one before is answered.
+    const frame = frames.subarray(taken.get(socket) ?? 0);
+    if (frame.length === 0) return;
+    taken.set(socket, frames.length);
+    const isText = (frame[0] & 15) === 1;
+    if (isText) take(socket, unmasked(frame), (said) => socket.write(textFrame(JSON.stringify(said.error ? said : { type: 'published', ...said }))));
+  });
   const address = await server(t, (socket, received) => {
     const request = received.toString();
+    opened.add(socket);
     const [head, body] = request.split('\r\n\r\n');
     if (request.startsWith('GET /position ')) {
       asked.add(socket);
       position(socket, received);
+    } else if (request.startsWith('GET /publish ')) {
+      staying(socket, received);
     } else if (request.startsWith('GET ')) {
-      upgrade(socket, received);
+      ephemeral(socket, received);
     } else if (body !== undefined && Buffer.byteLength(body) === Number(/content-length: (\d+)/i.exec(head)[1])) {
-      take(socket, body, ({ error }, text) => responds(error ? 400 : 200, text)(socket, received));
+      takeOnce(socket, body, ({ error }, text) => responds(error ? 400 : 200, text)(socket, received));
     }
   });
-  return { address, got, asked };
+  return { address, got, asked, opened, requests };
 }
 const SILENCE = Symbol('silence');
 const BREAK = Symbol('break');
 const LOST = { timeout: SILENCE, broken: BREAK };
-const WAYS = ['websocket', 'http'];
+const WAYS = ['websocket', 'http', 'kept-websocket'];
 const refusal = (code) => ({ type: 'error', error: { code, detail: 'why' } });
 
 function unmasked(frame) {
@@ -202,7 +229,7 @@ test('a server that is down: told at once', async (t) => {
   const { port } = gone.address();
   gone.close();
   await once(gone, 'close');
-  for (const address of [`tcp://127.0.0.1:${port}`, 'unix:///nowhere/publish.sock', 'no address']) {
+  for (const address of [`tcp://127.0.0.1:${port}`, `http://127.0.0.1:${port}/publish`, 'unix:///nowhere/publish.sock', 'no address', 'http://host/elsewhere']) {
     const { millis } = await fails(address, 'unreachable');
     assert.ok(millis < 200 + SLACK_MS, `${address}: ${millis} ms`);
   }
@@ -372,16 +399,20 @@ test('an answer that is late, though the server has ids: it is taken when it com
 
 test('an answer that is lost, of several: each is published once more at most, in order, in the time for all', async (t) => {
   for (const way of WAYS) {
-    const { address, got } = await publishing(t, (number) => (number % 2 === 0 ? BREAK : { delivered: 1, id: `e-${number}`, repeated: true }));
-    const messages = [1, 2, 3].map((n) => ({ key: `key-${n}`, type: 'count', notification: { channel: 'x', n } }));
+    const together = way === 'http';
+    const keys = ['key-1', 'key-2', 'key-3'];
+    const isLost = (number) => (together ? number < 3 : number % 2 === 0);
+    const id = (number) => (together ? 2 * number - 5 : number);
+    const { address, got } = await publishing(t, (number) => (isLost(number) ? BREAK : { delivered: 1, id: `e-${id(number)}`, repeated: true }));
+    const messages = keys.map((key, n) => ({ key, type: 'count', notification: { channel: 'x', n } }));
     const { results } = await publish(address, null, { way, messages });
     assert.deepEqual(results.map(({ id }) => id), ['e-1', 'e-3', 'e-5']);
-    assert.deepEqual(got.map(({ key }) => key), ['key-1', 'key-1', 'key-2', 'key-2', 'key-3', 'key-3']);
+    assert.deepEqual(got.map(({ key }) => key), together ? [...keys, ...keys] : ['key-1', 'key-1', 'key-2', 'key-2', 'key-3', 'key-3']);
     const silent = await publishing(t, () => SILENCE);
     const late = await publish(silent.address, null, { way, messages, totalSeconds: 0.4 });
     assert.deepEqual(late.results.map(({ error }) => error), ['timeout', 'timeout', 'timeout']);
     assert.ok(late.millis < 400 + SLACK_MS, `${late.millis} ms`);
-    assert.deepEqual(silent.got.map(({ key }) => key), ['key-1', 'key-1'], 'the rest is not tried');
+    assert.deepEqual(silent.got.map(({ key }) => key), together ? [...keys, ...keys] : ['key-1', 'key-1'], 'the rest is not tried');
   }
 });
 
@@ -415,8 +446,9 @@ test('a server that refuses keys gets notifications without, and none twice', as
     const keyless = (number) => (got[number].key === undefined ? { delivered: 1, id: `e-${number}` } : refusal('invalid-notification'));
     const { address, got } = await publishing(t, keyless);
     const { results } = await publish(address, null, { way, messages });
-    assert.deepEqual(results.map(({ id, error }) => [id, error]), [['e-1', null], ['e-2', null]]);
-    assert.deepEqual(got.map(({ notification: { n }, key }) => [n, key === undefined]), [[1, false], [1, true], [2, true]]);
+    assert.deepEqual(results.map(({ id, error }) => [id, error]), way === 'http' ? [['e-2', null], ['e-3', null]] : [['e-1', null], ['e-2', null]]);
+    const expected = way === 'http' ? [[1, false], [2, false], [1, true], [2, true]] : [[1, false], [1, true], [2, true]];
+    assert.deepEqual(got.map(({ notification: { n }, key }) => [n, key === undefined]), expected);
 
     const losing = await publishing(t, (number) => (losing.got[number].key === undefined ? BREAK : refusal('invalid-notification')));
     await fails(losing.address, 'broken', { way });
@@ -440,6 +472,117 @@ test('what concerns this moment has no key and is published once', async (t) => 
       if (error === 'timeout') assert.ok(millis >= 290, 'it has all of the time');
     }
   }
+});
+
+test('over HTTP: up to 1000 in a request, and a megabyte', async (t) => {
+  const { address, requests } = await publishing(t, (number) => ({ delivered: 1, id: `e-${number}` }));
+  const several = (count, more = {}) => Array.from({ length: count }, (_, n) => ({ notification: { channel: 'x', n }, ...more }));
+  const { results } = await publish(address, null, { way: 'http', messages: several(2500) });
+  assert.deepEqual(requests, [1000, 1000, 500]);
+  assert.deepEqual(results.map(({ id }) => id), Array.from({ length: 2500 }, (_, n) => `e-${n}`));
+  const text = 'x'.repeat(400_000);
+  await publish(address, null, { way: 'http', messages: several(5, { notification: { channel: 'x', text } }) });
+  assert.deepEqual(requests.slice(3), [2, 2, 1]);
+  // What is not kept has no key, so that it is not repeated together with what has one.
+  await publish(address, null, { way: 'http', messages: [...several(2), ...several(3, { keep: false }), ...several(1)] });
+  assert.deepEqual(requests.slice(6), [2, 3, 1]);
+  const short = await server(t, (socket, received) => received.toString().endsWith(']') && responds(200, '[{"delivered":1}]')(socket, received));
+  const { results: wrong } = await publish(short, null, { way: 'http', messages: several(2) });
+  assert.deepEqual(wrong.map(({ error }) => error), ['protocol', 'protocol'], 'a receipt is missing');
+});
+
+test('the real server: what is invalid, or too big, holds up nothing', async (t) => {
+  const own = await Application.start([], { CRIEUR_MAX_PUBLISH_BYTES: '20000' });
+  t.after(() => own.stop());
+  const bob = await own.user('bob');
+  const channel = reader(bob.channels[PRODUCTION]);
+  const client = await Client.connect(t, own.addresses.clients);
+  await client.subscribe([channel], bob.token);
+  const bad = { 7: { package: 'without a page' }, 8: null, 40: { ...channel, text: 'x'.repeat(30_000) }, 99: { page: 7 } };
+  const messages = Array.from({ length: 100 }, (_, n) => ({ notification: n in bad ? bad[n] : { ...channel, n, text: 'x'.repeat(500) } }));
+  const good = Array.from(messages.keys()).filter((n) => !(n in bad));
+  for (const way of WAYS) {
+    client.messages.length = 0;
+    const { results } = await own.publish(null, { way, messages, totalSeconds: 10 });
+    const failed = results.flatMap(({ error }, n) => (error === null ? [] : [[n, error]]));
+    assert.deepEqual(failed, Object.keys(bad).map((n) => [Number(n), 'invalid']), way);
+    assert.deepEqual(new Set(good.map((n) => results[n].delivered)), new Set([1]));
+    await until(() => client.notifications.at(-1)?.notification.n === 98, 'all have come');
+    assert.deepEqual(client.notifications.map(({ notification: { n } }) => n), good, 'each once, in order');
+  }
+});
+
+test('a connection that stays takes one after the other, answers Pings, and is replaced when it has ended', async (t) => {
+  const ping = Buffer.from([0x89, 1, 0x2a]);
+  const receipt = (n) => textFrame(JSON.stringify({ type: 'published', delivered: 1, id: `e-${n}` }));
+  const play = async (behind) => {
+    const got = [];
+    const pongs = [];
+    const opened = new Set();
+    const seen = new WeakMap();
+    const address = await server(t, upgraded((socket, frames) => {
+      opened.add(socket);
+      let rest = frames.subarray(seen.get(socket) ?? 0);
+      while (rest.length > 0) {
+        const size = 6 + (rest[1] & 127) + ((rest[1] & 127) === 126 ? 2 + rest.readUInt16BE(2) - 126 : 0);
+        const frame = rest.subarray(0, size);
+        if ((frame[0] & 15) === 10) pongs.push(unmasked(frame));
+        else if ((frame[0] & 15) === 1) behind(socket, receipt(got.push(unmasked(frame)) - 1), got.length);
+        rest = rest.subarray(size);
+      }
+      seen.set(socket, frames.length);
+    }));
+    const result = await publish(address, notification, { way: 'kept-websocket', calls: 3, count: 2, keep: false });
+    return { id: result.results.at(-1).id, got, pongs, opened };
+  };
+  const { id, got, pongs, opened } = await play((socket, answer) => socket.write(answer));
+  assert.deepEqual([id, got.length, pongs.length, opened.size], ['e-5', 6, 0, 1]);
+  const pinged = await play((socket, answer) => socket.write(Buffer.concat([answer, ping])));
+  assert.deepEqual([pinged.id, pinged.got.length, pinged.opened.size], ['e-5', 6, 1]);
+  assert.deepEqual(pinged.pongs, ['*', '*', '*', '*', '*']);
+  const closed = await play((socket, answer, n) => (n === 3 ? socket.end(Buffer.concat([answer, close(1001, '')])) : socket.write(answer)));
+  assert.deepEqual([closed.id, closed.got.length, closed.opened.size], ['e-5', 6, 2]);
+  // What comes too late is not taken for the answer to the next.
+  let first;
+  const late = await play((socket, answer, n) => {
+    if (n === 1) first = () => socket.write(answer);
+    else if (n === 2) first();
+    if (n > 1) socket.write(answer);
+  });
+  assert.deepEqual([late.id, late.opened.size], ['e-4', 2]);
+});
+
+test('over TLS, if the certificate is one to trust', async (t) => {
+  const own = await Application.start();
+  t.after(() => own.stop());
+  const folder = await mkdtemp(path.join(tmpdir(), 'crieur-tls-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const [key, cert] = ['key.pem', 'cert.pem'].map((name) => path.join(folder, name));
+  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'];
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ed25519', '-nodes', '-days', '2', '-keyout', key, '-out', cert, ...subject], { stdio: 'pipe' });
+  const lane = new URL(own.addresses.publish).pathname;
+  const listener = tls.createServer({ key: await readFile(key), cert: await readFile(cert) }, (socket) => {
+    const plain = net.connect(lane);
+    for (const each of [socket, plain]) each.on('error', () => {});
+    socket.pipe(plain).pipe(socket);
+  });
+  listener.on('tlsClientError', () => {});
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  t.after(() => listener.close());
+  const { port } = listener.address();
+  const token = own.read('publish.token').trim();
+  for (const way of WAYS) {
+    // A handshake each takes its time.
+    const count = way === 'websocket' ? 20 : 900;
+    const messages = Array.from({ length: count }, (_, n) => ({ notification: { channel: 'x', n, text: 'x'.repeat(500) } }));
+    for (const address of [`https://127.0.0.1:${port}`, `tls://localhost:${port}`]) {
+      const { results } = await publish(address, null, { way, token, messages, totalSeconds: 10, environment: { SSL_CERT_FILE: cert } });
+      assert.deepEqual([...new Set(results.map(({ error, detail }) => error ?? detail))], [null], `${way} ${address}`);
+      assert.equal(new Set(results.map(({ id }) => id)).size, count);
+    }
+  }
+  assert.match((await fails(`https://127.0.0.1:${port}`, 'unreachable', { token })).detail, /certificate verify failed/);
 });
 
 test('the position, or why there is none', async (t) => {
@@ -547,5 +690,5 @@ test('the real server without a history: everything works, without keys', async 
     assert.deepEqual(results.map(({ delivered, error }) => [delivered, error]), [[1, null], [1, null]]);
   }
   assert.equal((await (await own.user('alice')).say(PRODUCTION, 'without a history')).notified, true);
-  await until(() => client.notifications.length === 5, 'each has come once');
+  await until(() => client.notifications.length === 2 * WAYS.length + 1, 'each has come once');
 });
