@@ -54,9 +54,19 @@ final class ClientKey
      */
     public static function fromFile(string $file): self
     {
-        $text = @file_get_contents($file);
+        $why = '';
+        // The application may have a handler that throws at each warning.
+        set_error_handler(static function (int $level, string $warning) use (&$why): bool {
+            $why = $warning;
+            return true;
+        });
+        try {
+            $text = file_get_contents($file);
+        } finally {
+            restore_error_handler();
+        }
         if ($text === false) {
-            throw new RuntimeException("cannot read the client key in $file");
+            throw new RuntimeException("cannot read the client key: $why");
         }
         return new self(preg_split('~\R~', ltrim($text), 2)[0] ?? '');
     }
