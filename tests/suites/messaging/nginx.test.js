@@ -15,7 +15,7 @@ after(() => application?.stop());
 test('the page and its scripts are served, the sources are not', async () => {
   const status = async (path) => (await fetch(new URL(path, application.url))).status;
   for (const path of ['', 'app.js', 'style.css', 'crieur.js']) assert.equal(await status(path), 200, path);
-  for (const path of ['api/Crieur.php', 'Crieur.php', 'schema.sql', 'ic.php/x', 'setup.php', '../api/ic.php', '.htaccess']) {
+  for (const path of ['api/autoload.php', 'autoload.php', 'schema.sql', 'ic.php/x', 'setup.php', '../api/ic.php', '.htaccess']) {
     assert.equal(await status(path), 404, path);
   }
   const page = await fetch(application.url);
