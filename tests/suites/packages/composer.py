@@ -97,7 +97,7 @@ def check_archive(archive, folder):
     classes = {str(file.relative_to(SOURCES)) for file in (SOURCES / "src").rglob("*.php")}
     expected = {"composer.json", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "autoload.php", *classes}
     if found != expected:
-        raise harness.Failure(f"the archive lacks {expected - found}, and has {found - expected} too much")
+        raise harness.Failure(f"the archive lacks {sorted(expected - found)}, and has {sorted(found - expected)} too much")
     (version,) = re.findall(r'^version = "(.*)"$', (harness.ROOT / "Cargo.toml").read_text(), re.MULTILINE)
     packed = json.loads((folder / "composer.json").read_text())["version"]
     if packed != version or version not in archive.name:
