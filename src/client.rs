@@ -1,4 +1,4 @@
-//! A small blocking WebSocket client on `ws`, for the command line; and one that posts.
+//! A small blocking WebSocket client on `ws`, for the command line; and one that makes requests.
 //!
 //! Speaks RFC 6455 from the client's side: masks what it sends, answers Pings and the Close.
 //! Knows nothing of what the messages mean.
@@ -22,7 +22,7 @@ mod url;
 
 pub use answer::Answer;
 pub use error::ClientError;
-pub use http::Post;
+pub use http::Request;
 pub use url::Url;
 
 use http::{parse_head, read_answer, read_head};

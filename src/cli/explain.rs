@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::client::{Post, Url};
+use crate::client::Request;
 
 use super::arguments::{self, VALUE, unexpected};
 use super::environment::from_environment;
 use super::error::CliError;
 use super::output::print;
-use super::remote::{default_url, failed, refusal, server};
+use super::remote::{beside, default_url, failed, refusal, server};
 
 mod report;
 
@@ -80,9 +80,10 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
             _ => question.whose = Some((name, value)),
         }
     }
-    let request = question.request()?;
-    let url = explain_at(&server(&url, token_file.as_deref())?);
-    let answer = Post::connect(&url, ANSWER_TIMEOUT).and_then(|post| post.send(&request));
+    let json = question.request()?;
+    let url = beside(&server(&url, token_file.as_deref())?, "explain");
+    let request = Request::connect(&url, ANSWER_TIMEOUT);
+    let answer = request.and_then(|request| request.post(&json));
     let answer = answer.map_err(|error| failed(&url, error))?;
     if answer.status != 200 {
         return Err(CliError::failure(refusal(&url, &answer)));
@@ -93,13 +94,6 @@ pub(super) fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     let json: Value = serde_json::from_str(&answer.body)
         .map_err(|error| failed(&url, format_args!("the answer is not JSON: {error}")))?;
     print(&report::of(&json, question.none()))
-}
-
-/// Where the server of `url` answers.
-fn explain_at(url: &Url) -> Url {
-    let path = url.target().split('?').next().unwrap_or_default();
-    let folder = path.rfind('/').map_or("", |slash| &path[..slash]);
-    url.with_target(&format!("{folder}/explain"))
 }
 
 impl Question {
@@ -192,20 +186,6 @@ mod tests {
         assert_eq!(request(Some("{"), None).expect_err("no JSON").status, 1);
         for (notification, id) in [(None, None), (Some("{}"), Some("a-1"))] {
             assert_eq!(request(notification, id).expect_err("which?").status, 2);
-        }
-    }
-
-    #[test]
-    fn it_is_asked_beside_where_it_is_published() {
-        for (url, target) in [
-            ("ws://h/", "/explain"),
-            ("ws://h/publish?token=a", "/explain"),
-            ("http://h/api/publish", "/api/explain"),
-            ("http://h/api/", "/api/explain"),
-            ("unix:/a", "/explain"),
-        ] {
-            let url = Url::parse(url).expect("valid");
-            assert_eq!(explain_at(&url).target(), target);
         }
     }
 }

@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod explain;
 mod handover;
+mod health;
 mod history;
 mod json_line;
 mod keygen;
@@ -47,7 +48,7 @@ struct Command {
     run: fn(Vec<OsString>) -> Result<ExitCode, CliError>,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     Command {
         name: "serve",
         summary: "Run the server, on 127.0.0.1:8000 by default; the same as no command",
@@ -71,6 +72,12 @@ const COMMANDS: [Command; 6] = [
         summary: "Say who would get a notification, and why others would not",
         help: || explain::HELP.to_owned(),
         run: explain::run,
+    },
+    Command {
+        name: "health",
+        summary: "Say whether a server is healthy",
+        help: || health::HELP.to_owned(),
+        run: health::run,
     },
     Command {
         name: "token",

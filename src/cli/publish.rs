@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::client::{Client, ClientError, Post, Received, Url};
+use crate::client::{Client, ClientError, Received, Request, Url};
 use crate::ws::close::{CloseCode, CloseFrame};
 
 use super::arguments::{self, unexpected};
@@ -201,8 +201,8 @@ impl Failure {
 /// Sends `message` as a request of its own, and returns the receipt, which is the content of the answer.
 fn post(url: &Url, message: &str) -> Result<String, Failure> {
     let failure = |error| Failure::Final(failed(url, error));
-    let post = Post::connect(url, ANSWER_TIMEOUT).map_err(failure)?;
-    match post.send(message) {
+    let request = Request::connect(url, ANSWER_TIMEOUT).map_err(failure)?;
+    match request.post(message) {
         Ok(answer) if answer.status == 200 => Ok(answer.body),
         Ok(answer) => Err(Failure::Refused(refusal(url, &answer))),
         Err(error @ (ClientError::NotHttp | ClientError::Tls)) => Err(failure(error)),

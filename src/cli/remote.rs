@@ -72,6 +72,13 @@ pub(super) fn server(url: &str, token_file: Option<&str>) -> Result<Url, CliErro
     }
 }
 
+/// Where the server of `url` answers what isn't published: `name` beside where it is published.
+pub(super) fn beside(url: &Url, name: &str) -> Url {
+    let path = url.target().split('?').next().unwrap_or_default();
+    let folder = path.rfind('/').map_or("", |slash| &path[..slash]);
+    url.with_target(&format!("{folder}/{name}"))
+}
+
 /// The error, if `text` is one.
 pub(super) fn error_of(text: &str) -> Option<ServerError> {
     match serde_json::from_str(text) {
@@ -94,4 +101,23 @@ pub(super) fn refusal(url: &Url, answer: &Answer) -> String {
 /// The failure of something that was done with the server at `url`.
 pub(super) fn failed(url: &Url, error: impl fmt::Display) -> CliError {
     CliError::failure(format!("{url}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_beside_where_it_is_published() {
+        for (url, target) in [
+            ("ws://h/", "/explain"),
+            ("ws://h/publish?token=a", "/explain"),
+            ("http://h/api/publish", "/api/explain"),
+            ("http://h/api/", "/api/explain"),
+            ("unix:/a", "/explain"),
+        ] {
+            let url = Url::parse(url).expect("valid");
+            assert_eq!(beside(&url, "explain").target(), target);
+        }
+    }
 }

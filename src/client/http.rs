@@ -1,6 +1,6 @@
 //! Requests and answers of HTTP, as far as a client of this server needs them.
 //!
-//! Main type: [`Post`].
+//! Main type: [`Request`].
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ const BEGIN: &[u8] = b"HTTP/";
 /// What a record of TLS begins with: an alert or a handshake, of any version (RFC 8446 §5.1).
 const TLS_BEGINS: [&[u8]; 2] = [&[21, 3], &[22, 3]];
 
-/// A connection for one request by POST.
+/// A connection for one request.
 #[derive(Debug)]
-pub struct Post<'a> {
+pub struct Request<'a> {
     stream: Stream,
     url: &'a Url,
 }
 
-impl<'a> Post<'a> {
+impl<'a> Request<'a> {
     /// Connects to the server of `url`, whose answer may then take as long as `timeout`.
     ///
     /// # Errors
@@ -41,26 +41,37 @@ impl<'a> Post<'a> {
         Ok(Self { stream, url })
     }
 
+    /// Asks for what is there, and returns the answer, whatever its status.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn get(self) -> Result<Answer, ClientError> {
+        self.send("GET", "", "")
+    }
+
     /// Sends `json`, and returns the answer, whatever its status.
     ///
     /// # Errors
     /// Why there is none. The server may have taken what was sent, but for [`ClientError::NotHttp`] and
     /// [`ClientError::Tls`].
-    pub fn send(mut self, json: &str) -> Result<Answer, ClientError> {
+    pub fn post(self, json: &str) -> Result<Answer, ClientError> {
+        let length = json.len();
+        let fields = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
+        self.send("POST", &fields, json)
+    }
+
+    fn send(mut self, method: &str, fields: &str, body: &str) -> Result<Answer, ClientError> {
         let (target, host) = (self.url.target(), self.url.host_field());
         let token = self.url.token();
         let authorization = token.map_or_else(String::new, |token| {
             format!("Authorization: Bearer {token}\r\n")
         });
         // Nobody answers in chunks to HTTP/1.0 (RFC 9112 §6.1).
-        let head = format!(
-            "POST {target} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n{authorization}\r\n",
-            json.len()
-        );
+        let head =
+            format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\n{fields}{authorization}\r\n");
         self.stream.write_all(head.as_bytes())?;
         // A server that refuses what is too long doesn't read on, and has said why.
-        let written = self.stream.write_all(json.as_bytes());
+        let written = self.stream.write_all(body.as_bytes());
         let mut unused = Vec::new();
         match read_head(&mut self.stream, &mut unused) {
             Ok(_) => read_answer(&mut self.stream, unused),

@@ -36,7 +36,14 @@ const FOREIGN_OPTIONS: [&str; 10] = [
 ];
 
 /// The commands beside `serve`, which have options of their own.
-const OTHER_COMMANDS: [&str; 5] = ["subscribe", "publish", "token", "keygen", "explain"];
+const OTHER_COMMANDS: [&str; 6] = [
+    "subscribe",
+    "publish",
+    "token",
+    "keygen",
+    "explain",
+    "health",
+];
 
 /// What ends a connection without a code of its own (RFC 6455 §7.4.1).
 const CODES_NEVER_SENT: [u16; 2] = [1005, 1006];

@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::helpers::folder::Folder;
 use crate::helpers::secrets::SecretFile;
-use crate::helpers::{DEADLINE, Ended, Server, delivery, run, subscriber};
+use crate::helpers::{DEADLINE, Ended, Program, Server, crieur, delivery, run, subscriber};
 
 const C: &str = r#"{"channel":"c"}"#;
 
@@ -302,4 +302,41 @@ fn explain_asks_the_server_and_tells_its_answer() {
         let ended = run(&[&["explain"], flags].concat(), "");
         assert_eq!(ended.status, Some(2), "{ended:?}");
     }
+}
+
+#[test]
+fn health_says_whether_a_server_answers() {
+    let folder = Folder::new("reach-health");
+    let server = Server::with(&["--publish-listen", &folder.flag()]);
+    let is_well = |ended: &Ended| {
+        let said = (ended.stdout.as_str(), ended.stderr.as_str());
+        ended.status == Some(0) && said == ("ok\n", "")
+    };
+    let port = format!("ws://{}/", server.address());
+    for url in [&port, &http(&server), &folder.flag()] {
+        for flags in [&[][..], &["--live"]] {
+            let ended = run(&[&["health", "--url", url], flags].concat(), "");
+            assert!(is_well(&ended), "{url} {flags:?}: {ended:?}");
+        }
+    }
+    let mut from_environment = crieur();
+    from_environment.arg("health").env("CRIEUR_URL", &port);
+    let ended = Program::start(from_environment).wait();
+    assert!(is_well(&ended), "{ended:?}");
+    drop(server);
+    let gone = run(&["health", "--url", &port], "");
+    let text = format!("crieur: {port}healthz: connection refused (is the server running?)\n");
+    assert_eq!((gone.status, gone.stderr), (Some(1), text));
+    let wrong = run(&["health", "ok"], "");
+    assert_eq!(wrong.status, Some(2), "{wrong:?}");
+}
+
+#[test]
+fn health_waits_for_no_answer_that_does_not_come() {
+    // It accepts in the kernel, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}/", silent.local_addr().expect("bound"));
+    let ended = run(&["health", "--url", &url], "");
+    let text = format!("crieur: {url}healthz: no answer in time\n");
+    assert_eq!((ended.status, ended.stderr), (Some(1), text));
 }

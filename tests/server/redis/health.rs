@@ -4,7 +4,7 @@ use crate::helpers::Server;
 use crate::helpers::http::{Http, figures, post};
 use crate::helpers::numbered::{numbered_subscriber, publish_all, wait_for_figure, wait_until};
 use crate::helpers::redis::Redis;
-use crate::helpers::{message, subscriber};
+use crate::helpers::{message, run, subscriber};
 
 use super::{C, figure, keyed};
 
@@ -32,6 +32,13 @@ fn healthz_says_whether_redis_is_there_and_livez_does_not() {
     redis.halt(true);
     wait_for(&is_ill);
     wait_for_figure(&node, "crieur_redis_up 0");
+    let url = format!("http://{}/", node.address());
+    let told = run(&["health", "--url", &url], "");
+    let why = "healthz: the server answered 503: redis is out of reach";
+    let expected = (Some(1), format!("crieur: {url}{why}\n"));
+    assert_eq!((told.status, told.stderr), expected);
+    let lives = run(&["health", "--live", "--url", &url], "");
+    assert_eq!((lives.status, lives.stdout.as_str()), (Some(0), "ok\n"));
     redis.halt(false);
     wait_for(&is_well);
     wait_for_figure(&node, "crieur_redis_up 1");
