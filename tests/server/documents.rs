@@ -12,6 +12,7 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 const SECURITY: &str = include_str!("../../docs/security.md");
 const DOCKERFILE: &str = include_str!("../../docs/deploy/Dockerfile");
+const ALERT_RULES: &str = include_str!("../../docs/deploy/prometheus/crieur.rules.yml");
 const README: &str = include_str!("../../README.md");
 const README_IN_FRENCH: &str = include_str!("../../README.fr.md");
 const RECIPES: &str = include_str!("../../docs/recipes.md");
@@ -22,7 +23,7 @@ const EXPLAIN: &str = include_str!("../../src/hub/explain.rs");
 const STANDING: &str = include_str!("../../src/hub/standing.rs");
 
 /// Options of other programs, which the documents use as well.
-const FOREIGN_OPTIONS: [&str; 10] = [
+const FOREIGN_OPTIONS: [&str; 11] = [
     "--bench",
     "--full",
     "--help",
@@ -31,6 +32,7 @@ const FOREIGN_OPTIONS: [&str; 10] = [
     "--now",
     "--path",
     "--release",
+    "--rm",
     "--test",
     "--ulimit",
 ];
@@ -201,6 +203,24 @@ fn the_tables_have_every_figure_with_its_type() {
             }
         }
     }
+}
+
+#[test]
+fn the_table_of_alerts_has_every_rule() {
+    let rules = ALERT_RULES.split("- alert: ").skip(1);
+    let rules = rules.map(|rule| {
+        let (name, rest) = rule.split_once('\n').expect("more than a name");
+        let expression = rest.trim_start().strip_prefix("expr: ");
+        let expression = expression.and_then(|rest| rest.lines().next());
+        (name, expression.expect("it is on one line"))
+    });
+    let rules: Vec<_> = rules.collect();
+    assert!(rules.len() > 10, "the rules are read");
+    let rows = rows(OPERATIONS, "### Alerts");
+    let documented = rows
+        .iter()
+        .filter_map(|cells| Some((code(cells[0])?, code(cells[1])?)));
+    assert_eq!(documented.collect::<Vec<_>>(), rules);
 }
 
 /// The codes that the sources have a name for.

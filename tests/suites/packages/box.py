@@ -54,7 +54,7 @@ def check(full):
     compose = read_compose()
     with contextlib.ExitStack() as cleaning:
         image = Image(program, cleaning)
-        check_image(image, compose)
+        check_image(image)
         check_health(image)
         check_services(image, compose)
     how = "built by the steps of its first stage" if full else "all sources are in its first stage"
@@ -94,13 +94,12 @@ def copy_sources(stage):
         if instruction != "COPY":
             continue
         *names, to = shlex.split(rest)
-        for name in names:
-            found, into = harness.ROOT / name, folder / to
+        for found in (path for name in names for path in harness.ROOT.glob(name)):
             if found.is_dir():
-                shutil.copytree(found, into)
+                shutil.copytree(found, folder / to)
             else:
-                into.mkdir(parents=True, exist_ok=True)
-                shutil.copy(found, into)
+                (folder / to).mkdir(parents=True, exist_ok=True)
+                shutil.copy(found, folder / to)
     return folder
 
 
@@ -112,8 +111,8 @@ def check_sources(program, sources):
     for name in compiled_from:
         if not (sources / os.path.relpath(name, harness.ROOT)).exists():
             raise harness.Failure(f"the Dockerfile's first stage doesn't copy {name}")
-    metadata = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]
-    subprocess.run(metadata, cwd=sources, stdout=subprocess.DEVNULL, check=True)
+    # As strict about the manifest as a build is.
+    subprocess.run(["cargo", "fetch", "--quiet", "--locked"], cwd=sources, check=True)
 
 
 def run_steps(stage, sources):
@@ -223,7 +222,7 @@ def wait_for(is_there, what):
     return found
 
 
-def check_image(image, compose):
+def check_image(image):
     """That it has the program and the licences, nothing else, and what belongs to whom."""
     files = {str(path.relative_to(image.root)) for path in image.root.rglob("*") if not path.is_dir()}
     licences = {"usr/share/doc/crieur/LICENSE-MIT", "usr/share/doc/crieur/LICENSE-APACHE"}
@@ -233,9 +232,9 @@ def check_image(image, compose):
     if owners != {"crieur": 0, "var/lib/crieur": image.user}:
         raise harness.Failure(f"these own the image's files: {owners}")
     version = image.enter(["/crieur", "--version"]).stdout.split()[-1]
-    named = image.config["Labels"]["org.opencontainers.image.version"], compose["services"]["crieur"]["image"].split(":")[1]
-    if named != (version, version):
-        raise harness.Failure(f"the program is {version}, its label and its tag in compose.yaml are {named}")
+    label = image.config["Labels"]["org.opencontainers.image.version"]
+    if label != version:
+        raise harness.Failure(f"the program is {version}, and the image's label says {label}")
 
 
 def check_health(image):
