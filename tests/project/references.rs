@@ -12,7 +12,7 @@ const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
 /// Where files are that documents name in full.
 const FOLDERS: [&str; 5] = ["benches/", "docs/", "fuzz/", "src/", "tests/"];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -59,7 +59,7 @@ fn every_file_that_a_document_names_is_there() {
 }
 
 /// Every Markdown file of the project, with its text.
-fn documents() -> impl Iterator<Item = (PathBuf, String)> {
+pub(crate) fn documents() -> impl Iterator<Item = (PathBuf, String)> {
     let mut files = Vec::new();
     find_documents(root(), &mut files);
     files.into_iter().map(|path| {
