@@ -15,13 +15,14 @@ use super::remote::{beside, default_url, failed, server};
 pub(super) const HELP: &str = "\
 Usage: crieur health [OPTIONS]
 
-Asks a server whether it is healthy (GET /healthz). If it is, prints ok, and the status is 0. If it is
-stopping, can't reach its Redis, or doesn't answer within 5 seconds, the status is 1.
+Asks a server whether it is healthy (GET /healthz). If it is, prints ok, and the status is 0. If it
+can't reach its Redis, or doesn't answer within 5 seconds, the status is 1.
 
   --live             Ask only whether its event loop runs (GET /livez)
 
   --url URL          The server [ws://127.0.0.1:8000/, or CRIEUR_URL]: ws://HOST:PORT/,
-                     http://HOST:PORT/ or unix:PATH; the last part of a path becomes healthz or livez
+                     http://HOST:PORT/ or unix:PATH; the last part of a path becomes healthz or
+                     livez
 
 Example:
   crieur health --url unix:/run/crieur/publish.sock

@@ -263,15 +263,19 @@ def check_services(image, compose):
     service = compose["services"]["crieur"]
     if "ports" in service or [str(port["target"]) for port in compose["services"]["nginx"]["ports"]] != ["80"]:
         raise harness.Failure("compose.yaml: the host must have a port that leads to nginx, and no other")
+    address = compose["services"]["nginx"]["networks"]["default"]["ipv4_address"]
+    if service["environment"]["CRIEUR_TRUSTED_PROXY"] != address:
+        raise harness.Failure("compose.yaml: crieur trusts another proxy than nginx")
     if f"history:{service['environment']['CRIEUR_HISTORY_DIRECTORY']}:rw" not in service["volumes"]:
         raise harness.Failure("compose.yaml: the history isn't on its volume")
     tokens = make_secrets(image, compose)
+    token = tokens["client"].read_text().strip()
     # The proxy is on this host here.
     environment = {**service["environment"], "CRIEUR_TRUSTED_PROXY": "127.0.0.1"}
     with image.start("crieur.log", environment) as crieur, Nginx(crieur.port("listening on")) as nginx:
         publish_port = crieur.port("listening for publishers on")
         first = publish(image, publish_port, tokens["publish"])
-        with subscriber(image, nginx.url, tokens["client"]) as subscribed:
+        with subscriber(image, nginx, token) as subscribed:
             wait_for(lambda: publish(image, publish_port, tokens["publish"])["delivered"] == 1, "a delivery through nginx")
             expect(subscribed)
         check_refusals(image, nginx, tokens, publish_port)
@@ -279,9 +283,8 @@ def check_services(image, compose):
             raise harness.Failure(f"a stop was none, see {crieur.log}")
     # As in a new container, with the volume of the old one.
     with image.start("crieur-again.log", environment) as crieur, Nginx(crieur.port("listening on")) as nginx:
-        with subscriber(image, nginx.url, tokens["client"], "--since", first["id"]) as subscribed:
+        with subscriber(image, nginx, token, "--since", first["id"]) as subscribed:
             expect(subscribed)
-    token = tokens["client"].read_text().strip()
     logs = {log: log.read_text() for log in [*FOLDER.glob("*.log"), *(FOLDER / "nginx").glob("*.log")]}
     for log, text in logs.items():
         if token in text:
@@ -307,7 +310,7 @@ def check_refusals(image, nginx, tokens, publish_port):
                 raise harness.Failure(f"nginx answers {error.code} to {path}") from error
     publish = [image.program, "publish", NOTIFICATION, "--url"]
     for words in (
-        [nginx.url, "--token-file", tokens["publish"]],
+        [f"ws://127.0.0.1:{nginx.port}/ws", "--token-file", tokens["publish"]],
         [f"http://127.0.0.1:{publish_port}/"],
         [f"http://127.0.0.1:{publish_port}/", "--token-file", tokens["client"]],
     ):
@@ -344,8 +347,10 @@ def publish(image, port, token_file):
 
 
 @contextlib.contextmanager
-def subscriber(image, url, token_file, *options):
-    command = [image.program, "subscribe", "--url", url, "--token-file", token_file, *options, "boxed"]
+def subscriber(image, nginx, token, *options):
+    # As browsers show it, which can't set a field.
+    url = f"ws://127.0.0.1:{nginx.port}/ws?token={token}"
+    command = [image.program, "subscribe", "--url", url, *options, "boxed"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield process
@@ -362,7 +367,6 @@ class Nginx(Server):
         folder.mkdir(exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.url = f"ws://127.0.0.1:{self.port}/ws"
         # Debian has these for a server of its own.
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         scratch = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
