@@ -65,6 +65,15 @@ fn documents_name_packages_of_this_version() {
 }
 
 #[test]
+fn the_readme_says_how_young_the_program_is() {
+    let (series, _) = VERSION.rsplit_once('.').expect("three numbers");
+    for file in ["README.md", "README.fr.md"] {
+        let text = read(file);
+        assert_eq!(version_after(&text, ": version "), Some(series), "{file}");
+    }
+}
+
+#[test]
 fn the_changelog_begins_with_what_is_new() {
     let changelog = read("CHANGELOG.md");
     let newest = changelog

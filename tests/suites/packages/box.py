@@ -209,8 +209,12 @@ class Server:
 
     def port(self, words):
         """The one that it says that it listens on."""
-        found = wait_for(lambda: re.search(rf"{words} [\d.]+:(\d+)", self.log.read_text()), f"`{words}` in {self.log}")
-        return int(found[1])
+        def found():
+            if self.process.poll() is not None:
+                raise harness.Failure(f"it did not start: {self.log.read_text()}")
+            return re.search(rf"{words} [\d.]+:(\d+)", self.log.read_text())
+
+        return int(wait_for(found, f"`{words}` in {self.log}")[1])
 
 
 def wait_for(is_there, what):
@@ -301,7 +305,7 @@ def expect(subscribed):
 
 def check_refusals(image, nginx, tokens, publish_port):
     """That nothing of crieur but its WebSocket is to be had through nginx, and nobody publishes without the token."""
-    for path in ("/", "/publish", "/metrics", "/healthz", "/crieur.js", "/wsx"):
+    for path in ("/", "/publish", "/metrics", "/healthz", "/crieur.js", "/wscrieur.js"):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{nginx.port}{path}", timeout=SECONDS_MAX) as answer:
                 raise harness.Failure(f"nginx answers {answer.status} to {path}")
@@ -327,7 +331,7 @@ def make_secrets(image, compose):
         subprocess.run([image.program, "keygen", kind, secrets / name], check=True, stdout=subprocess.DEVNULL)
     mounted = image.root / "run" / "secrets"
     mounted.mkdir(parents=True)
-    for secret in compose["services"]["crieur"]["secrets"]:
+    for secret in compose["services"]["crieur"].get("secrets", []):
         file = Path(compose["secrets"][secret["source"]]["file"])
         into = mounted / secret["source"]
         shutil.copy(secrets / file.name, into)

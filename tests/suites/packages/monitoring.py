@@ -119,7 +119,7 @@ def dashboard_queries(dashboard):
                 text = text.replace(variable, value)
             if "$" in text:
                 raise harness.Failure(f"the dashboard: {panel['title']}: a variable that there is not: {text}")
-            queries[f"{panel['title']}, {target['refId']}"] = text
+            queries[f"panel {panel['id']}, {panel['title']}, {target['refId']}"] = text
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
             series = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
