@@ -29,8 +29,7 @@ DEPLOY = harness.ROOT / "docs" / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
 FOLDER = harness.target_dir() / "box"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
-# What Debian lacks of what is used here, by what shows that it is there.
-PACKAGES = {"buildah": "buildah", "docker-compose": "docker-compose", "nginx": "nginx"}
+PROGRAMS = ("buildah", "docker-compose", "nginx")
 BUILD_IMAGE = "localhost/crieur-build"
 NOTIFICATION = '{"channel":"boxed"}'
 SECONDS_MAX = 10
@@ -39,9 +38,10 @@ COMPILE_SECONDS_MAX = 1800
 
 def check(full):
     began = time.monotonic()
-    for program, package in PACKAGES.items():
+    for program in PROGRAMS:
         if shutil.which(program, path=PATH) is None:
-            harness.install_debian_package(package)
+            # Compose would bring an engine, which would be started.
+            harness.install_debian_package(program, "--no-install-recommends")
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     stages = read_dockerfile()

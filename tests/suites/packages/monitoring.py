@@ -49,7 +49,7 @@ def check(_full):
     began = time.monotonic()
     for program, package in (("promtool", "prometheus"), ("redis-server", "redis-server")):
         if shutil.which(program) is None:
-            harness.install_debian_package(package)
+            harness.install_debian_package(package, "--no-install-recommends")
     check_files()
     dashboard = json.loads(DASHBOARD.read_text())
     check_layout(dashboard["panels"])

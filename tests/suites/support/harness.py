@@ -87,12 +87,12 @@ def venv(name, *requirements):
     return python
 
 
-def install_debian_package(package):
-    """Installs what the machine lacks."""
+def install_debian_package(package, *options):
+    """Installs what the machine lacks; with options of apt-get."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise Failure(f"{package} is missing; install it and run this again")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "-q", "update"], ["apt-get", "-q", "install", "-y", package]):
+    for command in (["apt-get", "-q", "update"], ["apt-get", "-q", "install", "-y", *options, package]):
         subprocess.run(command, env=environment, check=True)
 
 
