@@ -18,7 +18,7 @@ use std::mem;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::histogram::Histogram;
 use crate::id::Id;
-use crate::message::{self, Layout, push_delivery_frame, push_numbered_frame};
+use crate::message::{self, Layout, push_numbered_frame};
 
 pub(crate) use fault::Fault;
 
@@ -163,7 +163,7 @@ impl Checker {
             .for_each(Vec::clear);
         self.layout
             .push_notification(sequence, value, &mut notification);
-        push_delivery_frame(&notification, &mut frame);
+        self.layout.push_frame(value, &notification, &mut frame);
         *slot = Slot {
             sequence,
             group,

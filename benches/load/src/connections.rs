@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::dialect::Dialect;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::poller::{Interest, Poller, Waiting};
 use crate::socket::{self, Connector, Received};
@@ -66,8 +67,20 @@ pub(crate) fn open(
     count: usize,
     parallel: usize,
 ) -> Result<Vec<OwnedFd>, String> {
+    let path = |_| path.to_owned();
+    open_at(net, Dialect::Crieur, path, count, parallel)
+}
+
+/// The same, each at the path of its index, and greeted where the server does that.
+pub(crate) fn open_at(
+    net: &mut Net,
+    dialect: Dialect,
+    path: impl Fn(usize) -> String,
+    count: usize,
+    parallel: usize,
+) -> Result<Vec<OwnedFd>, String> {
     let context = |error| format!("cannot open a connection: {error}");
-    let upgrade = net.connector.upgrade(path);
+    let mut upgrades: Vec<Vec<u8>> = Vec::with_capacity(count);
     let mut sockets: Vec<OwnedFd> = Vec::with_capacity(count);
     // What is still to be written, and what has been read, of those that aren't upgraded.
     let mut pending: Vec<(usize, Vec<u8>)> = vec![(0, Vec::new()); count];
@@ -75,6 +88,7 @@ pub(crate) fn open(
     while done < count {
         while sockets.len() < count && sockets.len() - done < parallel {
             let socket = net.connector.connect().map_err(context)?;
+            let upgrade = net.connector.upgrade(&path(sockets.len()));
             let written = socket::write(&socket, &upgrade).map_err(context)?;
             let interest = if written == upgrade.len() {
                 Interest::Read
@@ -85,6 +99,7 @@ pub(crate) fn open(
             net.poller.add(&socket, token, interest).map_err(context)?;
             pending[sockets.len()].0 = written;
             sockets.push(socket);
+            upgrades.push(upgrade);
         }
         for number in 0..net.wait("upgrades")? {
             let event = net.poller.event(number);
@@ -93,6 +108,7 @@ pub(crate) fn open(
             let Some((written, head)) = pending.get_mut(index) else {
                 continue;
             };
+            let upgrade = &upgrades[index];
             if *written < upgrade.len() {
                 *written +=
                     socket::write(&sockets[index], &upgrade[*written..]).map_err(context)?;
@@ -102,16 +118,76 @@ pub(crate) fn open(
                 Received::End => return Err(format!("connection {index} was hung up on")),
                 Received::Bytes(received) => head.extend_from_slice(&net.buffer[..received]),
             }
-            if let Some(len) = socket::accepted(head)? {
-                if len < head.len() {
-                    return Err(format!("connection {index} got more than the upgrade"));
-                }
+            let opened = is_open(dialect, head);
+            if opened.map_err(|error| format!("connection {index}: {error}"))? {
                 *head = Vec::new();
                 done += 1;
             }
         }
     }
     Ok(sockets)
+}
+
+/// Whether the upgrade is answered, and the greeting is there if the server has one.
+fn is_open(dialect: Dialect, bytes: &[u8]) -> Result<bool, String> {
+    let Some(len) = socket::accepted(bytes)? else {
+        return Ok(false);
+    };
+    let rest = &bytes[len..];
+    if rest.is_empty() {
+        return Ok(!dialect.has_greeting());
+    }
+    let Some(header) = frame::scan(rest)? else {
+        return Ok(false);
+    };
+    match rest.get(header.header_len..header.frame_len()) {
+        Some(text) if rest.len() == header.frame_len() && dialect.is_greeting(text) => Ok(true),
+        None if dialect.has_greeting() => Ok(false),
+        _ => Err("more than the upgrade came".to_owned()),
+    }
+}
+
+/// Pings each connection as RFC 6455 has it, `parallel` at a time: nothing may come but the Pong.
+pub(crate) fn ping(net: &mut Net, sockets: &[impl AsFd], parallel: usize) -> Result<(), String> {
+    const PAYLOAD: &[u8] = b"fence";
+    let mut ping = Vec::new();
+    frame::push_client_frame(PING, &[PAYLOAD], &mut ping);
+    let mut pong = Vec::new();
+    frame::push_server_frame(PONG, &[PAYLOAD], &mut pong);
+    let mut tails = vec![Vec::new(); sockets.len()];
+    let mut is_done = vec![false; sockets.len()];
+    for start in (0..sockets.len()).step_by(parallel) {
+        let end = sockets.len().min(start + parallel);
+        for socket in &sockets[start..end] {
+            write_all(socket, &ping)?;
+        }
+        let mut awaited = end - start;
+        while awaited > 0 {
+            for number in 0..net.wait("Pongs")? {
+                let index = net.poller.event(number).token as usize;
+                let Some(socket) = sockets.get(index) else {
+                    continue;
+                };
+                let tail = &mut tails[index];
+                if read_to(socket, &mut net.buffer, tail)? {
+                    return Err(format!("the server hung up on subscriber {index}"));
+                }
+                let is_awaited = (start..end).contains(&index) && !is_done[index];
+                if !tail.is_empty() && !(is_awaited && pong.starts_with(tail)) {
+                    let shown = String::from_utf8_lossy(tail);
+                    return Err(format!(
+                        "subscriber {index} got, where only a Pong may come: {shown}"
+                    ));
+                }
+                if tail.len() == pong.len() {
+                    awaited -= 1;
+                    is_done[index] = true;
+                    tail.clear();
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sends each connection a text and waits for one in return, `parallel` at a time. `check` is

@@ -156,6 +156,25 @@ pub(crate) fn memory(server: &Server) -> Result<Memory, String> {
     memory_of(server.pid)
 }
 
+/// The same of several processes together: what they share counts once, memory that they share
+/// by intent as anonymous.
+pub(crate) fn memory_of_all(pids: &[u32]) -> Result<Memory, String> {
+    if let [pid] = pids {
+        return memory_of(*pid);
+    }
+    let mut sum = Memory::default();
+    for pid in pids {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let rollup = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let kib = |name| field(&rollup, name).map_or(0, |kib| kib * 1024);
+        sum += Memory {
+            anonymous: kib("Pss_Anon:") + kib("Pss_Shmem:"),
+            resident: kib("Pss:"),
+        };
+    }
+    Ok(sum)
+}
+
 /// The same of any process.
 pub(crate) fn memory_of(pid: u32) -> Result<Memory, String> {
     let path = format!("/proc/{pid}/status");
@@ -241,7 +260,11 @@ impl Span {
         Self {
             seconds: wall_ns / 1e9,
             server_cpu_us,
-            server_busy: most(|node| node.cpu_ns),
+            // Processes that have one core between them keep it busy together.
+            server_busy: match start.server_cores.len() {
+                1 => server_cpu_us * 1e3 / wall_ns,
+                _ => most(|node| node.cpu_ns),
+            },
             server_waiting: most(|node| node.waiting_ns),
             server_involuntary_switches: switches(&end.nodes)
                 .saturating_sub(switches(&start.nodes)),

@@ -4,6 +4,7 @@
 mod checker;
 mod command;
 mod connections;
+mod dialect;
 mod figures;
 mod frame;
 mod histogram;

@@ -4,6 +4,7 @@
 //! Every field has a fixed width, so that a delivery is compared whole with the bytes that are
 //! expected, and its sequence number is found without parsing.
 
+use crate::dialect::Dialect;
 use crate::frame;
 use crate::id::{ID_BYTES_MAX, Id};
 
@@ -46,6 +47,7 @@ pub(crate) enum Topic {
 /// The layout of a notification.
 #[derive(Debug)]
 pub(crate) struct Layout {
+    dialect: Dialect,
     topic: Topic,
     /// What stands before the value, between value and sequence number, and before the text.
     parts: [&'static str; 3],
@@ -57,6 +59,11 @@ pub(crate) struct Layout {
 impl Layout {
     /// Notifications of `bytes` bytes.
     pub(crate) fn new(topic: Topic, bytes: usize) -> Result<Self, String> {
+        Self::of(Dialect::Crieur, topic, bytes)
+    }
+
+    /// The same, delivered as another server does.
+    pub(crate) fn of(dialect: Dialect, topic: Topic, bytes: usize) -> Result<Self, String> {
         let (parts, end) = match topic {
             Topic::Channel => (["{\"channel\":\"", "\",\"id\":\"", "\",\"text\":\""], "\"}"),
             Topic::Filter => (
@@ -76,6 +83,7 @@ impl Layout {
             ));
         }
         Ok(Self {
+            dialect,
             topic,
             parts,
             end,
@@ -86,7 +94,13 @@ impl Layout {
 
     /// Bytes of a delivery as a frame.
     pub(crate) fn frame_bytes(&self) -> usize {
-        self.bytes + NUMBERED_START.len() + ID_BYTES_MAX + NUMBERED_MIDDLE.len() + 1 + 10
+        // Where quotation marks are escaped, there are fewer than 64.
+        self.bytes + NUMBERED_START.len() + ID_BYTES_MAX + NUMBERED_MIDDLE.len() + 1 + 10 + 64
+    }
+
+    /// Appends the frame that every subscriber is to get that isn't numbered.
+    pub(crate) fn push_frame(&self, value: u32, notification: &[u8], out: &mut Vec<u8>) {
+        self.dialect.push_frame(value, notification, out);
     }
 
     /// Appends the notification itself.
@@ -110,11 +124,18 @@ impl Layout {
 
     /// The sequence number in the payload of a delivery, as far as one can be found there.
     pub(crate) fn sequence_of(&self, payload: &[u8]) -> Option<u64> {
-        let start = match id_of_delivery(payload) {
-            Some(id) => NUMBERED_START.len() + id.as_bytes().len() + NUMBERED_MIDDLE.len(),
-            None => DELIVERY_START.len(),
+        let (start, is_escaped) = match id_of_delivery(payload) {
+            Some(id) => {
+                let id_len = id.as_bytes().len();
+                (NUMBERED_START.len() + id_len + NUMBERED_MIDDLE.len(), false)
+            }
+            None => self.dialect.notification_at(DELIVERY_START.len()),
         };
-        let start = start + self.parts[0].len() + VALUE_DIGITS + self.parts[1].len();
+        let len = |part: &str| match is_escaped {
+            true => part.len() + part.matches('"').count(),
+            false => part.len(),
+        };
+        let start = start + len(self.parts[0]) + VALUE_DIGITS + len(self.parts[1]);
         let digits = payload.get(start..start + SEQUENCE_DIGITS)?;
         digits.iter().try_fold(0, |sum, digit| {
             digit

@@ -137,7 +137,7 @@ pub(crate) fn head_len(bytes: &[u8]) -> Option<usize> {
 /// The length of the next response and its body; `None` if it is incomplete.
 ///
 /// # Errors
-/// The first line of any that isn't a 200 with a length.
+/// The first line of any that isn't a 200, 201 or 202 with a length.
 pub(crate) fn response(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, String> {
     let Some(head_len) = head_len(bytes) else {
         return Ok(None);
@@ -147,7 +147,9 @@ pub(crate) fn response(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, String> {
         .split("\r\n")
         .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
     let body_len: usize = match body_len {
-        Some(body_len) if head.starts_with("http/1.1 200 ") => body_len,
+        Some(body_len) if ["200", "201", "202"].contains(&head.get(9..12).unwrap_or_default()) => {
+            body_len
+        }
         _ => return Err(head.split("\r\n").next().unwrap_or_default().to_owned()),
     };
     let body = bytes.get(head_len..head_len + body_len);
@@ -167,8 +169,10 @@ mod tests {
         let body = &b"{\"delivered\":3}"[..];
         let pipelined = response_bytes.repeat(2);
         assert_eq!(response(&pipelined), Ok(Some((response_bytes.len(), body))));
+        assert!(response(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").is_ok());
         for refused in [
-            &b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"[..],
+            &b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"[..],
+            b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\n\r\n",
         ] {
             assert!(response(refused).is_err());

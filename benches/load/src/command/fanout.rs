@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::checker::Checker;
 use crate::connections::{self, Net};
+use crate::dialect::Dialect;
 use crate::figures::{self, Shares, Span};
 use crate::id::Id;
 use crate::message::{self, Layout};
@@ -14,6 +15,7 @@ use crate::options::{Command, Options};
 use crate::publisher::{Kind, Publishers};
 use crate::redis::Redis;
 use crate::report::{Report, grouped};
+use crate::socket::Connector;
 
 use super::Bench;
 use super::plan::{Extent, Plan};
@@ -24,7 +26,9 @@ const PARALLEL: usize = 64;
 
 pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Result<(), String> {
     let plan = Plan::new(command, options)?;
-    let layout = Layout::new(options.topic, options.bytes)?;
+    let dialect = options.dialect;
+    check_dialect(options)?;
+    let layout = Layout::of(dialect, options.topic, options.bytes)?;
     let buffer_bytes = bench.net.buffer.len().max(2 * layout.frame_bytes());
     bench.net.buffer.resize(buffer_bytes, 0);
 
@@ -32,7 +36,13 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     let is_numbered: Vec<_> = (0..plan.members())
         .map(|member| plan.is_numbered(member, options.numbered))
         .collect();
-    let sockets = subscribe(bench, &plan, &layout, &is_numbered)?;
+    let sockets = match dialect {
+        Dialect::Crieur => subscribe(bench, &plan, &layout, &is_numbered)?,
+        _ => {
+            let values: Vec<_> = plan.values_of_members().collect();
+            subscribe_at(&mut bench.net, dialect, &values, PARALLEL)?
+        }
+    };
     let nodes = match bench.others.len() {
         0 => None,
         others => Some(Nodes::new(
@@ -75,11 +85,11 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     let latencies = std::mem::take(stream.checker.latencies());
     let sent = stream.checker.sent();
     let sockets = stream.into_subscribers()?;
-    fence(&mut bench.net, &sockets, |member| is_numbered[member])?;
-    let mut memory = figures::memory(&bench.server)?;
-    for node in &bench.others {
-        memory += figures::memory(node)?;
+    match dialect {
+        Dialect::Crieur => fence(&mut bench.net, &sockets, |member| is_numbered[member])?,
+        _ => connections::ping(&mut bench.net, &sockets, PARALLEL)?,
     }
+    let memory = figures::memory_of_all(&bench.meter.node_pids)?;
 
     let mut report = describe(bench, command, options, &plan);
     add_costs(&mut report, command, &outcome, options);
@@ -128,6 +138,11 @@ fn open_publishers(
             let publishers = Publishers::ephemeral(net, options.is_patient);
             return Ok((publishers, Vec::new()));
         }
+        Kind::Post => {
+            let target = options.control.unwrap_or(net.connector.target());
+            let posts = Publishers::posts(options.dialect, Connector::new(target));
+            return Ok((posts, Vec::new()));
+        }
         Kind::Kept => connections::open(net, "/publish", count, PARALLEL)?,
         Kind::Http => connections::open_plain(net, count)?,
     };
@@ -135,9 +150,48 @@ fn open_publishers(
         0 => Vec::new(),
         _ => nodes::find(&bench.servers(), &sockets)?,
     };
-    let is_http = options.publisher == Kind::Http;
-    let publishers = Publishers::kept(&bench.net, is_http, sockets)?;
+    let posts = (options.publisher == Kind::Http).then_some(options.dialect);
+    let publishers = Publishers::kept(&bench.net, posts, sockets)?;
     Ok((publishers, nodes))
+}
+
+/// What other servers than crieur can't be asked for.
+fn check_dialect(options: &Options) -> Result<(), String> {
+    let is_post = matches!(options.publisher, Kind::Http | Kind::Post);
+    let is_plain = is_post && options.numbered == 0 && !options.has_keys && options.nodes == 1;
+    if options.dialect == Dialect::Crieur && options.control.is_none() || is_plain {
+        return Ok(());
+    }
+    Err(
+        "--dialect is for --publisher post or http, without --numbered, --key and --nodes"
+            .to_owned(),
+    )
+}
+
+/// Opens a connection for each value and subscribes it, as another server than crieur has it.
+pub(super) fn subscribe_at(
+    net: &mut Net,
+    dialect: Dialect,
+    values: &[u32],
+    parallel: usize,
+) -> Result<Vec<OwnedFd>, String> {
+    let path = |index: usize| dialect.subscriber_path(values[index]);
+    let sockets = connections::open_at(net, dialect, path, values.len(), parallel)?;
+    if dialect.subscribes_by_path() {
+        // An answer that took the same way comes when the subscription has been dealt with.
+        connections::ping(net, &sockets, parallel)?;
+        return Ok(sockets);
+    }
+    let request = |index: usize| dialect.subscription(values[index]).into();
+    let check = |index: usize, answer: &[u8]| match dialect.is_subscribed(answer, values[index]) {
+        true => Ok(()),
+        false => {
+            let shown = String::from_utf8_lossy(answer);
+            Err(format!("a subscription was answered {shown}"))
+        }
+    };
+    connections::ask(net, &sockets, parallel, request, check)?;
+    Ok(sockets)
 }
 
 /// Opens the subscribers' connections and subscribes them.
@@ -214,6 +268,7 @@ fn describe(bench: &Bench, command: Command, options: &Options, plan: &Plan) -> 
         Kind::Ephemeral => "ephemeral",
         Kind::Kept => "kept",
         Kind::Http => "http",
+        Kind::Post => "post",
     };
     let subscribers = plan.members() - options.bystanders;
     report.count("subscribers", subscribers as u64);
@@ -271,7 +326,7 @@ fn add_costs(report: &mut Report, command: Command, outcome: &Outcome, options: 
     let deliveries = outcome.deliveries as f64;
     report.count("notifications", outcome.notifications);
     report.count("deliveries", outcome.deliveries);
-    let is_cycle = options.publisher == Kind::Ephemeral;
+    let is_cycle = matches!(options.publisher, Kind::Ephemeral | Kind::Post);
     let word = if is_cycle { "cycle" } else { "notification" };
     let each = span.server_cpu_us / notifications;
     report.number("notifications_per_second", notifications / span.seconds);

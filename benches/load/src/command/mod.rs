@@ -3,6 +3,7 @@
 mod connect;
 mod fanout;
 mod handover;
+mod hold;
 mod pings;
 mod plan;
 mod resume;
@@ -79,7 +80,7 @@ impl Bench {
             }
             None => {
                 let target = options.target.unwrap_or(DEFAULT_TARGET);
-                let server = Server::find(target, options.pid)?;
+                let server = Server::find(target, options.pids.first().copied())?;
                 let name = format!("process {}", server.pid);
                 (server, name)
             }
@@ -103,7 +104,10 @@ impl Bench {
         used.sort_unstable();
         used.dedup();
         let meter = Meter {
-            node_pids: servers().map(|server| server.pid).collect(),
+            node_pids: servers()
+                .map(|server| server.pid)
+                .chain(options.pids.iter().skip(1).copied())
+                .collect(),
             redis_pid: redis.as_ref().map(|redis| redis.pid),
             server_cores: used,
             own_core,
@@ -179,6 +183,7 @@ pub(crate) fn run(command: Command, options: &Options, is_limit: bool) -> Result
             fanout::run(&mut bench, command, options)
         }
         Command::Connect => connect::run(&mut bench, options),
+        Command::Hold => hold::run(&mut bench, options),
         Command::Pings => pings::run(&mut bench, options),
         Command::Resume => resume::run(&mut bench, options),
         Command::Handover => handover::run(&mut bench, options),

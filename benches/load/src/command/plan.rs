@@ -119,6 +119,12 @@ impl Plan {
         (member + 1) * numbered / all > member * numbered / all
     }
 
+    /// The first value of each subscriber, which may be the only one.
+    pub(crate) fn values_of_members(&self) -> impl Iterator<Item = u32> {
+        let groups = self.groups_of_members();
+        groups.filter_map(|group| self.values_of(group).next())
+    }
+
     /// The group of each subscriber.
     pub(crate) fn groups_of_members(&self) -> impl Iterator<Item = usize> {
         let sizes = self.sizes.iter().enumerate();

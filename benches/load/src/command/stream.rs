@@ -279,6 +279,7 @@ impl<'a> Stream<'a> {
         let publication = Publication {
             slot,
             publisher: publisher.unwrap_or(0),
+            value,
             notification: self.checker.notification(slot),
             key: self.keys.as_mut().map_or(&[], |keys| keys.next(number)),
             is_kept: self.is_kept,

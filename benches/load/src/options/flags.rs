@@ -2,11 +2,12 @@
 
 use std::net::SocketAddrV4;
 
+use crate::dialect::Dialect;
 use crate::message::{Topic, VALUES_MAX};
 use crate::poller::Waiting;
 use crate::publisher::Kind;
 
-use super::Command::{Connect, Fanout, Handover, Match, Pings, Publish, Resume};
+use super::Command::{Connect, Fanout, Handover, Hold, Match, Pings, Publish, Resume};
 use super::{Command, Options, Subscribing};
 
 type Set = fn(&mut Options, &str) -> Result<(), String>;
@@ -31,12 +32,7 @@ pub(super) static FLAGS: &[Flag] = &[
         value: "ADDRESS",
         help: "The server's address, of this machine [127.0.0.1:8000; a free port if it is started here]",
         commands: EVERY,
-        set: |options, text| {
-            let address = text.parse::<SocketAddrV4>();
-            let local = address.ok().filter(|address| address.ip().is_loopback());
-            options.target = Some(local.ok_or("an address like 127.0.0.1:8000")?);
-            Ok(())
-        },
+        set: |options, text| loopback(text).map(|address| options.target = Some(address)),
     },
     Flag {
         name: "server-command",
@@ -50,12 +46,37 @@ pub(super) static FLAGS: &[Flag] = &[
     },
     Flag {
         name: "pid",
-        value: "PID",
-        help: "The server's process [whoever listens on the address]",
+        value: "PID,...",
+        help: "The server's process, and others that belong to it [whoever listens on the address]",
         commands: EVERY,
         set: |options, text| {
-            number(text, 1, u32::MAX as usize).map(|pid| options.pid = Some(pid as u32))
+            let pid = |word| number(word, 1, u32::MAX as usize).map(|pid| pid as u32);
+            let pids = text.split(',').map(pid).collect::<Result<_, _>>();
+            pids.map(|pids| options.pids = pids)
         },
+    },
+    Flag {
+        name: "dialect",
+        value: "WHICH",
+        help: "What the server speaks: crieur, nchan, pushpin or pusher (Soketi, Sockudo); see src/dialect.rs [crieur]",
+        commands: &[Fanout, Hold],
+        set: |options, text| {
+            let dialects = [
+                ("crieur", Dialect::Crieur),
+                ("nchan", Dialect::Nchan),
+                ("pushpin", Dialect::Pushpin),
+                ("pusher", Dialect::Pusher),
+            ];
+            options.dialect = word(text, &dialects)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "control",
+        value: "ADDRESS",
+        help: "Where --publisher post sends its requests [the server's address]",
+        commands: &[Fanout],
+        set: |options, text| loopback(text).map(|address| options.control = Some(address)),
     },
     Flag {
         name: "server-core",
@@ -209,8 +230,8 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "connections",
         value: "N",
-        help: "How many connections [match: 8; connect: 10000; pings: 1; handover: 15000]",
-        commands: &[Match, Connect, Pings, Handover],
+        help: "How many connections [match: 8; connect: 10000; hold: 5000; pings: 1; handover: 15000]",
+        commands: &[Match, Connect, Hold, Pings, Handover],
         set: |options, text| number(text, 1, VALUES_MAX).map(|count| options.connections = count),
     },
     Flag {
@@ -274,13 +295,14 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "publisher",
         value: "KIND",
-        help: "ephemeral: a connection for each notification; kept: /publish; http: POST /publish [kept]",
+        help: "ephemeral: a WebSocket for each notification; kept: /publish; http: POST; post: a connection for each POST [kept]",
         commands: &[Fanout, Match],
         set: |options, text| {
             let kinds = [
                 ("ephemeral", Kind::Ephemeral),
                 ("kept", Kind::Kept),
                 ("http", Kind::Http),
+                ("post", Kind::Post),
             ];
             options.publisher = word(text, &kinds)?;
             Ok(())
@@ -319,8 +341,8 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "parallel",
         value: "N",
-        help: "Connections under way at once; resume: not upgraded yet [16; connect: 64; resume: 1000]",
-        commands: &[Publish, Connect, Resume],
+        help: "Connections under way at once; resume: not upgraded yet [16; connect, hold: 64; resume: 1000]",
+        commands: &[Publish, Connect, Hold, Resume],
         set: |options, text| number(text, 1, 100_000).map(|count| options.parallel = count),
     },
     Flag {
@@ -418,6 +440,12 @@ pub(super) static FLAGS: &[Flag] = &[
         },
     },
 ];
+
+fn loopback(text: &str) -> Result<SocketAddrV4, String> {
+    let address = text.parse::<SocketAddrV4>().ok();
+    let local = address.filter(|address| address.ip().is_loopback());
+    local.ok_or_else(|| "an address like 127.0.0.1:8000".to_owned())
+}
 
 fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
     let number = text

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use crate::dialect::Dialect;
 use crate::message::Topic;
 use crate::poller::Waiting;
 use crate::publisher::Kind;
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Fanout,
     Publish,
     Connect,
+    Hold,
     Pings,
     Match,
     Resume,
@@ -26,10 +28,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Fanout,
         Self::Publish,
         Self::Connect,
+        Self::Hold,
         Self::Pings,
         Self::Match,
         Self::Resume,
@@ -41,6 +44,7 @@ impl Command {
             Self::Fanout => "fanout",
             Self::Publish => "publish",
             Self::Connect => "connect",
+            Self::Hold => "hold",
             Self::Pings => "pings",
             Self::Match => "match",
             Self::Resume => "resume",
@@ -59,6 +63,7 @@ impl Command {
             Self::Connect => {
                 "opening, holding and closing connections: CPU an upgrade, memory a connection"
             }
+            Self::Hold => "subscribed connections that do nothing: memory and CPU of each",
             Self::Pings => "pings, many a write: CPU a ping",
             Self::Match => "few recipients among very many subscriptions: CPU a notification",
             Self::Resume => {
@@ -84,7 +89,11 @@ pub(crate) enum Subscribing {
 pub(crate) struct Options {
     pub(crate) target: Option<SocketAddrV4>,
     pub(crate) server_command: Option<String>,
-    pub(crate) pid: Option<u32>,
+    /// The server, and other processes that belong to it.
+    pub(crate) pids: Vec<u32>,
+    pub(crate) dialect: Dialect,
+    /// Where POSTs go; to the server, unless it has another address for them.
+    pub(crate) control: Option<SocketAddrV4>,
     /// Of the nodes, in turn; the first that there is, if there are none.
     pub(crate) server_cores: Vec<usize>,
     pub(crate) nodes: usize,
@@ -133,7 +142,9 @@ impl Options {
         Self {
             target: None,
             server_command: None,
-            pid: None,
+            pids: Vec::new(),
+            dialect: Dialect::Crieur,
+            control: None,
             server_cores: Vec::new(),
             nodes: 1,
             has_shared_address: false,
@@ -152,6 +163,7 @@ impl Options {
             subscriptions: 100_000,
             connections: match command {
                 Command::Connect => 10_000,
+                Command::Hold => 5000,
                 Command::Match => 8,
                 Command::Handover => 15_000,
                 _ => 1,
@@ -171,7 +183,7 @@ impl Options {
             is_patient: false,
             topic: Topic::Filter,
             parallel: match command {
-                Command::Connect => 64,
+                Command::Connect | Command::Hold => 64,
                 Command::Resume => 1000,
                 _ => 16,
             },

@@ -3,16 +3,18 @@
 //! What is published between two looks at the sockets is written at once.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::mem;
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
+use crate::dialect::Dialect;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::message::Recipients;
 use crate::poller::{Interest, Readiness};
 use crate::socket::{self, Received};
 
+use super::posts::push_post;
 use super::{FIRST_TOKEN, Publication, Receipt};
 
 #[derive(Debug)]
@@ -29,12 +31,17 @@ struct Connection {
 /// All connections.
 pub(crate) struct Kept {
     connections: Vec<Connection>,
-    /// The request head up to the length, for HTTP.
-    http_head: Option<String>,
+    /// What POSTs look like, for HTTP.
+    posts: Option<Dialect>,
+    host: SocketAddrV4,
 }
 
 impl Kept {
-    pub(super) fn new(net: &Net, is_http: bool, sockets: Vec<OwnedFd>) -> Result<Self, String> {
+    pub(super) fn new(
+        net: &Net,
+        posts: Option<Dialect>,
+        sockets: Vec<OwnedFd>,
+    ) -> Result<Self, String> {
         for (index, socket) in sockets.iter().enumerate() {
             let token = FIRST_TOKEN + index as u64;
             let done = net.poller.change(socket, token, Interest::Both);
@@ -48,13 +55,10 @@ impl Kept {
             tail: Vec::new(),
             is_blocked: false,
         };
-        let http_head = format!(
-            "POST /publish HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: ",
-            net.connector.target()
-        );
         Ok(Self {
             connections: sockets.into_iter().map(connection).collect(),
-            http_head: is_http.then_some(http_head),
+            posts,
+            host: net.connector.target(),
         })
     }
 
@@ -64,17 +68,10 @@ impl Kept {
 
     pub(super) fn publish(&mut self, publication: Publication<'_>) {
         let connection = &mut self.connections[publication.publisher];
-        let text = publication.payload();
-        match &self.http_head {
-            None => frame::push_client_frame(TEXT, &text, &mut connection.out),
-            Some(head) => {
-                let len: usize = text.iter().map(|piece| piece.len()).sum();
-                // Writing to a vector can't fail.
-                let _ = write!(connection.out, "{head}{len}\r\n\r\n");
-                for piece in text {
-                    connection.out.extend_from_slice(piece);
-                }
-            }
+        let out = &mut connection.out;
+        match self.posts {
+            None => frame::push_client_frame(TEXT, &publication.payload(), out),
+            Some(dialect) => push_post(dialect, self.host, false, &publication, out),
         }
         connection
             .awaited
@@ -112,11 +109,11 @@ impl Kept {
             let mut bytes = mem::take(&mut connection.tail);
             bytes.extend_from_slice(&net.buffer[..count]);
             let mut consumed = 0;
-            while let Some((len, answer)) = match self.http_head {
+            while let Some((len, answer)) = match self.posts {
                 None => next_text(&bytes[consumed..]),
                 Some(_) => socket::response(&bytes[consumed..])
                     .map(|found| found.map(|(len, body)| (len, Some(body))))
-                    .map_err(|line| format!("POST /publish was answered {line:?}")),
+                    .map_err(|line| format!("a POST was answered {line:?}")),
             }? {
                 consumed += len;
                 let Some(answer) = answer else {
@@ -125,7 +122,8 @@ impl Kept {
                 let Some((slot, recipients)) = connection.awaited.pop_front() else {
                     return Err("a publisher was answered once too often".to_owned());
                 };
-                answered.push(Receipt::read(answer, slot, recipients)?);
+                let dialect = self.posts.unwrap_or(Dialect::Crieur);
+                answered.push(Receipt::of(dialect, answer, slot, recipients)?);
             }
             bytes.drain(..consumed);
             connection.tail = bytes;

@@ -2,16 +2,20 @@
 
 mod ephemeral;
 mod kept;
+mod posts;
 
 use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
+use crate::dialect::Dialect;
 use crate::id::Id;
 use crate::message::{self, Recipients};
 use crate::poller::Readiness;
+use crate::socket::Connector;
 
 use ephemeral::Ephemeral;
 use kept::Kept;
+use posts::Posts;
 
 /// Tokens of publishers; those of subscribers are below.
 pub(crate) const FIRST_TOKEN: u64 = 1 << 32;
@@ -23,8 +27,10 @@ pub(crate) enum Kind {
     Ephemeral,
     /// On WebSocket connections at `/publish`.
     Kept,
-    /// By `POST /publish`, with keep-alive and pipelining.
+    /// By `POST`, with keep-alive and pipelining.
     Http,
+    /// By `POST`, each on a connection of its own.
+    Post,
 }
 
 /// A notification to be published.
@@ -34,6 +40,8 @@ pub(crate) struct Publication<'a> {
     pub(crate) slot: usize,
     /// Whose order it belongs to.
     pub(crate) publisher: usize,
+    /// What subscribers have subscribed to, for requests that say it beside the notification.
+    pub(crate) value: u32,
     pub(crate) notification: &'a [u8],
     /// Its key; empty if it has none.
     pub(crate) key: &'a [u8],
@@ -64,12 +72,27 @@ impl Receipt {
         let id = message::id_of(json)?;
         Ok(Self { slot, id })
     }
+
+    /// The same for an answer over HTTP, whoever gives it.
+    fn of(
+        dialect: Dialect,
+        body: &[u8],
+        slot: usize,
+        recipients: Recipients,
+    ) -> Result<Self, String> {
+        if dialect == Dialect::Crieur {
+            return Self::read(body, slot, recipients);
+        }
+        dialect.check_answer(body, recipients)?;
+        Ok(Self { slot, id: None })
+    }
 }
 
 /// All publishers of a run.
 pub(crate) enum Publishers {
     Ephemeral(Ephemeral),
     Kept(Kept),
+    Posts(Posts),
 }
 
 impl Publishers {
@@ -79,19 +102,24 @@ impl Publishers {
         Self::Ephemeral(Ephemeral::new(net, is_patient))
     }
 
-    /// Publishers on connections that are open, and upgraded unless they speak HTTP.
+    /// Publishers on connections that are open, and upgraded unless they speak HTTP as `posts` has it.
     pub(crate) fn kept(
         net: &Net,
-        is_http: bool,
+        posts: Option<Dialect>,
         connections: Vec<OwnedFd>,
     ) -> Result<Self, String> {
-        Ok(Self::Kept(Kept::new(net, is_http, connections)?))
+        Ok(Self::Kept(Kept::new(net, posts, connections)?))
+    }
+
+    /// Publishers that open a connection for each POST.
+    pub(crate) const fn posts(dialect: Dialect, connector: Connector) -> Self {
+        Self::Posts(Posts::new(dialect, connector))
     }
 
     /// Of how many publishers order is expected.
     pub(crate) const fn ordered(&self) -> usize {
         match self {
-            Self::Ephemeral(_) => 0,
+            Self::Ephemeral(_) | Self::Posts(_) => 0,
             Self::Kept(kept) => kept.len(),
         }
     }
@@ -104,6 +132,7 @@ impl Publishers {
     ) -> Result<(), String> {
         match self {
             Self::Ephemeral(ephemeral) => ephemeral.publish(net, publication),
+            Self::Posts(posts) => posts.publish(net, publication),
             Self::Kept(kept) => {
                 kept.publish(publication);
                 Ok(())
@@ -114,7 +143,7 @@ impl Publishers {
     /// Writes what waits.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
         match self {
-            Self::Ephemeral(_) => Ok(()),
+            Self::Ephemeral(_) | Self::Posts(_) => Ok(()),
             Self::Kept(kept) => kept.flush(),
         }
     }
@@ -129,6 +158,7 @@ impl Publishers {
         let index = (event.token - FIRST_TOKEN) as usize;
         match self {
             Self::Ephemeral(ephemeral) => ephemeral.handle(net, index, event, answered),
+            Self::Posts(posts) => posts.handle(net, index, event, answered),
             Self::Kept(kept) => kept.handle(net, index, event, answered),
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<(), String> {
     let buffer_bytes = bench.net.buffer.len().max(2 * layout.frame_bytes());
     bench.net.buffer.resize(buffer_bytes, 0);
     let sockets = connections::open(&mut bench.net, "/publish", 1, 1)?;
-    let publishers = Publishers::kept(&bench.net, false, sockets)?;
+    let publishers = Publishers::kept(&bench.net, None, sockets)?;
     let connector = Connector::new(bench.server.address);
     let first = Probe::connect(connector, options.waiting)?;
     let sockets = subscribe(bench, &plan, &layout, &vec![false; plan.members()])?;

@@ -65,7 +65,7 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<(), String> {
         return Err("--entries divided by --hits is too much".to_owned());
     }
     let sockets = connections::open(&mut bench.net, "/publish", 1, 1)?;
-    let mut publishers = Publishers::kept(&bench.net, false, sockets)?;
+    let mut publishers = Publishers::kept(&bench.net, None, sockets)?;
     let sinces = learn(bench, options, &backlog)?;
     let is_telling = options.clients <= CLIENTS_FOR_MEMORY_MAX;
     let before = is_telling.then(|| memory_at_rest(bench)).transpose()?;
@@ -134,6 +134,7 @@ fn publish(
             notification.clear();
             backlog.push_notification(sent, &mut notification);
             let publication = Publication {
+                value: 0,
                 slot: sent,
                 publisher: 0,
                 notification: &notification,
