@@ -1,7 +1,7 @@
 """The servers that people weigh crieur against: how each is installed, set up and started.
 
 Python 3.11, standard library only. A module, nothing to run; benches/compare-services uses it.
-Nothing is installed into the system but protoc, if Sockudo is to be built without one.
+Nothing is installed into the system but protoc and its files, which Sockudo is built with.
 """
 
 import contextlib
@@ -74,12 +74,19 @@ class Start:
 
     def wait_for(self, address):
         host, _, port = address.partition(":")
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while time.monotonic() < deadline and all(process.poll() is None for process in self.processes):
+
+        def listens():
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
-                return
+                return True
+
+        self.wait_until(listens, f"nobody listens on {address}")
+
+    def wait_until(self, is_so, otherwise):
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not is_so():
+            if time.monotonic() > deadline or any(process.poll() is not None for process in self.processes):
+                raise harness.Failure(f"{otherwise}, see {self.folder}")
             time.sleep(0.01)
-        raise harness.Failure(f"nobody listens on {address}, see {self.folder}")
 
     def stop(self):
         for process in reversed(self.processes):
@@ -176,6 +183,8 @@ http {{
 """)
         process = start.run("nginx", [debian() / "usr/sbin/nginx", "-e", files / "error.log", "-c", files / "nginx.conf"], **libraries())
         start.wait_for(address)
+        # The master listens before its worker is there.
+        start.wait_until(lambda: len(tree(process)) == 2, "nginx has no worker")
         return Running(address, tree(process))
 
 
@@ -203,9 +212,8 @@ class Pushpin:
             "http_port": address,
             "logdir": files / "log",
             "condure_bin": programs / "condure",
-            # By default a connection, and all of them together, get no more than 2,500 messages a second.
-            "message_rate": 10_000_000,
-            "message_hwm": 10_000_000,
+            # No limit. With one, 2,500 by default, messages are passed on in batches, one every 25 ms.
+            "message_rate": 0,
         }
         if start.quiet:
             settings["log_level"] = 1
@@ -262,8 +270,9 @@ class Sockudo:
     def build(self):
         if self._program().exists():
             return
-        if shutil.which("protoc") is None:
-            harness.install_debian_package("protobuf-compiler")
+        for package, file in (("protobuf-compiler", "bin/protoc"), ("libprotobuf-dev", "include/google/protobuf/timestamp.proto")):
+            if not Path("/usr", file).exists():
+                harness.install_debian_package(package)
         command = ["cargo", "install", "sockudo", "--version", SOCKUDO, "--locked", "--root", folder() / "sockudo"]
         subprocess.run(command, env={**os.environ, "CARGO_TARGET_DIR": str(folder() / "sockudo-build")}, check=True)
 
