@@ -39,7 +39,7 @@ impl Scene {
         let slot = self.checker.send(group, group as u32, publisher, 100);
         let notification = self.checker.notification(slot);
         let [mut frame, mut numbered] = [Vec::new(), Vec::new()];
-        push_delivery_frame(notification, &mut frame);
+        message::push_delivery_frame(notification, &mut frame);
         let id = id(self.frames.len());
         push_numbered_frame(&id, notification, &mut numbered);
         self.frames.push(frame);

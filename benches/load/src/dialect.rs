@@ -154,7 +154,9 @@ impl Dialect {
                 push_escaped(post.notification, &mut body);
                 body.extend_from_slice(b"\"}");
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                signed(&body, now.map_or(0, |now| now.as_secs()))
+                let credentials = (PUSHER_KEY, PUSHER_SECRET);
+                let now = now.map_or(0, |now| now.as_secs());
+                signed(PUSHER_EVENTS, credentials, &body, now)
             }
         };
         let last = if post.is_last {
@@ -213,16 +215,15 @@ fn push_escaped(json: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The path and query that publish a body, signed as Pusher's HTTP API has it.
-fn signed(body: &[u8], now: u64) -> String {
+/// A path with the query that signs a POST of the body, as Pusher's HTTP API has it.
+fn signed(path: &str, (key, secret): (&str, &str), body: &[u8], now: u64) -> String {
     let md5 = hex(&Md5::digest(body));
-    let query =
-        format!("auth_key={PUSHER_KEY}&auth_timestamp={now}&auth_version=1.0&body_md5={md5}");
-    let mut mac = Hmac::<Sha256>::new_from_slice(PUSHER_SECRET.as_bytes())
-        .expect("a key may have any length");
-    mac.update(format!("POST\n{PUSHER_EVENTS}\n{query}").as_bytes());
+    let query = format!("auth_key={key}&auth_timestamp={now}&auth_version=1.0&body_md5={md5}");
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
+    mac.update(format!("POST\n{path}\n{query}").as_bytes());
     let signature = hex(&mac.finalize().into_bytes());
-    format!("{PUSHER_EVENTS}?{query}&auth_signature={signature}")
+    format!("{path}?{query}&auth_signature={signature}")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -233,4 +234,114 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Layout, Topic};
+
+    const ALL: [Dialect; 4] = [
+        Dialect::Crieur,
+        Dialect::Nchan,
+        Dialect::Pushpin,
+        Dialect::Pusher,
+    ];
+
+    #[test]
+    fn a_request_is_signed_as_in_pushers_documentation() {
+        let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+        let credentials = ("278d425bdf160c739803", "7ad3773142a6692b25b8");
+        assert_eq!(
+            signed("/apps/3/events", credentials, body, 1_353_088_179),
+            "/apps/3/events?auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0\
+             &body_md5=ec365a775a4cd0599faeb73354201b6f\
+             &auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"
+        );
+    }
+
+    #[test]
+    fn sequence_numbers_are_found_in_all_deliveries() {
+        for dialect in ALL {
+            for topic in [Topic::Channel, Topic::Filter] {
+                let layout = Layout::of(dialect, topic, 200).expect("long enough");
+                let (mut notification, mut frame) = (Vec::new(), Vec::new());
+                layout.push_notification(123_456, 7, &mut notification);
+                layout.push_frame(7, &notification, &mut frame);
+                let header = frame::scan(&frame).expect("a frame").expect("whole");
+                let payload = &frame[header.header_len..];
+                assert_eq!(layout.sequence_of(payload), Some(123_456), "{dialect:?}");
+                assert!(frame.len() <= layout.frame_bytes(), "{dialect:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn posts_and_deliveries_are_those_that_the_servers_have() {
+        let post = |dialect: Dialect| {
+            let mut out = Vec::new();
+            let post = Post {
+                host: SocketAddrV4::new([127, 0, 0, 1].into(), 80),
+                is_last: true,
+                value: 7,
+                notification: b"{\"a\":1}",
+                payload: &[b"{}"],
+            };
+            dialect.push_post(&post, &mut out);
+            let text = String::from_utf8(out).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains("\r\nConnection: close\r\n"));
+            assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+            let target = head.split(' ').nth(1).expect("a target");
+            let path = target.split('?').next().unwrap_or_default();
+            (path.to_owned(), body.to_owned())
+        };
+        let of = |path: &str, body: &str| (path.to_owned(), body.to_owned());
+        assert_eq!(post(Dialect::Crieur), of("/publish", "{}"));
+        assert_eq!(post(Dialect::Nchan), of("/pub/000007", r#"{"a":1}"#));
+        assert_eq!(
+            post(Dialect::Pushpin),
+            of(
+                "/publish/",
+                r#"{"items":[{"channel":"000007","formats":{"ws-message":{"content":"{\"a\":1}"}}}]}"#
+            )
+        );
+        assert_eq!(
+            post(Dialect::Pusher),
+            of(
+                "/apps/app-id/events",
+                r#"{"name":"n","channel":"000007","data":"{\"a\":1}"}"#
+            )
+        );
+        let mut frame = Vec::new();
+        Dialect::Pusher.push_frame(7, br#"{"a":1}"#, &mut frame);
+        assert_eq!(
+            &frame[2..],
+            br#"{"event":"n","channel":"000007","data":"{\"a\":1}"}"#
+        );
+    }
+
+    #[test]
+    fn answers_are_told_from_errors() {
+        let three = Recipients::Exactly(3);
+        let nchan = b"queued messages: 1\r\nlast requested: 0 sec. ago\r\nactive subscribers: 3\r\nlast message id: 1:0";
+        for (dialect, body, is_right) in [
+            (Dialect::Nchan, &nchan[..], true),
+            (Dialect::Nchan, b"active subscribers: 2", false),
+            (Dialect::Nchan, b"", false),
+            (Dialect::Pushpin, b"Published\n", true),
+            (Dialect::Pushpin, b"Invalid", false),
+            (Dialect::Pusher, b"{\"ok\":true}", true),
+            (Dialect::Pusher, b"{}", true),
+            (Dialect::Pusher, b"{\"error\":\"no such app\"}", false),
+            (Dialect::Crieur, b"{\"delivered\":3}", true),
+            (Dialect::Crieur, b"{\"delivered\":2}", false),
+        ] {
+            assert_eq!(
+                dialect.check_answer(body, three).is_ok(),
+                is_right,
+                "{dialect:?}"
+            );
+        }
+    }
 }

@@ -106,11 +106,14 @@ fn process(pid: &str) -> Option<Process> {
     let mut sum = Process::default();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
         let folder = thread.ok()?.path();
-        let times = fs::read_to_string(folder.join("schedstat")).ok()?;
+        // A thread may end while the others are looked at.
+        let Ok(times) = fs::read_to_string(folder.join("schedstat")) else {
+            continue;
+        };
         let mut times = times.split_whitespace().map_while(|word| word.parse().ok());
         sum.cpu_ns += times.next().unwrap_or(0);
         sum.waiting_ns += times.next().unwrap_or(0);
-        let status = fs::read_to_string(folder.join("status")).ok()?;
+        let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
         sum.involuntary_switches += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
     }
     Some(sum)
@@ -331,6 +334,28 @@ mod tests {
         busy.wait().expect("it is our child");
         assert!(core(0).is_some());
         assert!(process("0").is_none());
+    }
+
+    #[test]
+    fn processes_are_added_up() {
+        let pids = ["1", "2"].map(|_| {
+            let child = Command::new("cat")
+                .stdin(std::process::Stdio::piped())
+                .spawn();
+            child.expect("there is a cat")
+        });
+        let of = |pids: &[u32]| memory_of_all(pids).expect("they run");
+        let [one, other] = [pids[0].id(), pids[1].id()];
+        // The second may have just been forked.
+        let deadline = now_ns() + 10_000_000_000;
+        while of(&[one, other]).anonymous <= of(&[one]).anonymous {
+            assert!(now_ns() < deadline, "two have no more than one");
+        }
+        for mut child in pids {
+            child.kill().expect("it runs");
+            child.wait().expect("it is our child");
+        }
+        assert!(memory_of_all(&[one, other]).is_err());
     }
 
     #[test]
