@@ -173,7 +173,8 @@ pub(crate) fn ping(net: &mut Net, sockets: &[impl AsFd], parallel: usize) -> Res
                     return Err(format!("the server hung up on subscriber {index}"));
                 }
                 let is_awaited = (start..end).contains(&index) && !is_done[index];
-                if !tail.is_empty() && !(is_awaited && pong.starts_with(tail)) {
+                let is_right = is_awaited && pong.starts_with(tail);
+                if !tail.is_empty() && !is_right {
                     let shown = String::from_utf8_lossy(tail);
                     return Err(format!(
                         "subscriber {index} got, where only a Pong may come: {shown}"

@@ -139,7 +139,7 @@ fn open_publishers(
             return Ok((publishers, Vec::new()));
         }
         Kind::Post => {
-            let target = options.control.unwrap_or(net.connector.target());
+            let target = options.control.unwrap_or_else(|| net.connector.target());
             let posts = Publishers::posts(options.dialect, Connector::new(target));
             return Ok((posts, Vec::new()));
         }
