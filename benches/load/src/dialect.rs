@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::net::SocketAddrV4;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
@@ -64,6 +64,15 @@ impl Dialect {
     /// Whether the upgrade alone subscribes.
     pub(crate) const fn subscribes_by_path(self) -> bool {
         matches!(self, Self::Nchan | Self::Pushpin)
+    }
+
+    /// How long a server may take to subscribe connections that it has upgraded and whose Pings it
+    /// has answered. Pushpin's parts do these apart from each other, and tell nobody when all is done.
+    pub(crate) const fn settling(self) -> Duration {
+        match self {
+            Self::Pushpin => Duration::from_millis(500),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether a server says something as soon as the connection is upgraded.

@@ -178,8 +178,8 @@ pub(super) fn subscribe_at(
     let path = |index: usize| dialect.subscriber_path(values[index]);
     let sockets = connections::open_at(net, dialect, path, values.len(), parallel)?;
     if dialect.subscribes_by_path() {
-        // An answer that took the same way comes when the subscription has been dealt with.
         connections::ping(net, &sockets, parallel)?;
+        std::thread::sleep(dialect.settling());
         return Ok(sockets);
     }
     let request = |index: usize| dialect.subscription(values[index]).into();
