@@ -196,7 +196,7 @@ impl Dialect {
                 told.map(Recipients::Exactly) == Some(recipients)
             }
             Self::Pushpin => shown.trim_end() == "Published",
-            // Soketi says {"ok":true}, others {}.
+            // Pusher itself says {}, the others {"ok":true}.
             Self::Pusher => shown.starts_with('{') && !shown.contains("error"),
         };
         match is_right {
