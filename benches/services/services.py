@@ -25,6 +25,11 @@ import harness  # noqa: E402
 
 SOCKUDO = "5.2.0"
 DEBIAN = ("nginx", "libnginx-mod-nchan", "pushpin", "condure", "zurl")
+# Their libraries that few machines have; unpacked even where they are, for they may be gone later.
+LIBRARIES = (
+    "libcurl4", "libdouble-conversion3", "libnorm1", "libpcre2-16-0", "libpgm-5.3-0", "libqt5core5a", "libqt5dbus5",
+    "libqt5network5", "libsodium23", "libzmq5",
+)
 APP = {"ID": "app-id", "KEY": "app-key", "SECRET": "app-secret"}
 
 START_SECONDS_MAX = 30
@@ -347,7 +352,7 @@ def unpack_debian():
     plan = subprocess.run(
         ["apt-get", "install", "--simulate", "--no-install-recommends", *DEBIAN], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    wanted = sorted({*DEBIAN, *re.findall(r"^Inst (\S+)", plan, re.MULTILINE)})
+    wanted = sorted({*DEBIAN, *LIBRARIES, *re.findall(r"^Inst (\S+)", plan, re.MULTILINE)})
     subprocess.run(["apt-get", "-q", "download", *wanted], cwd=debian(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     for package in debian().glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, debian()], check=True)
