@@ -191,6 +191,33 @@ pub(crate) fn ping(net: &mut Net, sockets: &[impl AsFd], parallel: usize) -> Res
     Ok(())
 }
 
+/// Waits for a while, in which no connection may get anything.
+pub(crate) fn expect_nothing(
+    net: &mut Net,
+    sockets: &[impl AsFd],
+    time: Duration,
+) -> Result<(), String> {
+    let until = now_ns() + time.as_nanos() as u64;
+    while now_ns() < until {
+        let count = net.poller.wait(until).map_err(|error| error.to_string())?;
+        for number in 0..count {
+            let index = net.poller.event(number).token as usize;
+            let Some(socket) = sockets.get(index) else {
+                continue;
+            };
+            let mut got = Vec::new();
+            let has_ended = read_to(socket, &mut net.buffer, &mut got)?;
+            if has_ended || !got.is_empty() {
+                let shown = String::from_utf8_lossy(&got);
+                return Err(format!(
+                    "subscriber {index} got, where nothing may come: {shown:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Sends each connection a text and waits for one in return, `parallel` at a time. `check` is
 /// given the index and the answer.
 pub(crate) fn ask<'a>(
@@ -297,4 +324,33 @@ pub(crate) fn write_all(socket: &impl AsFd, bytes: &[u8]) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn what_may_not_come_is_found() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let Ok(SocketAddr::V4(address)) = listener.local_addr() else {
+            panic!("an address of IPv4");
+        };
+        let mut net = Net::new(Connector::new(address), Waiting::Sleep).expect("an epoll");
+        let sockets = open_plain(&mut net, 2).expect("two connections");
+        let mut peers = [1, 2].map(|_| listener.accept().expect("a connection").0);
+        let short = Duration::from_millis(20);
+        assert_eq!(expect_nothing(&mut net, &sockets, short), Ok(()));
+        peers[1].write_all(b"more").expect("it is open");
+        let long = PATIENCE;
+        let found = expect_nothing(&mut net, &sockets, long).expect_err("it is there");
+        assert!(found.contains("\"more\""), "{found}");
+        peers[0].write_all(b"x").expect("it is open");
+        assert!(ping(&mut net, &sockets, 2).is_err());
+        drop(peers);
+        assert!(expect_nothing(&mut net, &sockets, long).is_err());
+    }
 }

@@ -66,12 +66,13 @@ impl Dialect {
         matches!(self, Self::Nchan | Self::Pushpin)
     }
 
-    /// How long a server may take to subscribe connections that it has upgraded and whose Pings it
-    /// has answered. Pushpin's parts do these apart from each other, and tell nobody when all is done.
-    pub(crate) const fn settling(self) -> Duration {
+    /// How long a server is left alone where no Ping of a subscriber can tell that it has done all
+    /// there was to do. Pushpin upgrades a connection before it has subscribed it, tells nobody when
+    /// it has, and asks its origin about Pings: many at once, and it hangs up on some.
+    pub(crate) const fn settling(self) -> Option<Duration> {
         match self {
-            Self::Pushpin => Duration::from_millis(500),
-            _ => Duration::ZERO,
+            Self::Pushpin => Some(Duration::from_millis(500)),
+            _ => None,
         }
     }
 

@@ -87,7 +87,7 @@ pub(super) fn run(bench: &mut Bench, command: Command, options: &Options) -> Res
     let sockets = stream.into_subscribers()?;
     match dialect {
         Dialect::Crieur => fence(&mut bench.net, &sockets, |member| is_numbered[member])?,
-        _ => connections::ping(&mut bench.net, &sockets, PARALLEL)?,
+        _ => rest(&mut bench.net, dialect, &sockets, PARALLEL)?,
     }
     let memory = figures::memory_of_all(&bench.meter.node_pids)?;
 
@@ -178,8 +178,7 @@ pub(super) fn subscribe_at(
     let path = |index: usize| dialect.subscriber_path(values[index]);
     let sockets = connections::open_at(net, dialect, path, values.len(), parallel)?;
     if dialect.subscribes_by_path() {
-        connections::ping(net, &sockets, parallel)?;
-        std::thread::sleep(dialect.settling());
+        rest(net, dialect, &sockets, parallel)?;
         return Ok(sockets);
     }
     let request = |index: usize| dialect.subscription(values[index]).into();
@@ -192,6 +191,19 @@ pub(super) fn subscribe_at(
     };
     connections::ask(net, &sockets, parallel, request, check)?;
     Ok(sockets)
+}
+
+/// Waits until another server than crieur has nothing left to do; subscribers get nothing meanwhile.
+pub(super) fn rest(
+    net: &mut Net,
+    dialect: Dialect,
+    sockets: &[OwnedFd],
+    parallel: usize,
+) -> Result<(), String> {
+    match dialect.settling() {
+        Some(time) => connections::expect_nothing(net, sockets, time),
+        None => connections::ping(net, sockets, parallel),
+    }
 }
 
 /// Opens the subscribers' connections and subscribes them.

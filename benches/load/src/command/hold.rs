@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::connections;
 use crate::figures::{self, Span};
 use crate::options::{Command, Options};
 use crate::report::{Report, grouped};
@@ -31,7 +30,7 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<(), String> {
     thread::sleep(REST);
     let held = figures::memory_of_all(&bench.meter.node_pids)?;
     // Those that were measured are all still there, and got nothing.
-    connections::ping(&mut bench.net, &sockets, parallel)?;
+    fanout::rest(&mut bench.net, dialect, &sockets, parallel)?;
     drop(first);
 
     let span = Span::between(&start, &end);
