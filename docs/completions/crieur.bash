@@ -17,7 +17,9 @@ _crieur() {
     else
         options=$(_crieur_options "$program" "$command")
         value=
-        if [[ $previous == --* ]]; then value=$(sed -n "s/^$previous //p" <<<"$options"); fi
+        # As a word of its own, bash passes the sign of --log=debug.
+        if [[ $word == = ]]; then word=; elif [[ $previous == = ]]; then previous=${COMP_WORDS[COMP_CWORD - 2]}; fi
+        if [[ $previous == --* ]]; then value=$(awk -v name="$previous" '$1 == name { print $2 }' <<<"$options"); fi
         case $previous=$value in
             --console=*) candidates='local public off' ;;
             --log=*) candidates='error warn info debug trace off' ;;

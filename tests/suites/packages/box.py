@@ -150,6 +150,9 @@ class Image:
         self.ask("copy", built, program, "/crieur/crieur")
         (FOLDER / "empty").mkdir()
         self.ask("copy", built, FOLDER / "empty", "/crieur/empty")
+        licences = FOLDER / "third-party-licenses"
+        licences.write_bytes(subprocess.run([DEPLOY / "debian/licences"], cwd=harness.ROOT, stdout=subprocess.PIPE, check=True).stdout)
+        self.ask("copy", built, licences, "/crieur/third-party-licenses")
         self.ask("commit", "--quiet", built, BUILD_IMAGE)
         text = DOCKERFILE.read_text()
         stage = f"FROM {BUILD_IMAGE} AS build\n{text[text.index('FROM scratch'):]}"
@@ -229,7 +232,7 @@ def wait_for(is_there, what):
 def check_image(image):
     """That it has the program and the licences, nothing else, and what belongs to whom."""
     files = {str(path.relative_to(image.root)) for path in image.root.rglob("*") if not path.is_dir()}
-    licences = {"usr/share/doc/crieur/LICENSE-MIT", "usr/share/doc/crieur/LICENSE-APACHE"}
+    licences = {f"usr/share/doc/crieur/{name}" for name in ("LICENSE-MIT", "LICENSE-APACHE", "third-party-licenses")}
     if files != {"crieur"} | licences:
         raise harness.Failure(f"the image has {files}")
     owners = {name: (image.root / name).stat().st_uid for name in ("crieur", "var/lib/crieur")}

@@ -172,7 +172,7 @@ def has_secrets(machine):
         machine.publish(-1)
         subscriber.wait_for('"number":-1')
     (machine.root / "etc/default/crieur").write_text(settings)
-    (machine.root / "etc/crieur/client.key").unlink()
+    # The key stays, until the package has been purged.
     machine.systemctl("restart", "crieur")
 
 
@@ -275,6 +275,11 @@ def is_removed(machine):
 
 def is_purged(machine, before):
     machine.apt("purge", "crieur")
+    # The administrator's file stays. Its group is gone, and another may get the number.
+    key = machine.root / "etc/crieur/client.key"
+    assert key.stat().st_gid == 0, key.stat()
+    key.unlink()
+    key.parent.rmdir()
     paths, users = machine.state()
     left = {path for path in paths - before[0] if is_left(machine.root / path, path)} | (users ^ before[1])
     left |= {str(path) for path in (machine.root / "run").glob("crieur*")}
