@@ -41,8 +41,9 @@ def check(folder, deb, system, program):
         is_upgraded(machine, repack(deb, folder, "0.1.1-1"))
         stays(machine, repack(deb, folder, "0.1.2-1"))
         is_restarted(machine, repack(deb, folder, "0.1.3-1", OTHER_PROGRAM))
+        is_left_alone(machine, repack(deb, folder, "0.1.4-1"))
         if (machine.root / "usr/bin/redis-server").exists():
-            has_instances(machine, repack(deb, folder, "0.1.4-1"))
+            has_instances(machine, repack(deb, folder, "0.1.5-1"))
         is_removed(machine)
         is_purged(machine, before)
         # Nothing of the first time is in its way.
@@ -243,6 +244,17 @@ def is_restarted(machine, deb):
         wait_for(lambda: subscriber.said["stderr"].count("subscribed") == 2, lambda: subscriber.said)
         machine.publish(-3)
         subscriber.wait_for('"number":-3')
+
+
+def is_left_alone(machine, deb):
+    """The service runs another program than the package's."""
+    pid = machine.main_pid()
+    with machine.subscriber() as subscriber:
+        said = machine.install(deb)
+        assert (machine.main_pid(), "crieur.service" in said) == (pid, False), said
+        machine.publish(-5)
+        subscriber.wait_for('"number":-5')
+        assert subscriber.said["stderr"].count("subscribed") == 1, subscriber.said
 
 
 def has_instances(machine, deb):
