@@ -23,7 +23,8 @@ use Throwable;
  *
  * Each notification has a key. Where the answer is lost, it is published a second time with the same key, and
  * the server delivers it only if it hasn't yet. That is done where it is safe:
- *   - A server with a history knows the key for as long as the notification is in it.
+ *   - A server with a history knows the key for as long as the notification is in it. If it loses its history
+ *     between the two, or another server gets the second, it delivers it again.
  *   - A server whose history is off refuses keys. It gets the notification without one, once.
  *   - An older server ignores keys, and has no position. What it may have got isn't published again.
  */
@@ -93,6 +94,9 @@ final class Publisher
                     $valid[$index] = Message::from($message);
                 } catch (PublishException $failure) {
                     $results[$index] = Result::failed($failure->failure, $failure->getMessage());
+                } catch (Throwable $failure) {
+                    // What a JsonSerializable throws.
+                    $results[$index] = Result::failed(Failure::Invalid, $failure->getMessage());
                 }
             }
             $sent = $this->deliverBatches($this->batches(array_values($valid)), $deadline);
@@ -168,7 +172,7 @@ final class Publisher
             $more = $gaveUp === null ? $this->deliver($batch, $deadline) : array_fill(0, count($batch), $gaveUp);
             $last = $more[count($more) - 1];
             if ($last->failure === Failure::Unreachable || $last->failure === Failure::Timeout) {
-                $gaveUp = $last;
+                $gaveUp = Result::failed(Failure::Unreachable, "not tried: $last->detail");
             }
             array_push($results, ...$more);
         }

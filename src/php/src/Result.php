@@ -43,10 +43,10 @@ final class Result
         return $this->failure === null;
     }
 
-    /** Whether there is no answer, so that it may have been delivered all the same. */
+    /** Whether there is no answer, or none that says so, so that it may have been delivered all the same. */
     public function isLost(): bool
     {
-        return $this->failure === Failure::Timeout || $this->failure === Failure::Broken;
+        return in_array($this->failure, [Failure::Timeout, Failure::Broken, Failure::Protocol], true);
     }
 
     /** @throws PublishException if it was not sent */

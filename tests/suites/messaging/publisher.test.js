@@ -185,6 +185,37 @@ test('the real server: what it refuses is told', async () => {
   assert.match(bad.detail, /invalid-notification/);
 });
 
+test('a token that is no line of a header field is not sent', async (t) => {
+  for (const way of WAYS) {
+    for (const token of ['', 'a b', 'a\r\nOther: field', 'é']) {
+      assert.match((await fails('http://127.0.0.1:1', 'refused', { token, way })).detail, /visible ASCII/);
+    }
+  }
+  for (const end of ['\n', '\r\n']) {
+    let request;
+    const address = await server(t, (socket, received) => {
+      request = received.toString();
+      if (request.endsWith('}}')) responds(200, '{"delivered":3}')(socket, received);
+    });
+    assert.equal((await publish(address, notification, { way: 'http', token: `secret${end}` })).delivered, 3);
+    assert.match(request, /\r\nAuthorization: Bearer secret\r\n[A-Z]/);
+  }
+});
+
+test('interim answers, and a server that never stops talking', async (t) => {
+  const told = await server(t, (socket) => {
+    const body = '{"delivered":1,"id":"e-1"}';
+    socket.end(`HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  });
+  assert.equal((await publish(told, notification, { way: 'http' })).delivered, 1);
+  const talking = await server(t, (socket) => {
+    const timer = setInterval(() => socket.write('HTTP/1.1 100 Continue\r\n\r\n'), 1);
+    socket.on('close', () => clearInterval(timer)).on('error', () => {});
+  });
+  const { millis } = await fails(talking, 'timeout', { way: 'http', totalSeconds: 0.5 });
+  assert.ok(millis < 500 + SLACK_MS, `${millis} ms`);
+});
+
 test('what is no JSON is not sent', async () => {
   const result = await application.publish(notification, { bytes: Buffer.from([0xff]).toString('base64') });
   assert.deepEqual([result.error, result.thrown], ['invalid', 'invalid']);
@@ -211,7 +242,7 @@ test('over HTTP where the server has it, else over WebSocket', async (t) => {
   });
   const result = await publish(http, notification, { way: 'http', token: 'secret' });
   assert.deepEqual([result.delivered, result.dropped], [3, 1]);
-  assert.match(request, /^POST \/publish HTTP\/1\.1\r\n/);
+  assert.match(request, /^POST \/publish HTTP\/1\.0\r\n/);
   assert.match(request, /\r\nAuthorization: Bearer secret\r\n/);
   const { key, ...message } = JSON.parse(request.split('\r\n\r\n')[1]);
   assert.match(key, /^[0-9a-f]{32}$/);
@@ -282,7 +313,7 @@ test('a server that is silent: the time-out, for all notifications of the call t
     const address = await server(t, answer);
     const { results, millis } = await fails(address, 'timeout', { totalSeconds: 0.5, count: 3 });
     assert.ok(millis >= 490 && millis < 500 + SLACK_MS, `${name}: ${millis} ms`);
-    assert.deepEqual(results.map(({ error }) => error), ['timeout', 'timeout', 'timeout']);
+    assert.deepEqual(results.map(({ error }) => error), ['timeout', 'unreachable', 'unreachable'], 'the rest is not tried');
   }
   const { millis } = await fails(await server(t, () => {}), 'timeout', { way: 'http' });
   assert.ok(millis >= 990 && millis < 1000 + SLACK_MS, `a second by default: ${millis} ms`);
@@ -410,7 +441,8 @@ test('an answer that is lost, of several: each is published once more at most, i
     assert.deepEqual(got.map(({ key }) => key), together ? [...keys, ...keys] : ['key-1', 'key-1', 'key-2', 'key-2', 'key-3', 'key-3']);
     const silent = await publishing(t, () => SILENCE);
     const late = await publish(silent.address, null, { way, messages, totalSeconds: 0.4 });
-    assert.deepEqual(late.results.map(({ error }) => error), ['timeout', 'timeout', 'timeout']);
+    const rest = together ? 'timeout' : 'unreachable';
+    assert.deepEqual(late.results.map(({ error }) => error), ['timeout', rest, rest]);
     assert.ok(late.millis < 400 + SLACK_MS, `${late.millis} ms`);
     assert.deepEqual(silent.got.map(({ key }) => key), together ? [...keys, ...keys] : ['key-1', 'key-1'], 'the rest is not tried');
   }
@@ -594,7 +626,7 @@ test('the position, or why there is none', async (t) => {
   const ask = (address, options) => publish(address, null, { position: true, ...options });
   const told = await ask(await server(t, keeping(responds(200, '{"id":"e-7"}'))), { token: 'secret' });
   assert.deepEqual([told.id, told.error, told.delivered], ['e-7', null, null]);
-  assert.match(request, /^GET \/position HTTP\/1\.1\r\n/);
+  assert.match(request, /^GET \/position HTTP\/1\.0\r\n/);
   assert.match(request, /\r\nAuthorization: Bearer secret\r\n/);
   const failures = [
     ['refused', responds(404)],

@@ -22,14 +22,17 @@ final class Endpoint
     /** As `stream_socket_client` takes it; empty if the address is none. */
     private readonly string $socket;
     private readonly string $host;
+    /** As a file has it, perhaps with the end of its line. */
+    private readonly ?string $token;
 
     public function __construct(
         private readonly string $address,
         #[\SensitiveParameter]
-        private readonly ?string $token,
+        ?string $token,
         private readonly float $connectSeconds,
     ) {
         [$this->socket, $this->host] = self::parse($address);
+        $this->token = $token === null ? null : preg_replace('~\r?\n$~D', '', $token);
     }
 
     /** @return array{string, string} */
@@ -54,13 +57,16 @@ final class Endpoint
             $expected = 'expected one such as unix:///path, http://127.0.0.1:8000 or https://host';
             throw new PublishException(Failure::Unreachable, "cannot connect to \"$this->address\": $expected");
         }
+        if ($this->token !== null && preg_match('~^[!-\~]+$~D', $this->token) !== 1) {
+            throw new PublishException(Failure::Refused, 'the token is not one line of visible ASCII characters');
+        }
         return Stream::connect($this->socket, $this->connectSeconds, $attempt);
     }
 
     /** The head of a request, without its end. */
-    public function head(string $request): string
+    public function head(string $request, string $version = '1.1'): string
     {
         $authorization = $this->token === null ? '' : "Authorization: Bearer $this->token\r\n";
-        return "$request HTTP/1.1\r\nHost: $this->host\r\n$authorization";
+        return "$request HTTP/$version\r\nHost: $this->host\r\n$authorization";
     }
 }

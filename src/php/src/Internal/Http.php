@@ -31,8 +31,9 @@ final class Http
         $json = count($messages) === 1 ? $messages[0] : '[' . implode(',', $messages) . ']';
         $stream = $this->endpoint->connect($attempt);
         $length = strlen($json);
-        $stream->write($this->endpoint->head('POST /publish')
-            . "Content-Type: application/json\r\nContent-Length: $length\r\nConnection: close\r\n\r\n$json");
+        // Nobody answers in chunks to HTTP/1.0 (RFC 9112, section 6.1).
+        $stream->write($this->endpoint->head('POST /publish', '1.0')
+            . "Content-Type: application/json\r\nContent-Length: $length\r\n\r\n$json");
         $attempt->isWritten = true;
         [$status, $fields] = $stream->readHead();
         if (in_array($status, self::NO_HTTP, true)) {
@@ -46,7 +47,7 @@ final class Http
     public function position(Attempt $attempt): Result
     {
         $stream = $this->endpoint->connect($attempt);
-        $stream->write($this->endpoint->head('GET /position') . "Connection: close\r\n\r\n");
+        $stream->write($this->endpoint->head('GET /position', '1.0') . "\r\n");
         [$status, $fields] = $stream->readHead();
         $body = $stream->readBody($status, $fields);
         if ($status !== 200) {

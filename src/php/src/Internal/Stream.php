@@ -19,7 +19,10 @@ final class Stream
     /** More than the receipts of 1000 notifications have. */
     private const BODY_BYTES_MAX = 1 << 20;
 
+    private const SELECT_FAILURES_MAX = 100;
+
     private string $buffer = '';
+    private bool $isOver = false;
 
     /** @param resource $socket */
     private function __construct(private readonly mixed $socket, private Attempt $attempt)
@@ -61,6 +64,7 @@ final class Stream
     public function beginAttempt(Attempt $attempt): void
     {
         $this->attempt = $attempt;
+        $this->isOver = false;
     }
 
     /** Whether there is something to read, or the end. */
@@ -97,8 +101,17 @@ final class Stream
         return $bytes;
     }
 
-    /** @return array{int, array<string, string>} status and fields of a response */
+    /** @return array{int, array<string, string>} status and fields of a response, behind interim ones */
     public function readHead(): array
+    {
+        do {
+            [$status, $fields] = $this->readAnyHead();
+        } while ($status < 200 && $status !== 101);
+        return [$status, $fields];
+    }
+
+    /** @return array{int, array<string, string>} */
+    private function readAnyHead(): array
     {
         while (($end = strpos($this->buffer, "\r\n\r\n")) === false) {
             $isTooLong = strlen($this->buffer) > self::BYTES_MAX;
@@ -145,6 +158,13 @@ final class Stream
     private function fill(): bool
     {
         for (;;) {
+            // What has come in time is read. A server that always has something to say doesn't prolong the call.
+            if ($this->attempt->secondsLeft() <= 0.0) {
+                if ($this->isOver) {
+                    throw new PublishException(Failure::Timeout, 'no answer in time');
+                }
+                $this->isOver = true;
+            }
             // Before it waits: TLS may have more in its own buffer, which no event tells.
             $bytes = @fread($this->socket, self::BYTES_MAX);
             if ($bytes !== '' && $bytes !== false) {
@@ -160,12 +180,16 @@ final class Stream
 
     private function await(bool $forWriting): void
     {
-        for (;;) {
+        for ($failures = 0;;) {
             $micros = (int) ($this->attempt->secondsToWait() * 1e6);
             [$read, $write, $except] = $forWriting ? [null, [$this->socket], null] : [[$this->socket], null, null];
-            // A signal ends the wait early, with `false`.
-            if (@stream_select($read, $write, $except, 0, $micros) === 1) {
+            $ready = @stream_select($read, $write, $except, 0, $micros);
+            if ($ready === 1) {
                 return;
+            }
+            // A signal ends the wait early, too. A descriptor beyond those that PHP can wait for fails each time.
+            if ($ready === false && ++$failures > self::SELECT_FAILURES_MAX) {
+                throw new PublishException(Failure::Broken, 'cannot wait: the process has too many open files');
             }
             if ($micros === 0) {
                 $this->attempt->handleTimeout();
