@@ -9,10 +9,10 @@ use std::os::fd::OwnedFd;
 use crate::connections::Net;
 use crate::frame::{self, CLOSE, TEXT};
 use crate::message::Recipients;
-use crate::poller::{Interest, Readiness};
+use crate::poller::Readiness;
 use crate::socket::{self, Received};
 
-use super::{FIRST_TOKEN, Publication, Receipt};
+use super::{Publication, Receipt, put, watch};
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,19 +91,8 @@ impl Ephemeral {
             tail,
         };
         cycle.write().map_err(context)?;
-        let interest = if cycle.out.is_empty() {
-            Interest::Read
-        } else {
-            Interest::Both
-        };
-        let token = FIRST_TOKEN + publication.slot as u64;
-        net.poller
-            .add(&cycle.socket, token, interest)
-            .map_err(context)?;
-        if self.cycles.len() <= publication.slot {
-            self.cycles.resize_with(publication.slot + 1, || None);
-        }
-        self.cycles[publication.slot] = Some(cycle);
+        watch(net, &cycle.socket, publication.slot, !cycle.out.is_empty()).map_err(context)?;
+        put(&mut self.cycles, publication.slot, cycle);
         Ok(())
     }
 

@@ -4,13 +4,14 @@ mod ephemeral;
 mod kept;
 mod posts;
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::connections::Net;
 use crate::dialect::Dialect;
 use crate::id::Id;
 use crate::message::{self, Recipients};
-use crate::poller::Readiness;
+use crate::poller::{Interest, Readiness};
 use crate::socket::Connector;
 
 use ephemeral::Ephemeral;
@@ -86,6 +87,24 @@ impl Receipt {
         dialect.check_answer(body, recipients)?;
         Ok(Self { slot, id: None })
     }
+}
+
+/// Has the poller tell of a publication's own connection.
+fn watch(net: &Net, socket: &OwnedFd, slot: usize, has_more: bool) -> io::Result<()> {
+    let interest = if has_more {
+        Interest::Both
+    } else {
+        Interest::Read
+    };
+    net.poller.add(socket, FIRST_TOKEN + slot as u64, interest)
+}
+
+/// Keeps what belongs to a publication under its slot.
+fn put<T>(slots: &mut Vec<Option<T>>, slot: usize, entry: T) {
+    if slots.len() <= slot {
+        slots.resize_with(slot + 1, || None);
+    }
+    slots[slot] = Some(entry);
 }
 
 /// All publishers of a run.

@@ -9,10 +9,10 @@ use std::os::fd::OwnedFd;
 use crate::connections::Net;
 use crate::dialect::{Dialect, Post};
 use crate::message::Recipients;
-use crate::poller::{Interest, Readiness};
+use crate::poller::Readiness;
 use crate::socket::{self, Connector, Received};
 
-use super::{FIRST_TOKEN, Publication, Receipt};
+use super::{Publication, Receipt, put, watch};
 
 #[derive(Debug)]
 struct Request {
@@ -58,19 +58,14 @@ impl Posts {
         let host = self.connector.target();
         push_post(self.dialect, host, true, &publication, &mut request.out);
         request.write().map_err(context)?;
-        let interest = if request.out.is_empty() {
-            Interest::Read
-        } else {
-            Interest::Both
-        };
-        let token = FIRST_TOKEN + publication.slot as u64;
-        net.poller
-            .add(&request.socket, token, interest)
-            .map_err(context)?;
-        if self.requests.len() <= publication.slot {
-            self.requests.resize_with(publication.slot + 1, || None);
-        }
-        self.requests[publication.slot] = Some(request);
+        watch(
+            net,
+            &request.socket,
+            publication.slot,
+            !request.out.is_empty(),
+        )
+        .map_err(context)?;
+        put(&mut self.requests, publication.slot, request);
         Ok(())
     }
 
