@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ws::close::{CloseCode, CloseFrame};
 use crate::ws::error::ProtocolError;
@@ -26,7 +26,7 @@ pub use http::Request;
 pub use url::Url;
 
 use http::{parse_head, read_answer, read_head};
-use stream::Stream;
+use stream::{CONNECT_TIMEOUT, Stream};
 
 /// The largest message that is taken from a server.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -70,19 +70,20 @@ impl Client {
         let handshake = ClientHandshake::new(nonce);
         let request = handshake.request(&url.host_field(), url.target(), url.token());
         self.stream.write_all(&request)?;
-        let length = read_head(&mut self.stream, &mut self.unused)?;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let length = read_head(&mut self.stream, &mut self.unused, deadline)?;
         let Some((head, _)) = parse_head(&self.unused)? else {
             return Err(ClientError::NotHttp);
         };
         if head.status_code != 101 {
-            let answer = read_answer(&mut self.stream, mem::take(&mut self.unused))?;
+            let answer = read_answer(&mut self.stream, mem::take(&mut self.unused), deadline)?;
             return Err(ClientError::Refused(answer));
         }
         handshake
             .check_response(&head)
             .map_err(ClientError::Handshake)?;
         self.unused.drain(..length);
-        Ok(())
+        self.stream.set_read_timeout(Some(CONNECT_TIMEOUT))
     }
 
     /// How long [`Client::receive`] waits for a byte; `None` is for ever.

@@ -2,7 +2,7 @@
 //!
 //! Main type: [`Request`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::http::head::ResponseHead;
 
@@ -28,17 +28,22 @@ const TLS_BEGINS: [&[u8]; 2] = [&[21, 3], &[22, 3]];
 pub struct Request<'a> {
     stream: Stream,
     url: &'a Url,
+    /// For the whole answer, once all is sent.
+    timeout: Duration,
 }
 
 impl<'a> Request<'a> {
-    /// Connects to the server of `url`, whose answer may then take as long as `timeout`.
+    /// Connects to the server of `url`, whose whole answer may then take as long as `timeout`.
     ///
     /// # Errors
     /// Why there is no connection.
     pub fn connect(url: &'a Url, timeout: Duration) -> Result<Self, ClientError> {
         let stream = Stream::connect(url)?;
-        stream.set_read_timeout(Some(timeout))?;
-        Ok(Self { stream, url })
+        Ok(Self {
+            stream,
+            url,
+            timeout,
+        })
     }
 
     /// Asks for what is there, and returns the answer, whatever its status.
@@ -72,9 +77,10 @@ impl<'a> Request<'a> {
         self.stream.write_all(head.as_bytes())?;
         // A server that refuses what is too long doesn't read on, and has said why.
         let written = self.stream.write_all(body.as_bytes());
+        let deadline = Instant::now() + self.timeout;
         let mut unused = Vec::new();
-        match read_head(&mut self.stream, &mut unused) {
-            Ok(_) => read_answer(&mut self.stream, unused),
+        match read_head(&mut self.stream, &mut unused, deadline) {
+            Ok(_) => read_answer(&mut self.stream, unused, deadline),
             Err(error) => Err(written.err().unwrap_or(error)),
         }
     }
@@ -96,12 +102,17 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(ResponseHead<'_>, usize
 }
 
 /// Reads until the head of an answer is there, and returns its length.
-pub(super) fn read_head(stream: &mut Stream, unused: &mut Vec<u8>) -> Result<usize, ClientError> {
+pub(super) fn read_head(
+    stream: &mut Stream,
+    unused: &mut Vec<u8>,
+    deadline: Instant,
+) -> Result<usize, ClientError> {
     loop {
         if let Some((_, length)) = parse_head(unused)? {
             return Ok(length);
         }
-        stream.read_more(unused).map_err(|error| match error {
+        let read = stream.read_until(unused, deadline);
+        read.map_err(|error| match error {
             ClientError::HungUp | ClientError::Io(_) if unused.is_empty() => ClientError::NoAnswer,
             error => error,
         })?;
@@ -109,13 +120,17 @@ pub(super) fn read_head(stream: &mut Stream, unused: &mut Vec<u8>) -> Result<usi
 }
 
 /// Reads the rest of the answer whose head is at the start of `unused`.
-pub(super) fn read_answer(stream: &mut Stream, mut unused: Vec<u8>) -> Result<Answer, ClientError> {
+pub(super) fn read_answer(
+    stream: &mut Stream,
+    mut unused: Vec<u8>,
+    deadline: Instant,
+) -> Result<Answer, ClientError> {
     let whole = whole_length(&unused)?;
     while whole.is_none_or(|whole| unused.len() < whole) {
         if unused.len() > HEAD_BYTES_MAX + BODY_BYTES_MAX {
             return Err(ClientError::NotHttp);
         }
-        match stream.read_more(&mut unused) {
+        match stream.read_until(&mut unused, deadline) {
             Ok(()) => {}
             // Without a length, the end of the connection is that of the content (RFC 9112 §6.3).
             Err(ClientError::HungUp) if whole.is_none() => break,

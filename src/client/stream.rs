@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -12,7 +12,7 @@ use super::error::ClientError;
 use super::url::{Place, Url};
 
 /// How long connecting and the handshake may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -51,6 +51,21 @@ impl Stream {
             Self::Unix(stream) => stream.write_all(bytes),
         }
         .map_err(ClientError::from)
+    }
+
+    /// As [`Self::read_more`], until a time however little comes at once. Later reads wait no longer than this one.
+    pub(super) fn read_until(
+        &mut self,
+        unused: &mut Vec<u8>,
+        deadline: Instant,
+    ) -> Result<(), ClientError> {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        // A time-out of zero is none.
+        if remaining.is_zero() {
+            return Err(ClientError::TimedOut);
+        }
+        self.set_read_timeout(Some(remaining))?;
+        self.read_more(unused)
     }
 
     /// Appends what the server has sent, a byte at least.

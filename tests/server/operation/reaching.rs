@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 use crate::helpers::folder::Folder;
 use crate::helpers::secrets::SecretFile;
@@ -339,4 +341,31 @@ fn health_waits_for_no_answer_that_does_not_come() {
     let ended = run(&["health", "--url", &url], "");
     let text = format!("crieur: {url}healthz: no answer in time\n");
     assert_eq!((ended.status, ended.stderr), (Some(1), text));
+}
+
+#[test]
+fn health_waits_for_no_answer_that_comes_by_the_byte() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}/", listener.local_addr().expect("bound"));
+    let (end, is_ended) = channel::<()>();
+    let drip = thread::spawn(move || drip(&listener, &is_ended));
+    let ended = run(&["health", "--url", &url], "");
+    drop(end);
+    let text = format!("crieur: {url}healthz: no answer in time\n");
+    assert_eq!((ended.status, ended.stderr), (Some(1), text));
+    drip.join().expect("it was asked");
+}
+
+/// Answers a request with a head that doesn't end: a byte at a time, until the other end of the channel is gone.
+fn drip(listener: &TcpListener, is_ended: &Receiver<()>) {
+    let (mut stream, _) = listener.accept().expect("somebody comes");
+    request(&mut stream);
+    let head = b"HTTP/1.1 200 OK\r\nX: ".iter();
+    for byte in head.chain(std::iter::repeat(&b'x')) {
+        let between = is_ended.recv_timeout(Duration::from_millis(500));
+        // The client may hang up, too.
+        if between != Err(RecvTimeoutError::Timeout) || stream.write_all(&[*byte]).is_err() {
+            return;
+        }
+    }
 }
