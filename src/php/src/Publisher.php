@@ -24,7 +24,8 @@ use Throwable;
  * Each notification has a key. Where the answer is lost, it is published a second time with the same key, and
  * the server delivers it only if it hasn't yet. That is done where it is safe:
  *   - A server with a history knows the key for as long as the notification is in it. If it loses its history
- *     between the two, or another server gets the second, it delivers it again.
+ *     between the two, or another server gets the second, that is noticed by its position, unless this object has
+ *     had no id before: then it is delivered again.
  *   - A server whose history is off refuses keys. It gets the notification without one, once.
  *   - An older server ignores keys, and has no position. What it may have got isn't published again.
  */
@@ -38,6 +39,8 @@ final class Publisher
     private readonly WebSocket $webSocket;
     /** Whether the server has refused a key. */
     private bool $refusesKeys = false;
+    /** That of the newest id; `null` if there was none. */
+    private ?string $history = null;
 
     /**
      * @param string $address `unix:///path`, `http://127.0.0.1:8000` or `https://crieur.example.org`; `tcp://` and
@@ -170,9 +173,10 @@ final class Publisher
         $gaveUp = null;
         foreach ($batches as $batch) {
             $more = $gaveUp === null ? $this->deliver($batch, $deadline) : array_fill(0, count($batch), $gaveUp);
-            $last = $more[count($more) - 1];
-            if ($last->failure === Failure::Unreachable || $last->failure === Failure::Timeout) {
-                $gaveUp = Result::failed(Failure::Unreachable, "not tried: $last->detail");
+            foreach ($more as $result) {
+                if ($result->failure === Failure::Unreachable || $result->failure === Failure::Timeout) {
+                    $gaveUp ??= Result::failed(Failure::Unreachable, "not tried: $result->detail");
+                }
             }
             array_push($results, ...$more);
         }
@@ -205,10 +209,16 @@ final class Publisher
      */
     private function deliverKeyed(array $batch, float $deadline): array
     {
-        // Servers that ignore keys have no position. Others know a key, or else refuse it.
+        // Servers that ignore keys have no position. Others know a key, or else refuse it; but not one that they were
+        // given before they lost their history.
         $hasPosition = null;
         $knowsKeys = function () use (&$hasPosition, $deadline): bool {
-            return $hasPosition ??= $this->askForPosition($deadline)->id !== null;
+            if ($hasPosition === null) {
+                $position = $this->askForPosition($deadline)->id;
+                $hasPosition = $position !== null
+                    && ($this->history === null || $this->history === self::historyOf($position));
+            }
+            return $hasPosition;
         };
         $first = Attempt::first($deadline, $knowsKeys);
         $results = $this->attempt($batch, true, $first);
@@ -239,8 +249,19 @@ final class Publisher
     private function attempt(array $batch, bool $withKeys, Attempt $attempt): array
     {
         $messages = array_map(static fn (Message $each): string => $withKeys ? $each->keyed : $each->plain, $batch);
-        $sent = self::caught(fn (): array => $this->send($messages, $attempt));
-        return is_array($sent) ? $sent : array_fill(0, count($batch), $sent);
+        $sent = self::caught(fn (): array => $this->send($messages, $attempt), $attempt);
+        if (!is_array($sent)) {
+            return array_fill(0, count($batch), $sent);
+        }
+        $this->history = $sent[0]->id === null ? $this->history : self::historyOf($sent[0]->id);
+        return $sent;
+    }
+
+    /** Which history an id is of: what stands before its position, or the stream that servers share on Redis. */
+    private static function historyOf(string $id): string
+    {
+        $parts = explode('-', $id);
+        return count($parts) === 2 ? $parts[0] : 'shared';
     }
 
     /**
@@ -267,7 +288,8 @@ final class Publisher
 
     private function askForPosition(float $deadline): Result
     {
-        return self::caught(fn (): Result => $this->http->position(Attempt::until($deadline)));
+        $attempt = Attempt::until($deadline);
+        return self::caught(fn (): Result => $this->http->position($attempt), $attempt);
     }
 
     /**
@@ -275,14 +297,14 @@ final class Publisher
      * @param Closure(): T $work
      * @return T|Result
      */
-    private static function caught(Closure $work): mixed
+    private static function caught(Closure $work, Attempt $attempt): mixed
     {
         try {
             return $work();
         } catch (PublishException $failure) {
-            return Result::failed($failure->failure, $failure->getMessage());
+            return Result::failed($failure->failure, $failure->getMessage(), $attempt->isWritten);
         } catch (Throwable $failure) {
-            return Result::failed(Failure::Protocol, $failure->getMessage());
+            return Result::failed(Failure::Protocol, $failure->getMessage(), $attempt->isWritten);
         }
     }
 }

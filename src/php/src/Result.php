@@ -20,6 +20,7 @@ final class Result
         public readonly ?string $id = null,
         /** Whether the server had it already, by its key, and did not deliver it again. */
         public readonly bool $repeated = false,
+        private readonly bool $isWritten = false,
     ) {
     }
 
@@ -33,9 +34,10 @@ final class Result
         return new self(null, 0, null, null, $position);
     }
 
-    public static function failed(Failure $failure, string $detail): self
+    /** @param bool $isWritten whether the server may have it as a whole */
+    public static function failed(Failure $failure, string $detail, bool $isWritten = false): self
     {
-        return new self(null, 0, $failure, $detail);
+        return new self(null, 0, $failure, $detail, isWritten: $isWritten);
     }
 
     public function isSent(): bool
@@ -43,10 +45,11 @@ final class Result
         return $this->failure === null;
     }
 
-    /** Whether there is no answer, or none that says so, so that it may have been delivered all the same. */
+    /** Whether it was sent and no answer says what became of it, so that it may have been delivered all the same. */
     public function isLost(): bool
     {
-        return in_array($this->failure, [Failure::Timeout, Failure::Broken, Failure::Protocol], true);
+        return $this->isWritten
+            && in_array($this->failure, [Failure::Timeout, Failure::Broken, Failure::Protocol], true);
     }
 
     /** @throws PublishException if it was not sent */

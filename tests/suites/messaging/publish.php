@@ -58,5 +58,6 @@ try {
 } catch (PublishException $exception) {
     $thrown = $exception->failure;
 }
-$told = array_map(static fn (Result $result): array => ['error' => $result->failure] + (array) $result, $results);
+$told = array_map(static fn (Result $result): array => ['error' => $result->failure, 'isLost' => $result->isLost()]
+    + get_object_vars($result), $results);
 echo json_encode(['results' => $told, 'millis' => $millis, 'thrown' => $thrown] + $told[0]);

@@ -212,8 +212,29 @@ test('interim answers, and a server that never stops talking', async (t) => {
     const timer = setInterval(() => socket.write('HTTP/1.1 100 Continue\r\n\r\n'), 1);
     socket.on('close', () => clearInterval(timer)).on('error', () => {});
   });
-  const { millis } = await fails(talking, 'timeout', { way: 'http', totalSeconds: 0.5 });
-  assert.ok(millis < 500 + SLACK_MS, `${millis} ms`);
+  const pings = older((socket, frames) => {
+    if (frames.length === 0) return;
+    const timer = setInterval(() => socket.write(Buffer.from([0x89, 0])), 1);
+    socket.on('close', () => clearInterval(timer));
+  });
+  for (const [way, address] of [['http', talking], ['websocket', await server(t, pings)], ['kept-websocket', await server(t, pings)]]) {
+    const { millis } = await fails(address, 'timeout', { way, totalSeconds: 0.5 });
+    assert.ok(millis < 500 + SLACK_MS, `${way}: ${millis} ms`);
+  }
+});
+
+test('what may have been delivered is called lost, and nothing else', async (t) => {
+  const lost = async (address, options) => {
+    const { error, isLost } = await publish(address, notification, { totalSeconds: 0.3, ...options });
+    return [error, isLost];
+  };
+  const chunked = await server(t, (socket) => socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nnever\r\n0\r\n\r\n'));
+  assert.deepEqual(await lost(chunked, { way: 'http' }), ['protocol', true]);
+  assert.deepEqual(await lost(await server(t, () => {}), { way: 'http' }), ['timeout', true]);
+  const noWebSocket = await server(t, (socket) => socket.end('HTTP/1.1 101 X\r\n\r\n'));
+  assert.deepEqual(await lost(noWebSocket, { way: 'websocket' }), ['protocol', false]);
+  assert.deepEqual(await lost(await server(t, () => {}), { way: 'websocket' }), ['timeout', false]);
+  assert.deepEqual(await lost(await server(t, responds(403)), { way: 'http' }), ['refused', false]);
 });
 
 test('what is no JSON is not sent', async () => {
@@ -445,6 +466,17 @@ test('an answer that is lost, of several: each is published once more at most, i
     assert.deepEqual(late.results.map(({ error }) => error), ['timeout', rest, rest]);
     assert.ok(late.millis < 400 + SLACK_MS, `${late.millis} ms`);
     assert.deepEqual(silent.got.map(({ key }) => key), together ? [...keys, ...keys] : ['key-1', 'key-1'], 'the rest is not tried');
+  }
+});
+
+test('a server whose history is another one by now gets nothing twice', async (t) => {
+  for (const way of WAYS) {
+    for (const [history, times] of [['a', 3], ['b', 2]]) {
+      const answer = (number) => (number === 0 ? { delivered: 1, id: 'a-0' } : BREAK);
+      const { address, got } = await publishing(t, answer, responds(200, `{"id":"${history}-7"}`));
+      const result = await publish(address, notification, { way, calls: 2, count: 1 });
+      assert.deepEqual([result.error, result.isLost, got.length], ['broken', true, times], `${way} ${history}`);
+    }
   }
 });
 

@@ -67,6 +67,23 @@ $nobody = new Publisher('unix:///nowhere.sock', 'secret-of-the-publisher');
 $down = fails(PublishException::class, '/nowhere.sock', static fn () => $nobody->publish([])->orThrow());
 expect('the failure where nobody listens', $down->failure, Failure::Unreachable);
 
+$thrower = new class implements JsonSerializable {
+    public function jsonSerialize(): never
+    {
+        throw new LogicException('it has no text');
+    }
+};
+$bad = fails(PublishException::class, 'no text', static fn () => $nobody->publish(['a' => $thrower])->orThrow());
+expect('the failure of what has no JSON', $bad->failure, Failure::Invalid);
+
+// More than select(2) takes. The suite allows them.
+$files = array_map(static fn () => fopen('/dev/null', 'r'), range(1, 1100));
+$began = hrtime(true);
+$result = (new Publisher("http://$address", totalSeconds: 10.0))->publish(['channel' => 'checks']);
+expect('with many open files', [$result->failure, $result->isLost()], [Failure::Broken, false]);
+expect('whether it was told at once', hrtime(true) - $began < 5e9, true);
+unset($files);
+
 $line = trim(file_get_contents($keyFile));
 $base64 = 'base64:' . base64_encode($line);
 $bad = InvalidArgumentException::class;

@@ -19,8 +19,6 @@ final class Stream
     /** More than the receipts of 1000 notifications have. */
     private const BODY_BYTES_MAX = 1 << 20;
 
-    private const SELECT_FAILURES_MAX = 100;
-
     private string $buffer = '';
     private bool $isOver = false;
 
@@ -180,16 +178,22 @@ final class Stream
 
     private function await(bool $forWriting): void
     {
-        for ($failures = 0;;) {
+        for (;;) {
             $micros = (int) ($this->attempt->secondsToWait() * 1e6);
             [$read, $write, $except] = $forWriting ? [null, [$this->socket], null] : [[$this->socket], null, null];
-            $ready = @stream_select($read, $write, $except, 0, $micros);
+            $why = '';
+            set_error_handler(static function (int $level, string $warning) use (&$why): bool {
+                $why = $warning;
+                return true;
+            });
+            $ready = stream_select($read, $write, $except, 0, $micros);
+            restore_error_handler();
             if ($ready === 1) {
                 return;
             }
-            // A signal ends the wait early, too. A descriptor beyond those that PHP can wait for fails each time.
-            if ($ready === false && ++$failures > self::SELECT_FAILURES_MAX) {
-                throw new PublishException(Failure::Broken, 'cannot wait: the process has too many open files');
+            // A signal ends the wait early (EINTR is 4). A descriptor that is too large for select() fails each time.
+            if ($ready === false && !str_contains($why, '[4]')) {
+                throw new PublishException(Failure::Broken, "cannot wait for the server: $why");
             }
             if ($micros === 0) {
                 $this->attempt->handleTimeout();
